@@ -1,0 +1,25 @@
+"""siamese: a folder of faces becomes a trained, honestly judged face-verification model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["SiameseEmbedder", "UserError", "load_embedder", "pair_scores", "summarise"]
+
+_HOMES = {
+    "SiameseEmbedder": "siamese.models.embedder",
+    "UserError": "siamese.errors",
+    "load_embedder": "siamese.models.loading",
+    "pair_scores": "siamese.verification.scores",
+    "summarise": "siamese.verification.figures",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: the commands parse their arguments before torch is loaded."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'siamese' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

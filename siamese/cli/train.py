@@ -1,0 +1,54 @@
+"""``siamese-train``: a folder of faces becomes a trained embedder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from siamese.cli.parsing import parse_settings, run_command
+from siamese.config import TrainSettings, check_settings, demo_settings
+
+SHORT = {
+    "--epochs": "--trainer.epochs",
+    "--lr": "--optimizer.lr",
+    "--optimizer": "--optimizer.name",
+    "--loss": "--loss.name",
+    "--backbone": "--model.backbone",
+    "--size": "--images.size",
+    "--workers": "--batches.workers",
+    "--precision": "--trainer.precision",
+}
+
+
+def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainSettings:
+    """Settings of a training run from its command line; see :func:`parse_settings`."""
+    settings = parse_settings(
+        TrainSettings,
+        argv,
+        prog="siamese-train",
+        description="Train a face embedder on a folder with one folder per person. "
+        "Without --data it trains on the demo faces.",
+        short=SHORT,
+        defaults=defaults,
+    )
+    check_settings(settings)
+    return settings
+
+
+def _command(argv: Sequence[str]) -> None:
+    settings = parse(argv)
+    if settings.resume is not None:
+        from siamese.learning.faces import resume_training
+
+        resume_training(settings.resume, settings.checkpoints, lambda saved: parse(argv, saved))
+        return
+    if settings.data is None:
+        settings = parse(argv, demo_settings())
+    from siamese.learning.faces import train_faces
+
+    train_faces(settings)
+
+
+def main() -> NoReturn:
+    """Entry point of ``siamese-train``."""
+    run_command(_command, "siamese-train")

@@ -1,0 +1,392 @@
+"""Every setting of a training run: nested dataclasses with their defaults and one line of help.
+
+Imports no torch, so that ``--help`` and a mistyped setting answer at once. The attribute
+docstrings are the help texts of the command line.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from siamese.errors import UserError
+
+LossName = Literal[
+    "triplet",
+    "contrastive",
+    "multi_similarity",
+    "supcon",
+    "ntxent",
+    "circle",
+    "arcface",
+    "subcenter_arcface",
+    "cosface",
+    "normalized_softmax",
+]
+MinerName = Literal["none", "all", "semihard", "hard", "batch_hard", "multi_similarity"]
+ReducerName = Literal["default", "mean", "nonzero_mean", "sum"]
+OptimizerName = Literal["radam_schedulefree", "adamw_schedulefree", "sgd_schedulefree", "adamw"]
+PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+FitName = Literal["squash", "crop"]
+
+
+@dataclass
+class ImageSettings:
+    """Images: how a picture becomes the network's input (the same in training and evaluation)."""
+
+    size: int = 224
+    """Side of the square input in pixels."""
+    fit: FitName = "squash"
+    """How a picture is made square: squash (the whole picture, aspect changed) or crop (centre)."""
+    mean: tuple[float, float, float] | None = None
+    """RGB mean taken off, pixels in [0, 1]; null: the backbone's own (timm)."""
+    std: tuple[float, float, float] | None = None
+    """RGB standard deviation divided by; null: the backbone's own (timm)."""
+
+
+@dataclass
+class AugmentSettings:
+    """Augmentation of training pictures; validation and test pictures never get any."""
+
+    flip: float = 0.5
+    """Probability of a horizontal flip; 0: off."""
+    crop_scale: tuple[float, float] | None = (0.8, 1.0)
+    """Random resized crop: share of the area kept; null: off."""
+    crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+    """Random resized crop: range of the aspect ratio."""
+    rotation: float = 0.0
+    """Random rotation by up to this many degrees either way; 0: off."""
+    color_jitter: float = 0.0
+    """Strength of random brightness, contrast and saturation in [0, 1] (hue: a tenth); 0: off."""
+    grayscale: float = 0.0
+    """Probability of turning a picture grey; 0: off."""
+    blur: float = 0.0
+    """Probability of a Gaussian blur (sigma 0.1 to 2 px); 0: off."""
+    erasing: float = 0.0
+    """Probability of erasing a random rectangle; 0: off."""
+
+
+@dataclass
+class SplitSettings:
+    """Split by identity: training, validation and test share no person."""
+
+    validation: float = 0.2
+    """Share of the people (below 1) or number of people (1 or more) kept for validation."""
+    test: float = 0.0
+    """Share or number of people kept for test; they select nothing."""
+    seed: int | None = None
+    """Seed of the split; null: the run's seed."""
+    validation_data: str | None = None
+    """A validation folder of your own (one folder per person, nobody of --data)."""
+    test_data: str | None = None
+    """A test folder of your own (one folder per person, nobody of --data)."""
+
+
+@dataclass
+class BatchSettings:
+    """P x K batches: P people, K pictures of each."""
+
+    people: int = 8
+    """P, people per batch; with fewer training people than that, all of them."""
+    images: int = 4
+    """K, pictures per person in a batch; people with fewer get some of theirs twice."""
+    images_per_epoch: int | None = None
+    """Training pictures drawn per epoch; null: as many as there are training pictures."""
+    workers: int | None = None
+    """Loader processes; null: sized to the machine; 0: load in the training process."""
+
+
+@dataclass
+class ModelSettings:
+    """The embedder: one timm backbone and a linear head."""
+
+    backbone: str = "tf_efficientnetv2_b0.in1k"
+    """Any timm model name."""
+    embedding_dim: int = 512
+    """Length D of the embedding."""
+    pretrained: bool = True
+    """Start from timm's pretrained weights (downloaded once); false: random weights."""
+    weights: str | None = None
+    """Start from this file instead: backbone weights (timm format), or a siamese checkpoint."""
+    freeze_backbone: int = 0
+    """Epochs at the start in which only the head learns (frozen batch norms stay in eval mode)."""
+    dropout: float = 0.0
+    """Dropout before the linear head, in [0, 1)."""
+    drop_path: float = 0.0
+    """Stochastic depth of the backbone, where it has it, in [0, 1)."""
+
+
+@dataclass
+class LossSettings:
+    """The metric-learning loss (pytorch-metric-learning); unset values are its usual ones."""
+
+    name: LossName = "triplet"
+    """triplet: the safe default. contrastive: simplest, for few people. multi_similarity: weighs
+    every pair, often fastest from good weights. supcon: strong with large batches. ntxent: like
+    supcon, one positive at a time. circle: self-paced pairs. arcface: many people, clean labels.
+    subcenter_arcface: the same with noisy labels. cosface: like arcface, easier to start.
+    normalized_softmax: plain class weights, the calmest start from random weights."""
+    margin: float | None = None
+    """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35;
+    contrastive: impostor similarity tolerated, 0."""
+    scale: float | None = None
+    """Scale: circle 256, arcface, subcenter_arcface and cosface 64."""
+    temperature: float | None = None
+    """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
+    miner: MinerName = "none"
+    """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard, hard,
+    batch_hard (one hardest pair per image), multi_similarity."""
+    reducer: ReducerName = "default"
+    """How the terms become one number: default (the loss's own; triplet averages those above 0),
+    mean (all of them), nonzero_mean, sum."""
+    lr_factor: float = 1.0
+    """Learning rate of the class weights (arcface and its kin) relative to the network's."""
+
+
+@dataclass
+class OptimizerSettings:
+    """The optimizer."""
+
+    name: OptimizerName = "radam_schedulefree"
+    """radam_schedulefree (no schedule, no warm-up), adamw_schedulefree, sgd_schedulefree, or adamw
+    (linear warm-up, then cosine decay to 0 over the run)."""
+    lr: float | None = None
+    """Learning rate; null: 1e-4 from pretrained weights; from random ones 2.5e-3 (adamw: 1e-3);
+    sgd_schedulefree: 0.1 and 1.0."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Moment decay rates; sgd_schedulefree uses the first as its interpolation."""
+    weight_decay: float = 0.0
+    """Decay of weights; never of norms and biases."""
+    warmup: float = 0.05
+    """Share of the run's steps with linearly rising lr; not for radam_schedulefree."""
+    clip: float | None = None
+    """Largest gradient norm; null: no clipping."""
+
+
+@dataclass
+class TrainerSettings:
+    """The training loop."""
+
+    epochs: int = 20
+    """Epochs in all."""
+    precision: PrecisionName = "auto"
+    """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones, fp32 on CPUs."""
+    accumulate: int = 1
+    """P x K batches per optimizer step (their gradients are averaged)."""
+    channels_last: bool = True
+    """Memory layout that convolutions like."""
+    select: Literal["auc", "ap", "eer"] = "auc"
+    """Figure on the validation people that decides which epoch is best."""
+    recalibration_batches: int = 50
+    """Training batches that re-measure the batch-norm statistics before validation; 0: off."""
+    embed_batch: int = 128
+    """Pictures per batch when validation pictures are embedded."""
+    log_every: int = 10
+    """Steps between two points of TensorBoard's training curves."""
+
+
+@dataclass
+class TrainSettings:
+    """All settings of ``siamese-train``."""
+
+    data: str | None = None
+    """Your faces: a folder with one folder per person. Without it: the demo faces."""
+    name: str | None = None
+    """Name of the run; null: made from the data, the backbone and the time."""
+    resume: str | None = None
+    """Continue a run: its name, its folder in checkpoints/, or a checkpoint file."""
+    seed: int = 0
+    """Seed of the weights, the batches, the augmentation and (unless set) the split."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    runs: str = "runs"
+    """Folder for TensorBoard logs, settings, metrics and the data report."""
+    checkpoints: str = "checkpoints"
+    """Folder for best.pt and last.pt of each run."""
+    images: ImageSettings = field(default_factory=ImageSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    split: SplitSettings = field(default_factory=SplitSettings)
+    batches: BatchSettings = field(default_factory=BatchSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+
+    @property
+    def split_seed(self) -> int:
+        """The seed that the split is drawn with."""
+        return self.seed if self.split.seed is None else self.split.seed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+# What each loss listens to; anything else set is refused rather than ignored.
+LOSS_OPTIONS: dict[str, frozenset[str]] = {
+    "triplet": frozenset({"margin"}),
+    "contrastive": frozenset({"margin"}),
+    "multi_similarity": frozenset(),
+    "supcon": frozenset({"temperature"}),
+    "ntxent": frozenset({"temperature"}),
+    "circle": frozenset({"margin", "scale"}),
+    "arcface": frozenset({"margin", "scale"}),
+    "subcenter_arcface": frozenset({"margin", "scale"}),
+    "cosface": frozenset({"margin", "scale"}),
+    "normalized_softmax": frozenset({"temperature"}),
+}
+
+
+# Losses with one learnt vector per training identity.
+CLASS_WEIGHT_LOSSES = frozenset({"arcface", "subcenter_arcface", "cosface", "normalized_softmax"})
+
+
+def default_lr(optimizer: str, from_random_weights: bool) -> float:
+    """Learning rate where none is set.
+
+    From random weights triplet loss sits at its margin for long at 1e-4 (measured, see README),
+    so the default follows where the weights come from.
+    """
+    if optimizer == "sgd_schedulefree":
+        return 1.0 if from_random_weights else 0.1
+    if not from_random_weights:
+        return 1e-4
+    return 1e-3 if optimizer == "adamw" else 2.5e-3
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that cannot work or contradict each other.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    images, augment, split = settings.images, settings.augment, settings.split
+    _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
+    _require(settings.split_seed >= 0, "split.seed", settings.split_seed, "0 or more")
+    _require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
+    both = (images.mean is None) == (images.std is None)
+    _require(both, "images.mean", images.mean, "given together with --images.std")
+    _require(images.std is None or min(images.std) > 0, "images.std", images.std, "above 0")
+    for name in ("flip", "color_jitter", "grayscale", "blur", "erasing"):
+        value = getattr(augment, name)
+        _require(0 <= value <= 1, f"augment.{name}", value, "between 0 and 1")
+    _require(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "0 to 180 degrees")
+    scale = augment.crop_scale
+    if scale is not None:
+        _require(0 < scale[0] <= scale[1] <= 1, "augment.crop_scale", scale, "two rising shares")
+        ratio = augment.crop_ratio
+        _require(0 < ratio[0] <= ratio[1], "augment.crop_ratio", ratio, "two rising ratios above 0")
+    for name in ("validation", "test"):
+        value = getattr(split, name)
+        _require(
+            0 <= value < 1 or (value >= 1 and value == int(value)),
+            f"split.{name}",
+            value,
+            "a share of the people below 1, or a whole number of people",
+        )
+        if getattr(split, f"{name}_data") is not None and name == "test":
+            _require(
+                value == 0, "split.test", value, "0 beside split.test_data: choose one of them"
+            )
+    batches = settings.batches
+    _require(batches.people >= 2, "batches.people", batches.people, "at least 2")
+    _require(batches.images >= 2, "batches.images", batches.images, "at least 2 (a genuine pair)")
+    _require(
+        batches.workers is None or batches.workers >= 0,
+        "batches.workers",
+        batches.workers,
+        "0 or more",
+    )
+    _require(
+        batches.images_per_epoch is None or batches.images_per_epoch >= 1,
+        "batches.images_per_epoch",
+        batches.images_per_epoch,
+        "at least 1, or null",
+    )
+    model = settings.model
+    _require(model.embedding_dim >= 1, "model.embedding_dim", model.embedding_dim, "at least 1")
+    _require(
+        model.freeze_backbone >= 0, "model.freeze_backbone", model.freeze_backbone, "0 or more"
+    )
+    for name in ("dropout", "drop_path"):
+        value = getattr(model, name)
+        _require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
+    _check_loss(settings.loss)
+    _check_optimizer(settings.optimizer)
+    trainer = settings.trainer
+    for name in ("epochs", "accumulate", "embed_batch", "log_every"):
+        value = getattr(trainer, name)
+        _require(value >= 1, f"trainer.{name}", value, "at least 1")
+    _require(
+        trainer.recalibration_batches >= 0,
+        "trainer.recalibration_batches",
+        trainer.recalibration_batches,
+        "0 or more",
+    )
+    run = settings.name
+    plain = run is None or (run == Path(run).name and run not in ("", ".", ".."))
+    _require(plain, "name", run, "a plain name without folders")
+
+
+def _check_loss(loss: LossSettings) -> None:
+    allowed = LOSS_OPTIONS[loss.name]
+    for option in ("margin", "scale", "temperature"):
+        value = getattr(loss, option)
+        if value is None:
+            continue
+        if option not in allowed:
+            listens = f"it listens to {', '.join(sorted(allowed))}" if allowed else "nor others"
+            raise UserError(f"loss.{option} does nothing for the {loss.name} loss ({listens})")
+        positive = option != "margin" or loss.name != "contrastive"
+        usable = math.isfinite(value) and (value > 0 or not positive)
+        _require(usable, f"loss.{option}", value, "above 0")
+    if loss.miner in ("all", "semihard", "hard"):
+        _require(
+            loss.name == "triplet", "loss.miner", loss.miner, "none unless the loss is triplet"
+        )
+    if loss.name in CLASS_WEIGHT_LOSSES:
+        _require(loss.miner == "none", "loss.miner", loss.miner, f"none for the {loss.name} loss")
+    _require(loss.lr_factor > 0, "loss.lr_factor", loss.lr_factor, "above 0")
+
+
+def _check_optimizer(optimizer: OptimizerSettings) -> None:
+    lr = optimizer.lr
+    _require(lr is None or (math.isfinite(lr) and lr > 0), "optimizer.lr", lr, "above 0")
+    betas, decay = optimizer.betas, optimizer.weight_decay
+    usable = all(0 < beta < 1 for beta in betas)
+    _require(usable, "optimizer.betas", list(betas), "two numbers between 0 and 1")
+    _require(decay >= 0, "optimizer.weight_decay", decay, "0 or more")
+    warmup, clip = optimizer.warmup, optimizer.clip
+    _require(0 <= warmup < 1, "optimizer.warmup", warmup, "a share of the run below 1")
+    _require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise UserError(f"--{name} {value}: must be {wanted}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value
+
+
+# The demo faces that training draws; the settings below were chosen for them.
+DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED = 160, 20, 96, 0
+
+
+def demo_settings() -> dict[str, Any]:
+    """Settings for the demo faces: a small network from random weights, two minutes on a CPU."""
+    return {
+        "images": {"size": 64},
+        "split": {"validation": 40},
+        "batches": {"people": 16, "images": 4},
+        "model": {"backbone": "resnet10t", "embedding_dim": 128, "pretrained": False},
+        "optimizer": {"lr": 2.5e-3},
+        "trainer": {"epochs": 4},
+    }

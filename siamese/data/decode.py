@@ -1,0 +1,95 @@
+"""One picture file, any type that Pillow opens, to RGB pixels."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from siamese.errors import UserError
+
+
+class DecodeError(UserError):
+    """A picture that cannot be decoded; the message names the file."""
+
+
+def check_header(path: Path) -> str | None:
+    """Read a picture's header only.
+
+    Returns:
+        None when Pillow knows the file type and the size is sane, else the reason it is left out.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.size  # noqa: B018 - opening has read the header
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return "too large (decompression bomb)"
+    except Exception:  # Pillow's readers raise whatever a broken header makes them stumble over
+        Image.init()
+        known = path.suffix.lower() in Image.registered_extensions()
+        return "unreadable image" if known else "not an image"
+    return None
+
+
+def decode(path: Path, size: int | None = None) -> Image.Image:
+    """Decode a picture to RGB, upright.
+
+    EXIF orientation is applied; greyscale, palette, CMYK and 16-bit pictures are converted,
+    transparency is laid over white as viewers show it, of an animation the first frame is taken.
+
+    Args:
+        path: the file.
+        size: side in pixels that is needed later; large JPEGs are then decoded reduced, to no
+            less than twice that (the same in training and evaluation).
+
+    Raises:
+        DecodeError: the file is missing, truncated or broken.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's notes on odd metadata; errors still raise
+            with Image.open(path) as image:
+                if size is not None:
+                    image.draft(None, (2 * size, 2 * size))
+                image.load()
+                return to_rgb(_upright(image))
+    except Exception as error:  # see check_header: anything at all may be raised
+        raise DecodeError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # broken metadata is no reason to lose the picture
+        return image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to 8-bit RGB; see :func:`decode`."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return _deep_grey(np.asarray(image))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _deep_grey(values: np.ndarray) -> Image.Image:
+    """16-bit integers and floats to 8 bits; Pillow's own conversion clips them at 255."""
+    pixels = np.nan_to_num(values.astype(np.float64))
+    low, high = pixels.min(), pixels.max()
+    if np.issubdtype(values.dtype, np.integer) and low >= 0 and high <= 65535:
+        pixels = pixels / 257.0
+    elif low >= 0 and high <= 1:
+        pixels = pixels * 255.0
+    elif low < 0 or high > 255:  # no range is agreed on: stretch to what the picture uses
+        pixels = (pixels - low) * (255.0 / max(high - low, 1e-12))
+    grey = Image.fromarray(np.round(pixels).astype(np.uint8))
+    return grey.convert("RGB")

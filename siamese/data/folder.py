@@ -1,0 +1,163 @@
+"""Scan a face folder: one sub-folder per identity, the pictures directly inside it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from siamese.data.decode import check_header
+from siamese.errors import UserError
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A file or folder that does not take part, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FaceFolder:
+    """The usable pictures of a face folder.
+
+    Attributes:
+        root: the folder.
+        names: identity names in code-point order; a label is an index into them.
+        paths: one path per picture, relative to ``root``, with forward slashes.
+        labels: one label per picture, non-decreasing.
+        left_out: what was found beside them.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    left_out: tuple[LeftOut, ...]
+
+    def only(self, names: list[str]) -> FaceFolder:
+        """The same folder reduced to some identities, relabelled 0, 1, ... in name order."""
+        kept = {name: label for label, name in enumerate(sorted(names))}
+        pairs = [
+            (path, kept[self.names[label]])
+            for path, label in zip(self.paths, self.labels, strict=True)
+            if self.names[label] in kept
+        ]
+        paths, labels = zip(*pairs, strict=True) if pairs else ((), ())
+        return FaceFolder(self.root, tuple(kept), paths, labels, self.left_out)
+
+    def counts(self) -> dict[str, int]:
+        """Pictures per identity, every identity named."""
+        counts = Counter(self.labels)
+        return {name: counts[label] for label, name in enumerate(self.names)}
+
+    def summary(self) -> str:
+        """One line: how many people and pictures, how many left out and why."""
+        line = f"{self.root}: {len(self.names)} people, {len(self.paths)} pictures"
+        if self.left_out:
+            reasons = Counter(item.reason for item in self.left_out)
+            details = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            line += f"; {len(self.left_out)} left out ({details})"
+        return line
+
+
+def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
+    """Find the identities and pictures of a face folder, reading every picture's header.
+
+    Only pictures directly inside an identity's folder count. Deeper folders, hidden files and
+    folders, files outside any identity's folder, non-images and unreadable images are left out
+    and listed. An identity without a usable picture is left out, too.
+
+    Raises:
+        UserError: the folder is missing, is not a folder, or holds no usable picture.
+    """
+    root = Path(root)
+    if not root.exists():
+        raise UserError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; a folder with one folder per person is needed")
+    left_out: list[LeftOut] = []
+    candidates = list(_candidates(root, left_out))
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        headers = pool.map(lambda item: check_header(root / item[1]), candidates)
+        reasons = list(
+            tqdm(
+                headers,
+                total=len(candidates),
+                desc="checking pictures",
+                unit="img",
+                disable=not progress,
+                leave=False,
+            )
+        )
+    usable: list[tuple[str, str]] = []
+    for (name, path), reason in zip(candidates, reasons, strict=True):
+        if reason is None:
+            usable.append((name, path))
+        else:
+            left_out.append(LeftOut(path, reason))
+    with_pictures = {name for name, _ in usable}
+    for name in dict.fromkeys(name for name, _ in candidates):
+        if name not in with_pictures:
+            left_out.append(LeftOut(name, "person without a usable picture"))
+    if not usable:
+        raise UserError(
+            f"{root}: no usable picture in it ({len(left_out)} files or folders left out); "
+            "put each person's pictures into a folder of their own, e.g. "
+            f"{root.name}/NAME/picture.jpg"
+        )
+    names = sorted(with_pictures)
+    label_of = {name: label for label, name in enumerate(names)}
+    usable.sort()
+    return FaceFolder(
+        root=root,
+        names=tuple(names),
+        paths=tuple(path for _, path in usable),
+        labels=tuple(label_of[name] for name, _ in usable),
+        left_out=tuple(sorted(left_out, key=lambda item: item.path)),
+    )
+
+
+def _candidates(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:
+    """(identity, relative path) of every file that might be a picture."""
+    for person in _entries(root, left_out, root):
+        if person.name.startswith("."):
+            left_out.append(LeftOut(person.name, "hidden"))
+        elif not person.is_dir():
+            left_out.append(LeftOut(person.name, "outside any person's folder"))
+        else:
+            yield from _person_candidates(root, person, left_out)
+
+
+def _person_candidates(
+    root: Path, person: os.DirEntry[str], left_out: list[LeftOut]
+) -> Iterator[tuple[str, str]]:
+    found = False
+    for entry in _entries(Path(person.path), left_out, root):
+        path = f"{person.name}/{entry.name}"
+        if entry.name.startswith("."):
+            left_out.append(LeftOut(path, "hidden"))
+        elif entry.is_dir():
+            left_out.append(LeftOut(path, "deeper folder"))
+        else:
+            found = True
+            yield person.name, path
+    if not found:
+        left_out.append(LeftOut(person.name, "person without a usable picture"))
+
+
+def _entries(folder: Path, left_out: list[LeftOut], root: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        if folder == root:
+            raise UserError(f"{root}: cannot be read ({error.strerror})") from None
+        left_out.append(LeftOut(folder.relative_to(root).as_posix(), "unreadable folder"))
+        return []

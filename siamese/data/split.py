@@ -1,0 +1,132 @@
+"""Split a face folder by identity: training, validation and test share no person."""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from siamese.data.folder import FaceFolder
+from siamese.errors import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three folders (or parts of one) without a common identity; ``test`` may be None."""
+
+    train: FaceFolder
+    validation: FaceFolder
+    test: FaceFolder | None
+
+    def parts(self) -> dict[str, FaceFolder]:
+        """The parts that exist, by name."""
+        parts = {"train": self.train, "validation": self.validation}
+        return parts if self.test is None else {**parts, "test": self.test}
+
+
+def split_by_identity(
+    names: tuple[str, ...], validation: float, test: float, seed: int
+) -> dict[str, list[str]]:
+    """Draw which identities go where.
+
+    Args:
+        names: all identities.
+        validation: share of the identities (below 1) or their number (1 or more).
+        test: likewise.
+        seed: the draw's seed; the same names and seed give the same split.
+
+    Returns:
+        ``{"train": [...], "validation": [...], "test": [...]}``, each sorted.
+
+    Raises:
+        UserError: too few identities for the wanted parts.
+    """
+    wanted = [_count(len(names), part) for part in (validation, test)]
+    if len(names) - sum(wanted) < 2:
+        raise UserError(
+            f"{len(names)} people cannot give {wanted[0]} for validation, {wanted[1]} for test and "
+            "at least 2 for training: lower --split.validation or --split.test, or add people"
+        )
+    shuffled = [sorted(names)[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    cuts = [0, wanted[0], sum(wanted), len(names)]
+    parts = [sorted(shuffled[a:b]) for a, b in pairwise(cuts)]
+    return dict(zip(("validation", "test", "train"), parts, strict=True))
+
+
+def _count(people: int, part: float) -> int:
+    """Number of identities; a share above 0 gives at least the 2 that an impostor pair needs."""
+    if part >= 1:
+        return int(part)
+    return max(2, round(part * people)) if part > 0 else 0
+
+
+def make_split(
+    folder: FaceFolder,
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    validation_folder: FaceFolder | None = None,
+    test_folder: FaceFolder | None = None,
+) -> Split:
+    """Split ``folder`` by identity; folders of one's own take the place of the drawn parts.
+
+    Raises:
+        UserError: one identity only; a part without a genuine pair; a person in two folders.
+    """
+    if len(folder.names) < 2:
+        raise UserError(
+            f"{folder.root}: one person only ({folder.names[0]}); verification is learnt from "
+            "several people, one folder each"
+        )
+    _refuse_shared(folder, validation_folder, "validation")
+    _refuse_shared(folder, test_folder, "test")
+    if validation_folder and test_folder:
+        _refuse_shared(validation_folder, test_folder, "test")
+    drawn = split_by_identity(
+        folder.names,
+        0 if validation_folder else validation,
+        0 if test_folder else test,
+        seed,
+    )
+    parts = Split(
+        train=folder.only(drawn["train"]),
+        validation=validation_folder or folder.only(drawn["validation"]),
+        test=test_folder or (folder.only(drawn["test"]) if drawn["test"] else None),
+    )
+    if not validation_folder and not drawn["validation"]:
+        raise UserError(
+            "--split.validation 0: unseen people are needed to tell which epoch is best; "
+            "set a share, or --split.validation_data DIR"
+        )
+    for name, part in parts.parts().items():
+        _require_pairs(name, part)
+    return parts
+
+
+def _require_pairs(name: str, part: FaceFolder) -> None:
+    if max(part.counts().values()) < 2:
+        raise UserError(
+            f"{part.root}: nobody among the {len(part.names)} {name} people has two pictures, so "
+            "there is no genuine pair; add pictures or change --split.seed"
+        )
+    if len(part.names) < 2:
+        raise UserError(
+            f"{part.root}: one {name} person only, so there is no impostor pair; add people"
+        )
+
+
+def _refuse_shared(folder: FaceFolder, other: FaceFolder | None, name: str) -> None:
+    if other is None:
+        return
+    # Systems write the same name in different Unicode forms; it is one person all the same.
+    known = {unicodedata.normalize("NFC", person): person for person in folder.names}
+    shared = [person for person in other.names if unicodedata.normalize("NFC", person) in known]
+    if shared:
+        some = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
+        raise UserError(
+            f"{other.root}: {len(shared)} people are in {folder.root}, too ({some}); "
+            f"the {name} folder must hold other people: move or remove them"
+        )

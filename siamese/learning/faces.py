@@ -1,0 +1,321 @@
+"""Train the face embedder: from settings to checkpoints, anew or continued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamese.config import DEMO_IMAGES, DEMO_PEOPLE, DEMO_SEED, DEMO_SIZE, TrainSettings, default_lr
+from siamese.data.batches import default_workers
+from siamese.data.demo import write_demo_faces
+from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.split import Split, make_split
+from siamese.errors import UserError
+from siamese.learning.face_task import FaceTask
+from siamese.learning.loop import Loop, LoopOptions
+from siamese.learning.losses import MetricLoss
+from siamese.learning.monitoring import RunLog, failure_reporter, write_run_files
+from siamese.learning.optimizers import build_optimizer, parameter_groups
+from siamese.models.checkpoint import read_checkpoint
+from siamese.models.device import choose_device, choose_precision
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.loading import load_start_weights, spec_of
+
+# What may differ when a run goes on; anything else would make it another run.
+_MAY_CHANGE = frozenset(
+    {
+        "data",
+        "resume",
+        "device",
+        "runs",
+        "checkpoints",
+        "split.validation_data",
+        "split.test_data",
+        "batches.workers",
+        "trainer.epochs",
+        "trainer.log_every",
+        "trainer.embed_batch",
+    }
+)
+
+
+def train_faces(settings: TrainSettings) -> Path:
+    """Train a new run; returns the path of its best checkpoint.
+
+    Raises:
+        UserError: unusable data or settings; the loss diverged.
+    """
+    folders = _scan(settings)
+    split = make_split(
+        folders["data"],
+        validation=settings.split.validation,
+        test=settings.split.test,
+        seed=settings.split_seed,
+        validation_folder=folders.get("validation"),
+        test_folder=folders.get("test"),
+    )
+    _say_split(split)
+    device = choose_device(settings.device)
+    torch.manual_seed(settings.seed)
+    model = _build_model(settings)
+    lr = settings.optimizer.lr or default_lr(
+        settings.optimizer.name, not settings.model.pretrained and settings.model.weights is None
+    )
+    run_name = settings.name or _free_name(settings)
+    for root in (settings.runs, settings.checkpoints):
+        if (Path(root) / run_name).exists():
+            raise UserError(
+                f"{Path(root) / run_name} exists already: choose another --name, or continue it "
+                f"with --resume {run_name}"
+            )
+    settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
+    mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
+    spec = EmbedderSpec(
+        settings.model.backbone,
+        settings.model.embedding_dim,
+        settings.images.size,
+        settings.images.fit,
+        (mean[0], mean[1], mean[2]),
+        (std[0], std[1], std[2]),
+    )
+    _check_input_size(model, spec.size)
+    return _run(settings, split, model, spec, device, None)
+
+
+def resume_training(
+    target: str, checkpoints: str, parse: Callable[[dict[str, Any]], TrainSettings]
+) -> Path:
+    """Continue a run exactly where its checkpoint stands; returns its best checkpoint's path.
+
+    Args:
+        target: a run's name, its folder with checkpoints, or a checkpoint file.
+        checkpoints: folder of all runs' checkpoints.
+        parse: parses the command line again over the saved settings.
+
+    Raises:
+        UserError: no such checkpoint; a setting that must not change; other data.
+    """
+    path = _find_checkpoint(target, Path(checkpoints))
+    content = read_checkpoint(path)
+    settings = parse({**content["settings"], "resume": None})
+    settings = replace(settings, resume=None)
+    _refuse_changes(content["settings"], settings.as_dict())
+    done = content["progress"]["epoch"]
+    if done >= settings.trainer.epochs:
+        raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
+    folders = _scan(settings)
+    split = _saved_split(content["split"], folders, path)
+    _say_split(split)
+    device = choose_device(settings.device)
+    torch.manual_seed(settings.seed)
+    spec = spec_of(content, path)
+    model = SiameseEmbedder(
+        spec.backbone,
+        spec.embedding_dim,
+        mean=spec.mean,
+        std=spec.std,
+        dropout=settings.model.dropout,
+        drop_path=settings.model.drop_path,
+    )
+    return _run(settings, split, model, spec, device, content)
+
+
+def _run(
+    settings: TrainSettings,
+    split: Split,
+    model: SiameseEmbedder,
+    spec: EmbedderSpec,
+    device: torch.device,
+    checkpoint: dict[str, Any] | None,
+) -> Path:
+    name = settings.name
+    assert name is not None, "a run has a name by now"
+    runs, folder = Path(settings.runs) / name, Path(settings.checkpoints) / name
+    workers = settings.batches.workers
+    workers = default_workers(device.type) if workers is None else workers
+    precision = choose_precision(settings.trainer.precision, device)
+    loss = MetricLoss(settings.loss, len(split.train.names), spec.embedding_dim).to(device)
+    layout = torch.channels_last if settings.trainer.channels_last else torch.contiguous_format
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    if checkpoint is None:
+        write_run_files(runs, settings, split)
+    task = FaceTask(
+        settings,
+        split,
+        model,
+        spec,
+        loss,
+        device,
+        precision,
+        workers,
+        failure_reporter(runs, print),
+    )
+    lr = settings.optimizer.lr
+    assert lr is not None, "resolved by now"
+    groups = parameter_groups(
+        {"backbone": model.backbone, "head": model.head, "loss": loss},
+        settings.optimizer.weight_decay,
+        lr,
+        {"loss": settings.loss.lr_factor},
+    )
+    accumulate = settings.trainer.accumulate
+    steps = settings.trainer.epochs * -(-task.batches_per_epoch() // accumulate)
+    optimizer, schedule = build_optimizer(settings.optimizer, groups, lr, steps)
+    options = LoopOptions(
+        epochs=settings.trainer.epochs,
+        accumulate=accumulate,
+        clip=settings.optimizer.clip,
+        select=settings.trainer.select,
+        recalibration_batches=settings.trainer.recalibration_batches,
+        log_every=settings.trainer.log_every,
+        folder=folder,
+    )
+    progress = checkpoint["progress"] if checkpoint else {"step": 0, "epoch": 0}
+    log = RunLog(runs, task, settings, progress["step"], progress["epoch"])
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
+    loop = Loop(task, optimizer, schedule, scaler, options, log)
+    if checkpoint is not None:
+        loop.load(checkpoint)
+    parameters = sum(p.numel() for p in model.parameters())
+    print(
+        f"{spec.backbone}, {parameters / 1e6:.1f} M parameters, {spec.size} px on {device} in "
+        f"{str(precision).removeprefix('torch.')}; batches of {task.sampler.people} people x "
+        f"{task.sampler.images} pictures; {settings.optimizer.name} at lr {lr:g}; "
+        f"{workers} loader process(es)"
+    )
+    print(f"watch: tensorboard --logdir {settings.runs}")
+    try:
+        if checkpoint is None:
+            log.training_grid(next(task.recalibration_inputs(1)).cpu().contiguous())
+        if not loop.run():
+            print(f"interrupted; go on with: siamese-train --resume {folder / 'last.pt'}")
+            return folder / "last.pt"
+        log.finish()
+    finally:
+        log.close()
+    best = folder / "best.pt"
+    progress_now = loop.progress
+    print(
+        f"done: {progress_now.images} pictures in {progress_now.seconds:.0f} s of training; best "
+        f"epoch {progress_now.best_epoch} with {settings.trainer.select} {progress_now.best:.4f}\n"
+        f"checkpoint: {best}\nlog, settings, metrics, data report: {runs}\n"
+        f"next: siamese-eval roc --checkpoint {best}"
+        + ("" if split.test is None else " --part test")
+    )
+    return best
+
+
+def _scan(settings: TrainSettings) -> dict[str, FaceFolder]:
+    """The folders that the settings name; the demo faces are drawn where there is no --data."""
+    roots = {
+        "data": Path(settings.data) if settings.data is not None else demo_folder(settings.runs),
+        "validation": settings.split.validation_data,
+        "test": settings.split.test_data,
+    }
+    return {name: scan_folder(Path(root)) for name, root in roots.items() if root is not None}
+
+
+def demo_folder(runs: str) -> Path:
+    """Draw the demo faces below ``runs`` where they are not there yet; returns their folder."""
+    out = Path(runs) / "demo-faces"
+    return write_demo_faces(out, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
+
+
+def _say_split(split: Split) -> None:
+    for root, part in {part.root: part for part in split.parts().values()}.items():
+        if part.left_out:
+            print(f"{root}: {part.summary().partition('; ')[2]}; listed in data_report.txt")
+    for name, part in split.parts().items():
+        print(f"{name}: {len(part.names)} people, {len(part.paths)} pictures")
+    singles = sum(count == 1 for count in split.train.counts().values())
+    if singles:
+        print(f"{singles} training people with a single picture are never drawn (no genuine pair)")
+
+
+def _build_model(settings: TrainSettings) -> SiameseEmbedder:
+    model_settings = settings.model
+    from_timm = model_settings.pretrained and model_settings.weights is None
+    if from_timm:
+        print(f"loading the pretrained weights of {model_settings.backbone} ...")
+    model = SiameseEmbedder(
+        model_settings.backbone,
+        model_settings.embedding_dim,
+        mean=settings.images.mean,
+        std=settings.images.std,
+        pretrained=from_timm,
+        dropout=model_settings.dropout,
+        drop_path=model_settings.drop_path,
+    )
+    if model_settings.weights is not None:
+        load_start_weights(model, Path(model_settings.weights))
+    return model
+
+
+def _check_input_size(model: SiameseEmbedder, size: int) -> None:
+    """One small forward pass: some backbones (transformers) take one size only."""
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except Exception as error:  # whatever the backbone asserts
+        raise UserError(
+            f"--images.size {size}: the backbone does not take it ({error}); use its own size"
+        ) from None
+    model.train(training)
+
+
+def _free_name(settings: TrainSettings) -> str:
+    data = "demo" if settings.data is None else Path(settings.data).resolve().name
+    backbone = settings.model.backbone.split(".")[0]
+    base = f"{data}-{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, number = base, 1
+    while any((Path(root) / name).exists() for root in (settings.runs, settings.checkpoints)):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _find_checkpoint(target: str, checkpoints: Path) -> Path:
+    given = Path(target)
+    for path in (given, given / "last.pt", checkpoints / target / "last.pt"):
+        if path.is_file():
+            return path
+    runs = sorted(path.parent.name for path in checkpoints.glob("*/last.pt"))
+    known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""
+    raise UserError(f"--resume {target}: no such checkpoint or run in {checkpoints}{known}")
+
+
+def _refuse_changes(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> None:
+    for key, value in now.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            _refuse_changes(saved.get(key, {}), value, f"{name}.")
+        elif name not in _MAY_CHANGE and value != saved.get(key):
+            raise UserError(
+                f"--{name} was {saved.get(key)} and cannot become {value} in a resumed run; leave "
+                "it out, or start a new run with --model.weights CHECKPOINT"
+            )
+
+
+def _saved_split(saved: dict[str, Any], folders: dict[str, FaceFolder], checkpoint: Path) -> Split:
+    parts: dict[str, FaceFolder] = {}
+    for name, part in saved.items():
+        folder = folders.get(name, folders["data"])
+        missing = sorted(set(part["identities"]) - set(folder.names))
+        if missing:
+            raise UserError(
+                f"{folder.root}: {len(missing)} {name} people of {checkpoint} are missing "
+                f"({', '.join(missing[:3])}); give the same data with --data"
+            )
+        parts[name] = folder.only(part["identities"])
+        if len(parts[name].paths) != part["pictures"]:
+            print(
+                f"note: {name} has {len(parts[name].paths)} pictures now, {part['pictures']} "
+                "before; the run goes on, but not as it would have"
+            )
+    return Split(parts["train"], parts["validation"], parts.get("test"))

@@ -1,0 +1,340 @@
+"""The training loop: one, for every task.
+
+It knows modes, precision, steps, checkpoints and interruption; what a batch is, what its loss is
+and how a model is judged it asks a :class:`Task`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from tqdm import tqdm
+
+from siamese.errors import UserError
+from siamese.learning.interruption import StopRequest
+from siamese.learning.optimizers import PairedOptimizer
+from siamese.learning.recalibration import recalibrate
+from siamese.models.checkpoint import write_checkpoint
+
+Figures = dict[str, float]
+
+
+@dataclass
+class StepLoss:
+    """One batch's loss and what is told about it.
+
+    Attributes:
+        value: scalar tensor with its graph.
+        images: number of images in the batch.
+        details: further numbers for the log, when they were asked for.
+    """
+
+    value: torch.Tensor
+    images: int
+    details: Figures = field(default_factory=dict)
+
+
+class BatchStream(Sized, Iterable[Any], Protocol):
+    """Batches of known number."""
+
+
+class Task(Protocol):
+    """What is learnt: batches, their loss, and a judgement on unseen data."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+
+    @property
+    def loss(self) -> nn.Module:
+        """The loss; its parameters, where it has any, learn and are saved, too."""
+
+    def start_epoch(self, epoch: int, optimizer: PairedOptimizer) -> None:
+        """Prepare an epoch, counted from 0, e.g. thaw layers."""
+
+    def batches(self, epoch: int, first_batch: int) -> BatchStream:
+        """The epoch's batches from some batch on, in an order that (seed, epoch) alone decide."""
+
+    def batches_per_epoch(self) -> int:
+        """Number of batches of a whole epoch."""
+
+    def step_loss(self, batch: Any, details: bool) -> StepLoss:
+        """Forward pass and loss of one batch; ``details`` asks for the log's further numbers."""
+
+    def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
+        """Fixed training inputs that batch norms are measured on."""
+
+    def validate(self) -> Figures:
+        """Judge the model as it stands on unseen data."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The task's part of a checkpoint: embedder, settings, split."""
+
+
+class Observer(Protocol):
+    """Who watches: TensorBoard, files, the terminal."""
+
+    def step(self, step: int, figures: Figures) -> None:
+        """Numbers of one logged step."""
+
+    def epoch(self, row: Figures, best: bool) -> None:
+        """Numbers of a finished epoch, and whether its weights are the best so far."""
+
+    def say(self, line: str) -> None:
+        """A line for the terminal, beside the progress bar."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; all that the loop itself needs to go on from a checkpoint.
+
+    Attributes:
+        epoch: finished epochs.
+        batch: batches done of the running epoch.
+        step: optimizer steps.
+        images: training images seen.
+        seconds: time spent in training steps and waiting for their batches, not in validation.
+        best: best value of the selecting figure so far; NaN before the first validation.
+        best_epoch: the epoch it came from, counted from 1; 0 before.
+        loss_sum: sum of the batch losses of the running epoch.
+        detail_sums: sums of the detailed numbers of the running epoch.
+        details: number of batches in ``detail_sums``.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    best: float = math.nan
+    best_epoch: int = 0
+    loss_sum: float = 0.0
+    detail_sums: Figures = field(default_factory=dict)
+    details: int = 0
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """Settings of the loop; see :class:`siamese.config.TrainerSettings` for their meaning."""
+
+    epochs: int
+    accumulate: int
+    clip: float | None
+    select: str
+    recalibration_batches: int
+    log_every: int
+    folder: Path
+
+
+class Loop:
+    """A run: the task, its optimizer, and how far they are.
+
+    Args:
+        task: what is learnt.
+        optimizer: over the parameters of ``task.model`` and ``task.loss``.
+        schedule: learning-rate schedule, stepped after every optimizer step; None: constant.
+        scaler: loss scaler, enabled in float16 only.
+        options: settings.
+        observer: who watches.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        optimizer: PairedOptimizer,
+        schedule: LambdaLR | None,
+        scaler: torch.amp.GradScaler,
+        options: LoopOptions,
+        observer: Observer,
+    ):
+        self.task, self.optimizer, self.schedule = task, optimizer, schedule
+        self.scaler, self.options, self.observer = scaler, options, observer
+        self.progress = Progress()
+        self._marked = (0.0, 0)  # time and images seen at the last logged step
+
+    def run(self) -> bool:
+        """Train to the last epoch.
+
+        Returns:
+            True when finished; False when interrupted (``last.pt`` holds the exact state).
+
+        Raises:
+            UserError: the loss became NaN or infinite; the checkpoints on disk stay as they are.
+        """
+        with StopRequest() as stop:
+            while self.progress.epoch < self.options.epochs:
+                self.task.start_epoch(self.progress.epoch, self.optimizer)
+                if not self._train_epoch(stop):
+                    self._save("last.pt", {})
+                    return False
+                self._finish_epoch()
+                if stop.requested and self.progress.epoch < self.options.epochs:
+                    return False
+        return True
+
+    def _train_epoch(self, stop: StopRequest) -> bool:
+        progress = self.progress
+        self.optimizer.train()
+        self.task.model.train()
+        batches = self.task.batches(progress.epoch, progress.batch)
+        total = self.task.batches_per_epoch()
+        started = time.perf_counter()
+        self._marked = (started, progress.images)
+        title = f"epoch {progress.epoch + 1}/{self.options.epochs}"
+        with tqdm(
+            total=total, initial=progress.batch, desc=title, unit="batch", leave=False
+        ) as bar:
+            for batch in batches:
+                last_of_step = (progress.batch + 1) % self.options.accumulate == 0
+                last_of_step = last_of_step or progress.batch + 1 == total
+                images = self._batch_step(batch, last_of_step, total)
+                now = time.perf_counter()
+                speed = images / max(now - started, 1e-9)
+                progress.seconds += now - started
+                started = now
+                loss = progress.loss_sum / progress.batch
+                bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} img/s", refresh=False)
+                bar.update()
+                if stop.requested and last_of_step and progress.batch < total:
+                    return False
+        return True
+
+    def _batch_step(self, batch: Any, last_of_step: bool, total: int) -> int:
+        """One batch, and the optimizer's step when it is the last of its group."""
+        progress, options = self.progress, self.options
+        logged = last_of_step and progress.step % options.log_every == 0
+        result = self.task.step_loss(batch, logged)
+        value = float(result.value.detach())
+        if not math.isfinite(value):
+            raise self._diverged(value)
+        first_of_group = progress.batch - progress.batch % options.accumulate
+        group = min(options.accumulate, total - first_of_group)
+        self.scaler.scale(result.value / group).backward()  # type: ignore[no-untyped-call]
+        progress.batch += 1
+        progress.images += result.images
+        progress.loss_sum += value
+        if last_of_step:
+            norm = self._optimizer_step(measure=logged)
+            if logged:
+                self._log(result, value, norm)
+            progress.step += 1
+        return result.images
+
+    def _optimizer_step(self, measure: bool) -> float:
+        """Clip, step, schedule; returns the gradient norm where it was measured, else NaN."""
+        parameters = list(self.optimizer.parameters())
+        norm = math.nan
+        self.scaler.unscale_(self.optimizer.inner)
+        if self.options.clip is not None or measure:
+            limit = self.options.clip if self.options.clip is not None else math.inf
+            norm = float(nn.utils.clip_grad_norm_(parameters, limit))
+        self.scaler.step(self.optimizer.inner)
+        self.scaler.update()
+        self.optimizer.inner.zero_grad(set_to_none=True)
+        if self.schedule is not None:
+            self.schedule.step()
+        return norm
+
+    def _log(self, result: StepLoss, loss: float, norm: float) -> None:
+        progress = self.progress
+        for name, number in result.details.items():
+            progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + number
+        progress.details += 1
+        now, (then, images) = time.perf_counter(), self._marked
+        self._marked = (now, progress.images)
+        figures = {"loss": loss, "lr": self.optimizer.lr, "gradient_norm": norm, **result.details}
+        figures["images_per_second"] = (progress.images - images) / max(now - then, 1e-9)
+        self.observer.step(progress.step, figures)
+
+    def _finish_epoch(self) -> None:
+        """Evaluation weights in, measure batch norms, validate, save those very weights."""
+        progress = self.progress
+        self.optimizer.eval()
+        if self.options.recalibration_batches:
+            inputs = self.task.recalibration_inputs(self.options.recalibration_batches)
+            recalibrate(self.task.model, inputs)
+        figures = self.task.validate()
+        row: Figures = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "images": progress.images,
+            "seconds": progress.seconds,
+            "lr": self.optimizer.lr,
+            "train_loss": progress.loss_sum / progress.batch,
+        }
+        for name, total in progress.detail_sums.items():
+            row[f"train_{name}"] = total / progress.details
+        row.update(figures)
+        best = self._is_best(figures[self.options.select])
+        progress.epoch += 1
+        if best:
+            progress.best, progress.best_epoch = figures[self.options.select], progress.epoch
+        progress.batch, progress.loss_sum = 0, 0.0
+        progress.detail_sums, progress.details = {}, 0
+        self.observer.epoch(row, best)
+        if best:
+            self._save("best.pt", row)
+        self._save("last.pt", row)
+
+    def _is_best(self, value: float) -> bool:
+        best = self.progress.best
+        if math.isnan(best):
+            return True
+        return value < best if self.options.select == "eer" else value > best
+
+    def _diverged(self, value: float) -> UserError:
+        progress = self.progress
+        kept = "the last good checkpoint stands" if progress.epoch else "no checkpoint was written"
+        return UserError(
+            f"the loss is {value} at step {progress.step + 1} (epoch {progress.epoch + 1}, lr "
+            f"{self.optimizer.lr:g}): training stopped, {kept} in {self.options.folder}; try a "
+            "lower --lr, --optimizer.clip 1, or --precision fp32"
+        )
+
+    def _save(self, name: str, figures: Figures) -> None:
+        self.optimizer.eval()
+        self.task.model.eval()
+        content = {
+            **self.task.describe(),
+            "model": self.task.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "train_weights": self.optimizer.train_weights(),
+            "loss": self.task.loss.state_dict(),
+            "scheduler": self.schedule.state_dict() if self.schedule is not None else {},
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "random": random_states(),
+            "figures": figures,
+        }
+        write_checkpoint(self.options.folder / name, content)
+
+    def load(self, content: Mapping[str, Any]) -> None:
+        """Continue exactly where a checkpoint of the same run stands."""
+        self.task.model.load_state_dict(content["model"])
+        self.task.loss.load_state_dict(content["loss"])
+        self.optimizer.load_state_dict(content["optimizer"], content["train_weights"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(content["scheduler"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.progress = Progress(**content["progress"])
+        set_random_states(content["random"])
+
+
+def random_states() -> dict[str, Any]:
+    """States of torch's generators, as tensors."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Put :func:`random_states` back; generators of GPUs that are missing here are left out."""
+    torch.set_rng_state(states["cpu"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

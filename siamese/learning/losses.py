@@ -1,0 +1,132 @@
+"""Metric-learning losses by name: PML's loss, miner and reducer, composed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_metric_learning import distances, losses, miners, reducers
+from pytorch_metric_learning.utils import loss_and_miner_utils
+from torch import nn
+
+from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
+
+# Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
+# it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
+# Zhai 2019 (normalized_softmax).
+_MARGIN = {
+    "triplet": 0.1,
+    "contrastive": 0.0,
+    "circle": 0.25,
+    "arcface": 28.6,
+    "subcenter_arcface": 28.6,
+    "cosface": 0.35,
+}
+_SCALE = {"circle": 256.0, "arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
+_TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
+# Where a loss has no triplet margin, active triplets are counted at this one.
+_ACTIVE_MARGIN = 0.1
+
+
+class MetricLoss(nn.Module):
+    """A loss on embeddings and labels, in float32.
+
+    Args:
+        settings: which loss, miner and reducer.
+        classes: number of training identities; labels are 0 ... classes - 1.
+        embedding_dim: length D of the embeddings.
+    """
+
+    def __init__(self, settings: LossSettings, classes: int, embedding_dim: int):
+        super().__init__()
+        self.name = settings.name
+        margin = _given(settings.margin, _MARGIN.get(settings.name))
+        scale = _given(settings.scale, _SCALE.get(settings.name))
+        temperature = _given(settings.temperature, _TEMPERATURE.get(settings.name))
+        self.triplet_margin = margin if settings.name == "triplet" else None
+        reducer = _reducer(settings.reducer)
+        options: dict[str, Any] = {} if reducer is None else {"reducer": reducer}
+        build = _LOSSES[settings.name]
+        self.loss = build(classes, embedding_dim, margin, scale, temperature, options)
+        self.miner = _miner(settings.miner, margin)
+
+    @property
+    def has_class_weights(self) -> bool:
+        """Whether the loss only knows training identities (arcface and its kin)."""
+        return self.name in CLASS_WEIGHT_LOSSES
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of a batch: embeddings (N, D) of any float type, labels int64 (N,)."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            embeddings = embeddings.float()
+            mined = self.miner(embeddings, labels) if self.miner is not None else None
+            value: torch.Tensor = self.loss(embeddings, labels, mined)
+        return value
+
+    @torch.no_grad()
+    def active_share(self, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
+        """Share of the batch's triplets that violate the margin, in [0, 1].
+
+        PML's triplet loss averages only these, so the loss can look flat while their number falls.
+        """
+        unit = nn.functional.normalize(embeddings.float(), dim=1)
+        similarity = unit @ unit.T
+        anchor, positive, negative = loss_and_miner_utils.get_all_triplets_indices(labels)
+        if len(anchor) == 0:
+            return 0.0
+        margin = _ACTIVE_MARGIN if self.triplet_margin is None else self.triplet_margin
+        violation = similarity[anchor, negative] - similarity[anchor, positive] + margin
+        return float((violation > 0).float().mean())
+
+
+def _given(value: float | None, usual: float | None) -> float | None:
+    return usual if value is None else value
+
+
+_Builder = Callable[[int, int, float | None, float | None, float | None, dict[str, Any]], nn.Module]
+
+# (classes, D, margin, scale, temperature, options) -> PML loss
+_LOSSES: dict[str, _Builder] = {
+    "triplet": lambda c, d, m, s, t, o: losses.TripletMarginLoss(
+        margin=m, distance=distances.CosineSimilarity(), **o
+    ),
+    "contrastive": lambda c, d, m, s, t, o: losses.ContrastiveLoss(
+        pos_margin=1, neg_margin=m, distance=distances.CosineSimilarity(), **o
+    ),
+    "multi_similarity": lambda c, d, m, s, t, o: losses.MultiSimilarityLoss(**o),
+    "supcon": lambda c, d, m, s, t, o: losses.SupConLoss(temperature=t, **o),
+    "ntxent": lambda c, d, m, s, t, o: losses.NTXentLoss(temperature=t, **o),
+    "circle": lambda c, d, m, s, t, o: losses.CircleLoss(m=m, gamma=s, **o),
+    "arcface": lambda c, d, m, s, t, o: losses.ArcFaceLoss(c, d, margin=m, scale=s, **o),
+    "subcenter_arcface": lambda c, d, m, s, t, o: losses.SubCenterArcFaceLoss(
+        num_classes=c, embedding_size=d, margin=m, scale=s, sub_centers=3, **o
+    ),
+    "cosface": lambda c, d, m, s, t, o: losses.CosFaceLoss(c, d, margin=m, scale=s, **o),
+    "normalized_softmax": lambda c, d, m, s, t, o: losses.NormalizedSoftmaxLoss(
+        c, d, temperature=t, **o
+    ),
+}
+
+
+def _miner(name: str, margin: float | None) -> nn.Module | None:
+    cosine = distances.CosineSimilarity()
+    if name in ("all", "semihard", "hard"):
+        miner: nn.Module = miners.TripletMarginMiner(
+            margin=margin, type_of_triplets=name, distance=cosine
+        )
+        return miner
+    if name == "batch_hard":
+        return miners.BatchHardMiner(distance=cosine)  # type: ignore[no-any-return]
+    if name == "multi_similarity":
+        return miners.MultiSimilarityMiner(epsilon=0.1)  # type: ignore[no-any-return]
+    return None
+
+
+def _reducer(name: str) -> nn.Module | None:
+    kinds = {
+        "mean": reducers.MeanReducer,
+        "nonzero_mean": reducers.AvgNonZeroReducer,
+        "sum": reducers.SumReducer,
+    }
+    return kinds[name]() if name in kinds else None

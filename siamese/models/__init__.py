@@ -1,0 +1,1 @@
+"""The embedder, and what loads and runs it."""

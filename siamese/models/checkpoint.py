@@ -1,0 +1,120 @@
+"""The checkpoint file: one self-describing file, written atomically, read without trust."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamese.errors import UserError
+
+FORMAT = "siamese-checkpoint"
+VERSION = 1
+
+# Everything a checkpoint holds; a file that lacks one of them is not ours.
+KEYS = (
+    "embedder",  # EmbedderSpec: backbone, embedding_dim, size, fit, mean, std, color_order
+    "model",  # weights that were validated (the optimizer's eval-state, batch norms measured)
+    "optimizer",  # state in eval mode
+    "train_weights",  # parameters in train mode, to resume exactly; in the optimizer's order
+    "loss",  # class weights of arcface and its kin, else empty
+    "scheduler",
+    "scaler",
+    "progress",  # epoch, batch, step, images, seconds, best figure so far
+    "random",  # random states, as tensors
+    "settings",
+    "split",  # folder and identities of each part
+    "figures",  # validation figures of the weights above; empty when they were not validated
+    "versions",
+)
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint so that ``path`` holds either the old file or the whole new one.
+
+    Args:
+        path: the file; its folder is made when missing.
+        content: tensors and plain values under :data:`KEYS`.
+    """
+    missing = [key for key in KEYS if key not in content]
+    if missing:
+        raise ValueError(f"checkpoint lacks {', '.join(missing)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut, where the system can open folders."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU; nothing in the file can run code (``weights_only``).
+
+    Raises:
+        UserError: missing, truncated, hostile, foreign, or written by a newer version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # truncated zip, refused pickle, not a torch file: all mean the same here
+        raise UserError(
+            f"{path}: is not a readable siamese checkpoint (truncated, damaged or foreign file)"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{path}: is not a siamese checkpoint; train one with siamese-train")
+    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
+        raise UserError(f"{path}: written by a newer siamese; update siamese to read it")
+    missing = [key for key in KEYS if key not in content]
+    if missing:
+        raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
+    return content
+
+
+def newest_best(checkpoints: Path) -> Path:
+    """The most recently written ``<run>/best.pt``.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise UserError(
+            f"no {checkpoints}/*/best.pt yet: train with siamese-train first, or give "
+            "--checkpoint FILE"
+        )
+    return found[-1]
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    names = ("siamese", "torch", "torchvision", "timm", "pytorch-metric-learning", "schedulefree")
+    versions = {"python": platform.python_version()}
+    for name in (*names, "numpy", "pillow"):
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions

@@ -1,0 +1,61 @@
+"""Run an embedder over pictures, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from siamese.models.device import autocast
+
+
+class PictureBatch(Protocol):
+    """What is needed of a batch: uint8 pictures (N, 3, H, W) and their positions, int64 (N,)."""
+
+    images: torch.Tensor
+    indices: torch.Tensor
+
+
+@torch.inference_mode()
+def embed(
+    model: nn.Module,
+    batches: Iterable[PictureBatch],
+    *,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    flip: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embed every picture of the batches; the model is put in eval mode.
+
+    Args:
+        model: an embedder on ``device``.
+        batches: batches of pictures, empty ones allowed.
+        device: where the model is.
+        precision: precision of the network's arithmetic.
+        flip: average with the embedding of the mirrored picture, both L2-normalised.
+
+    Returns:
+        embeddings float32 (N, D) on the CPU, and the pictures' positions int64 (N,).
+    """
+    model.eval()
+    embeddings, indices = [], []
+    for batch in batches:
+        if len(batch.images) == 0:
+            continue
+        images = batch.images.to(device, non_blocking=True)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with autocast(device, precision):
+            result = model(images)
+        result = result.float()
+        if flip:
+            with autocast(device, precision):
+                mirrored = model(images.flip(-1))
+            normalise = nn.functional.normalize
+            result = (normalise(result) + normalise(mirrored.float())) / 2
+        embeddings.append(result.cpu())
+        indices.append(batch.indices)
+    if not embeddings:
+        return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+    return torch.cat(embeddings), torch.cat(indices)

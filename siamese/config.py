@@ -224,6 +224,46 @@ class TrainSettings:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
+@dataclass
+class EmbedSettings:
+    """Settings of ``siamese-eval embed``."""
+
+    checkpoint: str | None = None
+    """A checkpoint file; null: the newest checkpoints/*/best.pt."""
+    data: str | None = None
+    """A folder with one folder per person; null: people of the checkpoint's own split."""
+    part: Literal["validation", "test", "train"] = "validation"
+    """Which of the checkpoint's own people are taken, without --data."""
+    out: str | None = None
+    """The file to write (.npz); null: embeddings.npz in the run's evaluation folder."""
+    flip: bool = False
+    """Average each embedding with that of the mirrored picture (twice the time)."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    precision: PrecisionName = "auto"
+    """Arithmetic of the network; scores are always fp32."""
+    batch: int = 128
+    """Pictures per batch."""
+    workers: int | None = None
+    """Loader processes; null: sized to the machine; 0: load in this process."""
+    checkpoints: str = "checkpoints"
+    """Folder in which the newest checkpoint is looked for."""
+    runs: str = "runs"
+    """Folder in which results are written."""
+
+
+@dataclass
+class JudgeSettings(EmbedSettings):
+    """Settings of ``siamese-eval roc`` and ``siamese-eval pr``."""
+
+    embeddings: str | None = None
+    """Judge this .npz (embeddings, labels; names and paths optional), of any system."""
+    target: str | None = None
+    """Judge one registered person against everybody instead of all pairs."""
+    out: str | None = None
+    """Folder for the pictures and the JSON; null: the run's evaluation folder."""
+
+
 # What each loss listens to; anything else set is refused rather than ignored.
 LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "triplet": frozenset({"margin"}),
@@ -377,7 +417,7 @@ def _plain(value: Any) -> Any:
 
 
 # The demo faces that training draws; the settings below were chosen for them.
-DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED = 160, 20, 96, 0
+DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED = 240, 20, 96, 0
 
 
 def demo_settings() -> dict[str, Any]:
@@ -386,7 +426,7 @@ def demo_settings() -> dict[str, Any]:
         "images": {"size": 64},
         "split": {"validation": 40},
         "batches": {"people": 16, "images": 4},
-        "model": {"backbone": "resnet10t", "embedding_dim": 128, "pretrained": False},
-        "optimizer": {"lr": 2.5e-3},
-        "trainer": {"epochs": 4},
+        "model": {"backbone": "test_resnet", "embedding_dim": 128, "pretrained": False},
+        "optimizer": {"lr": 1e-2},
+        "trainer": {"epochs": 12, "recalibration_batches": 20},
     }

@@ -67,7 +67,8 @@ def write_demo_faces(
     leaves nothing under the name of `out`.
 
     Raises:
-        UserError: a number is too small, or `out` exists and holds something else.
+        UserError: a number is too small, `out` exists and holds something else, or no folder can
+            be made there.
     """
     _check_numbers(people, images, size, seed, processes)
     record = {
@@ -79,11 +80,8 @@ def write_demo_faces(
     }
     if _is_drawn(out, record):
         return out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # The process number keeps two runs at the same time apart.
-    draft = out.with_name(f".{out.name}.{os.getpid()}.part")
+    draft = _make_draft(out)
     try:
-        draft.mkdir()
         _draw_all(draft, record, progress=progress, processes=processes or _usable_processors())
         (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
         if out.exists():
@@ -126,6 +124,18 @@ def _is_drawn(out: Path, record: dict[str, int]) -> bool:
     raise UserError(f"{out} already holds {held}; name a new folder or remove this one")
 
 
+def _make_draft(out: Path) -> Path:
+    """Make the hidden folder beside `out` that the set is drawn into."""
+    place = out.resolve()
+    # The process number keeps two runs at the same time apart.
+    draft = place.with_name(f".{place.name}.{os.getpid()}.part")
+    try:
+        draft.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot make {out} ({error.strerror}); name another folder") from error
+    return draft
+
+
 def _read_record(path: Path) -> object:
     """The content of a record file, or None where there is no readable one."""
     try:
@@ -144,7 +154,12 @@ def _draw_all(folder: Path, record: dict[str, int], *, progress: bool, processes
         _exhaust(map(draw, people), len(people), progress=progress)
         return
     with ProcessPoolExecutor(min(processes, len(people))) as pool:
-        _exhaust(pool.map(draw, people), len(people), progress=progress)
+        try:
+            _exhaust(pool.map(draw, people), len(people), progress=progress)
+        except BaseException:
+            # Leaving the block waits for what is queued; a stopped run should not draw it all.
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _exhaust(done: Iterable[None], total: int, *, progress: bool) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from siamese.data.demo_traits import Colour, Eyes, Hair, Head, Mouth, Nose, Traits, choose, mix
+from siamese.data.demo_traits import Colour, Hair, Head, Nose, Traits, choose, mix
 
 Array = NDArray[np.float64]
 
@@ -174,11 +174,14 @@ def _draw_person(
         _moustache(pen, traits, expression, hair_colour)
     for side in (-1.0, 1.0):
         _eye(pen, traits, expression, side)
+    glasses = traits.glasses != "none" and occluder != "sunglasses" and rng.random() < 0.85
+    if glasses:
+        _glasses_arms(pen, traits)
     if hair.line != "bald":
         _front_hair(pen, hair, fullness, hair_colour, rng, hat=hat)
     for side in (-1.0, 1.0):
         _brow(pen, traits, expression, side, hair_colour)
-    if traits.glasses != "none" and occluder != "sunglasses" and rng.random() < 0.85:
+    if glasses:
         _glasses(pen, traits)
 
 
@@ -249,7 +252,7 @@ def _nose(pen: _Pen, nose: Nose, skin: Colour) -> None:
     light = _mirror(
         ((nose.bridge * 0.5, top), (nose.bridge * 0.7, nose.y - 0.15), (nose.width * 0.55, tip))
     )
-    pen.fill(pen.face(_smooth(light) + (ridge, -0.02)), _shade(skin, 1.04))
+    pen.fill(pen.face(_smooth(light) + np.array((ridge, -0.02))), _shade(skin, 1.04))
     for side in (-1.0, 1.0):
         nostril = _oval(side * nose.width * 0.5 + ridge, nose.y + 0.03, 0.032, 0.02)
         pen.fill(pen.face(nostril), _shade(skin, 0.45))
@@ -496,6 +499,17 @@ def _lens(traits: Traits, kind: str, side: float) -> Array:
     return np.stack((x, y), axis=1)
 
 
+def _glasses_arms(pen: _Pen, traits: Traits) -> None:
+    """Draw the arms of the glasses, which go under the hair."""
+    y = traits.eyes.y
+    for side in (-1.0, 1.0):
+        hinge = np.abs(_lens(traits, traits.glasses, side)[:, 0]).max()
+        temple = 0.95 * float(pen.half_width(y))
+        if temple > hinge:
+            arm = np.array(((side * hinge, y), (side * temple, y - 0.03)))
+            pen.line(pen.face(arm), traits.frame_colour, traits.frame)
+
+
 def _glasses(pen: _Pen, traits: Traits) -> None:
     """Draw glasses with faintly tinted lenses."""
     eyes = traits.eyes
@@ -506,11 +520,6 @@ def _glasses(pen: _Pen, traits: Traits) -> None:
         if traits.glasses == "browline":
             upper = lens[lens[:, 1] < eyes.y - 0.05]
             pen.line(pen.face(upper), traits.frame_colour, traits.frame + 0.05)
-        hinge = side * np.abs(lens[:, 0]).max()
-        temple = side * 0.92 * float(pen.half_width(eyes.y))
-        if abs(temple) > abs(hinge):
-            arm = np.array(((hinge, eyes.y), (temple, eyes.y - 0.03)))
-            pen.line(pen.face(arm), traits.frame_colour, traits.frame)
     inner = eyes.gap - (np.abs(lens[:, 0]).max() - eyes.gap)
     bridge = np.array(((-inner, eyes.y - 0.04), (0.0, eyes.y - 0.07), (inner, eyes.y - 0.04)))
     pen.line(pen.face(bridge), traits.frame_colour, traits.frame)
@@ -521,7 +530,7 @@ def _sunglasses(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
     for side in (-1.0, 1.0):
         pen.fill(pen.face(_lens(traits, kind, side)), (28, 26, 34, 240))
     y = traits.eyes.y - 0.05
-    x = np.linspace(-0.92, 0.92, 9) * float(pen.half_width(y))
+    x = np.linspace(-0.85, 0.85, 9) * float(pen.half_width(y))
     pen.line(pen.face(np.stack((x, np.full(9, y)), axis=1)), (28, 26, 34), 0.05)
 
 
@@ -564,9 +573,8 @@ def _hand(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
     pen.line(pen.flat(np.array(((x, y + 0.2), (x + side * 0.4, y + 2.0)))), skin, 0.4)
 
 
-def _bar(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
+def _bar(pen: _Pen, _traits: Traits, rng: np.random.Generator) -> None:
     """Something out of focus between the camera and the face."""
-    del traits
     x, slope, half = rng.uniform(-0.8, 0.8), rng.uniform(-0.5, 0.5), rng.uniform(0.08, 0.2)
     ends = np.array(((x - half - slope, -3.0), (x + half - slope, -3.0)))
     pen.fill(pen.flat(np.concatenate((ends, -ends + (2 * x, 0.0)))), _random_colour(rng))
@@ -607,13 +615,13 @@ def _photograph(picture: Image.Image, pose: Pose, rng: np.random.Generator) -> I
     light *= _lighting(size, pose, rng)[:, :, None]
     # Tired colours, a colour cast, and the tone curve of the camera.
     grey = light.mean(axis=2, keepdims=True)
-    fading = 1.0 if rng.random() < 0.08 else rng.uniform(0.0, 0.5)
+    fading = 1.0 if rng.random() < 0.08 else rng.uniform(0.0, 0.4)
     light = grey + (light - grey) * np.float32(1.0 - fading)
     warmth = rng.normal(0.0, 0.12)
     cast = np.array((warmth, 0.0, -warmth)) + rng.normal(0.0, 0.05, 3)
     light *= np.exp(cast).astype(np.float32)
     light = np.clip(light, 0.0, 1.0) ** np.float32(np.exp(rng.normal(0.0, 0.17)))
-    light = (light - 0.5) * np.float32(rng.uniform(0.7, 1.0)) + np.float32(
+    light = (light - 0.5) * np.float32(rng.uniform(0.75, 1.05)) + np.float32(
         0.5 + rng.uniform(-0.1, 0.1)
     )
     noise = np.float32(rng.uniform(0.0, 0.035))
@@ -636,7 +644,7 @@ def _lighting(size: int, pose: Pose, rng: np.random.Generator) -> NDArray[np.flo
     # The head's round shape is lit more strongly than the scene, fading beyond its outline.
     roundness = np.exp(-(((x[None, :] ** 2) * np.float32(1.5) + y[:, None] ** 2) ** 2))
     slope = np.float32(rng.uniform(0.0, 0.25)) + np.float32(rng.uniform(0.05, 0.4)) * roundness
-    field: NDArray[np.float32] = np.exp(slope * along + np.float32(rng.normal(-0.06, 0.16)))
+    field: NDArray[np.float32] = np.exp(slope * along + np.float32(rng.normal(-0.03, 0.15)))
     return field
 
 

@@ -1,4 +1,8 @@
-"""The people of the demo faces: what makes each one look as they do."""
+"""The people of the demo faces: what makes each one look as they do.
+
+Lengths are in face units, see `siamese.data.demo_drawing`: half the height of the head is 1, the
+middle of the head is the origin and y points down. Colours are (red, green, blue), 0..255.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,6 +215,7 @@ def _draw_hair_traits(rng: np.random.Generator) -> Hair:
 
 
 def mix(one: Colour, other: Colour, share: float) -> Colour:
+    """The colour `share` (0..1) of the way from one colour to the other."""
     return tuple(round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
 
 

@@ -265,7 +265,7 @@ class Loop:
         row: Figures = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
-            "images": progress.images,
+            "images_seen": progress.images,
             "seconds": progress.seconds,
             "lr": self.optimizer.lr,
             "train_loss": progress.loss_sum / progress.batch,

@@ -1,0 +1,199 @@
+"""Where judged embeddings come from: a checkpoint and a folder, or a file of any system."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from siamese.config import (
+    DEMO_IMAGES,
+    DEMO_PEOPLE,
+    DEMO_SEED,
+    DEMO_SIZE,
+    EmbedSettings,
+)
+from siamese.data.batches import Batch, default_workers, evaluation_loader
+from siamese.data.demo import write_demo_faces
+from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.transforms import preprocess
+from siamese.errors import UserError
+from siamese.models.checkpoint import newest_best, read_checkpoint
+from siamese.models.device import choose_device, choose_precision
+from siamese.models.embedding import embed
+from siamese.models.loading import embedder_of, spec_of
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embedded pictures of some people.
+
+    Attributes:
+        embeddings: float32 (N, D).
+        labels: int64 (N,).
+        names: one name per label value 0 ... max; None when unknown.
+        paths: one path per picture; None when unknown.
+        origin: where they come from, in words.
+        notes: what the reader of the figures must know.
+    """
+
+    embeddings: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...] | None
+    paths: tuple[str, ...] | None
+    origin: str
+    notes: tuple[str, ...] = ()
+
+
+def checkpoint_path(settings: EmbedSettings) -> Path:
+    """The checkpoint that the settings name, or the newest best one."""
+    if settings.checkpoint is not None:
+        given = Path(settings.checkpoint)
+        return given / "best.pt" if given.is_dir() else given
+    return newest_best(Path(settings.checkpoints))
+
+
+def embed_people(settings: EmbedSettings) -> Embeddings:
+    """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
+
+    Raises:
+        UserError: unusable checkpoint or folder; no picture can be decoded.
+    """
+    path = checkpoint_path(settings)
+    content = read_checkpoint(path)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    folder, notes = _people(settings, content, path)
+    spec = spec_of(content, path)
+    model = embedder_of(content, path).to(device)
+    workers = default_workers(device.type) if settings.workers is None else settings.workers
+    loader = evaluation_loader(
+        folder,
+        preprocess(spec.size, "squash" if spec.fit == "squash" else "crop"),
+        spec.size,
+        batch_size=settings.batch,
+        workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    failed: list[tuple[str, str]] = []
+
+    def watched() -> Iterator[Batch]:
+        with tqdm(total=len(folder.paths), desc="embedding", unit="img", leave=False) as bar:
+            for batch in loader:
+                failed.extend(batch.failed)
+                yield batch
+                bar.update(len(batch.images) + len(batch.failed))
+
+    vectors, positions = embed(
+        model, watched(), device=device, precision=precision, flip=settings.flip
+    )
+    if not len(vectors):
+        raise UserError(
+            f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
+        )
+    if failed:
+        names = ", ".join(name for name, _ in failed[:3]) + (", ..." if len(failed) > 3 else "")
+        notes.append(f"{len(failed)} pictures cannot be decoded and are left out: {names}")
+    if not content["figures"]:
+        notes.append("the checkpoint was saved at an interruption: its weights were not validated")
+    kept = positions.numpy()
+    own = "" if settings.data is not None else f"{settings.part} people of "
+    return Embeddings(
+        vectors.numpy(),
+        np.asarray(folder.labels, np.int64)[kept],
+        folder.names,
+        tuple(folder.paths[i] for i in kept),
+        f"{path} on {own}{folder.root}",
+        tuple(notes),
+    )
+
+
+def _people(
+    settings: EmbedSettings, content: dict[str, Any], path: Path
+) -> tuple[FaceFolder, list[str]]:
+    """The folder to embed, and what must be said about it."""
+    split = content["split"]
+    if settings.data is not None:
+        folder = scan_folder(Path(settings.data))
+        notes = [folder.summary()] if folder.left_out else []
+        trained = {unicodedata.normalize("NFC", name) for name in split["train"]["identities"]}
+        seen = [n for n in folder.names if unicodedata.normalize("NFC", n) in trained]
+        if seen:
+            notes.append(
+                f"{len(seen)} of these {len(folder.names)} people have names that were trained on "
+                f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}): figures on them flatter"
+            )
+        return folder, notes
+    if settings.part not in split:
+        raise UserError(f"{path}: it has no {settings.part} people; give a folder with --data")
+    part = split[settings.part]
+    root = Path(part["folder"])
+    if content["settings"]["data"] is None and not root.exists():
+        write_demo_faces(root, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
+    if not root.exists():
+        raise UserError(
+            f"{root}: the folder that {path} was trained on is gone; give it, or other people, "
+            "with --data"
+        )
+    folder = scan_folder(root)
+    missing = sorted(set(part["identities"]) - set(folder.names))
+    if missing:
+        raise UserError(
+            f"{root}: {len(missing)} {settings.part} people of {path} are gone "
+            f"({', '.join(missing[:3])}); give a folder with --data"
+        )
+    return folder.only(part["identities"]), []
+
+
+def save_embeddings(path: Path, people: Embeddings) -> None:
+    """Write ``embeddings``, ``labels``, ``names`` and ``paths`` to an .npz, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    arrays: dict[str, Any] = {"embeddings": people.embeddings, "labels": people.labels}
+    if people.names is not None:
+        arrays["names"] = np.asarray(people.names, dtype=np.str_)
+    if people.paths is not None:
+        arrays["paths"] = np.asarray(people.paths, dtype=np.str_)
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_embeddings(path: Path) -> Embeddings:
+    """Read an .npz with ``embeddings`` (N, D) and ``labels`` (N,); ``names``, ``paths`` optional.
+
+    Raises:
+        UserError: missing or damaged file, pickled content, missing or misshapen arrays.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError):
+        raise UserError(
+            f"{path}: is not a readable .npz of plain arrays (damaged, or pickled objects inside)"
+        ) from None
+    for key in ("embeddings", "labels"):
+        if key not in arrays:
+            raise UserError(f"{path}: has no array {key!r}; needed: embeddings (N, D), labels (N,)")
+    names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else None
+    paths = tuple(str(name) for name in arrays["paths"]) if "paths" in arrays else None
+    labels = arrays["labels"]
+    if names is not None and np.issubdtype(labels.dtype, np.integer) and labels.size:
+        if labels.min() < 0 or labels.max() >= len(names):
+            raise UserError(f"{path}: labels {labels.min()}..{labels.max()}, {len(names)} names")
+    if paths is not None and len(paths) != len(labels):
+        raise UserError(f"{path}: {len(paths)} paths for {len(labels)} labels")
+    return Embeddings(arrays["embeddings"], labels, names, paths, str(path))

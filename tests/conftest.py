@@ -1,0 +1,83 @@
+"""Fixtures that all tests share: a small face folder, the real faces, the commands."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+NAMES = ("Ann", "Bob Lee", "Chloé", "夏子", "dora", "eve")
+WIDTH, HEIGHT = 40, 48
+
+
+def draw_person(person: int, image: int, seed: int = 0) -> Image.Image:
+    """A crude face: the person decides shapes and colours, the image moves them and adds noise."""
+    traits = np.random.default_rng([seed, person])
+    skin, hair, shirt = (tuple(traits.integers(40, 230, 3).tolist()) for _ in range(3))
+    eyes, mouth, width = traits.integers(4, 9), traits.integers(3, 10), traits.integers(9, 16)
+    rng = np.random.default_rng([seed, person, image])
+    x, y = (WIDTH // 2, HEIGHT // 2) + rng.integers(-2, 3, 2)
+    picture = Image.new("RGB", (WIDTH, HEIGHT), tuple(rng.integers(60, 200, 3).tolist()))
+    pen = ImageDraw.Draw(picture)
+    pen.rectangle((0, y + 14, WIDTH, HEIGHT), fill=shirt)
+    pen.ellipse((x - width - 2, y - 18, x + width + 2, y + 8), fill=hair)
+    pen.ellipse((x - width, y - 13, x + width, y + 16), fill=skin)
+    for eye in (x - eyes, x + eyes):
+        pen.ellipse((eye - 2, y - 4, eye + 2, y), fill="black")
+    pen.line((x - mouth, y + 9, x + mouth, y + 9), fill="darkred", width=2)
+    noisy = np.asarray(picture) + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def draw_people() -> Callable[..., Path]:
+    """Function that draws one folder per name, `images` PNGs of 40 x 48 pixels in each."""
+
+    def draw(root: Path, names: Sequence[str] = NAMES, images: int = 6, seed: int = 0) -> Path:
+        for person, name in enumerate(names):
+            (root / name).mkdir(parents=True)
+            for image in range(images):
+                draw_person(person, image, seed).save(root / name / f"{image}.png")
+        return root
+
+    return draw
+
+
+@pytest.fixture
+def face_folder(tmp_path: Path, draw_people: Callable[..., Path]) -> Path:
+    """A folder of 6 people with 6 pictures each, the same in every test."""
+    return draw_people(tmp_path / "faces")
+
+
+@pytest.fixture(scope="session")
+def real_faces() -> Path:
+    """The real face folder beside the repository (64 people)."""
+    shared = Path(__file__).resolve().parents[2] / "shared"
+    if not shared.exists():
+        pytest.skip(f"{shared} does not exist: no real faces on this machine")
+    return shared / "data" / "faces"
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Function that runs `siamese-train`, `-eval` or `-data` as its first argument says."""
+
+    def run(
+        command: str, *arguments: object, cwd: Path | None = None, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        code = f"from siamese.cli.{command} import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run

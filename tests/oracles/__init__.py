@@ -1,0 +1,1 @@
+"""Independent references: naive loops in float64, written from the definitions."""

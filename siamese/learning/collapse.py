@@ -11,6 +11,7 @@ from siamese.learning.losses import MetricLoss
 _LOSS_NEAR = 0.1
 _MEANS_NEAR = 0.02
 _AUC_NEAR_CHANCE = 0.6
+_STEPS = 100  # nobody has learnt much before
 
 
 def collapse_warning(loss: MetricLoss, row: Mapping[str, float]) -> str | None:
@@ -24,7 +25,7 @@ def collapse_warning(loss: MetricLoss, row: Mapping[str, float]) -> str | None:
         row: the epoch's figures.
     """
     margin = loss.triplet_margin
-    if margin is None:
+    if margin is None or row["step"] < _STEPS:
         return None
     at_margin = abs(row["train_loss"] - margin) <= _LOSS_NEAR * margin
     gap = row["genuine_mean"] - row["impostor_mean"]

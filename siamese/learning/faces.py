@@ -49,6 +49,7 @@ def train_faces(settings: TrainSettings) -> Path:
 
     Raises:
         UserError: unusable data or settings; the loss diverged.
+        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
     """
     folders = _scan(settings)
     split = make_split(
@@ -99,6 +100,7 @@ def resume_training(
 
     Raises:
         UserError: no such checkpoint; a setting that must not change; other data.
+        KeyboardInterrupt: as for :func:`train_faces`.
     """
     path = _find_checkpoint(target, Path(checkpoints))
     content = read_checkpoint(path)
@@ -193,8 +195,8 @@ def _run(
         if checkpoint is None:
             log.training_grid(next(task.recalibration_inputs(1)).cpu().contiguous())
         if not loop.run():
-            print(f"interrupted; go on with: siamese-train --resume {folder / 'last.pt'}")
-            return folder / "last.pt"
+            print(f"saved; go on with: siamese-train --resume {folder / 'last.pt'}")
+            raise KeyboardInterrupt
         log.finish()
     finally:
         log.close()

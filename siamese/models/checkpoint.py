@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -78,7 +79,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice on foreign pickles is not the user's
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # truncated zip, refused pickle, not a torch file: all mean the same here
         raise UserError(
             f"{path}: is not a readable siamese checkpoint (truncated, damaged or foreign file)"

@@ -31,7 +31,9 @@ def average_precision(genuine: list[float], impostor: list[float]) -> float:
     return float(total)
 
 
-def rates(genuine: list[float], impostor: list[float], threshold: float) -> tuple[Fraction, Fraction]:
+def rates(
+    genuine: list[float], impostor: list[float], threshold: float
+) -> tuple[Fraction, Fraction]:
     fmr = Fraction(sum(i >= threshold for i in impostor), len(impostor))
     fnmr = Fraction(sum(g < threshold for g in genuine), len(genuine))
     return fmr, fnmr

@@ -23,7 +23,11 @@ from tests.oracles import verification as oracle
 
 def _scores(genuine: list[float], impostor: list[float]) -> PairScores:
     return PairScores(
-        np.sort(np.asarray(genuine, np.float32)), np.sort(np.asarray(impostor, np.float32)), 9, 9, 36
+        np.sort(np.asarray(genuine, np.float32)),
+        np.sort(np.asarray(impostor, np.float32)),
+        9,
+        9,
+        36,
     )
 
 
@@ -82,14 +86,18 @@ def test_figures_equal_naive_loops_with_ties(genuine: list[float], impostor: lis
         oracle.average_precision(genuine, impostor), abs=1e-12
     )
     eer, threshold = equal_error_rate(scores)
-    assert any(eer == pytest.approx(e, abs=1e-12) for e in oracle.equal_error_rates(genuine, impostor))
+    assert any(
+        eer == pytest.approx(e, abs=1e-12) for e in oracle.equal_error_rates(genuine, impostor)
+    )
     fmr, fnmr = oracle.rates(genuine, impostor, threshold)
     assert eer == pytest.approx(float(fmr + fnmr) / 2, abs=1e-12)
     for wanted in (0.0, 0.04, 0.1, 0.29, 0.5, 1.0):
         assert tar_at_fmr(scores, wanted) == pytest.approx(
             oracle.tar_at(genuine, impostor, wanted), abs=1e-12
         )
-        assert oracle.rates(genuine, impostor, threshold_at_fmr(scores, wanted))[0] <= wanted + 1e-12
+        assert (
+            oracle.rates(genuine, impostor, threshold_at_fmr(scores, wanted))[0] <= wanted + 1e-12
+        )
 
 
 @settings(max_examples=60, deadline=None)

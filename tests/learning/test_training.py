@@ -1,0 +1,343 @@
+"""Whole runs on a small folder: resume, best and last, what is validated is what is saved."""
+
+import csv
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from siamese.config import (
+    AugmentSettings,
+    BatchSettings,
+    ImageSettings,
+    JudgeSettings,
+    LossSettings,
+    ModelSettings,
+    OptimizerSettings,
+    SplitSettings,
+    TrainerSettings,
+    TrainSettings,
+)
+from siamese.errors import UserError
+from siamese.learning.face_task import FaceTask
+from siamese.learning.faces import resume_training, train_faces
+from siamese.learning.loop import StepLoss
+from siamese.learning.monitoring import RunLog
+from siamese.models.checkpoint import read_checkpoint
+from siamese.report.judge import judge
+
+
+@pytest.fixture
+def settings(face_folder: Path, tmp_path: Path) -> TrainSettings:
+    """A small run: 4 training people, a network with batch norm, dropout and stochastic depth."""
+    return TrainSettings(
+        data=str(face_folder),
+        name="run",
+        runs=str(tmp_path / "runs"),
+        checkpoints=str(tmp_path / "checkpoints"),
+        device="cpu",
+        images=ImageSettings(size=32),
+        augment=AugmentSettings(color_jitter=0.3, erasing=0.2),
+        split=SplitSettings(validation=2),
+        batches=BatchSettings(people=3, images=3, images_per_epoch=36, workers=0),
+        model=ModelSettings("test_efficientnet", 8, False, dropout=0.1, drop_path=0.1),
+        optimizer=OptimizerSettings(lr=1e-2),
+        trainer=TrainerSettings(epochs=4, recalibration_batches=3, log_every=1),
+    )
+
+
+def _last(settings: TrainSettings, name: str = "last.pt") -> dict[str, Any]:
+    return read_checkpoint(Path(settings.checkpoints) / "run" / name)
+
+
+def _metrics(settings: TrainSettings) -> list[dict[str, str]]:
+    with open(Path(settings.runs) / "run" / "metrics.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def _elsewhere(settings: TrainSettings, place: Path) -> TrainSettings:
+    return replace(settings, runs=str(place / "runs"), checkpoints=str(place / "checkpoints"))
+
+
+def _same(a: Any, b: Any, where: str = "") -> None:
+    """Equal to the last bit, clocks and places aside."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a.keys() - {"seconds", "runs", "checkpoints"}:
+            _same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), where
+        for at, (x, y) in enumerate(zip(a, b, strict=True)):
+            _same(x, y, f"{where}[{at}]")
+    elif torch.is_tensor(a):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b or (a != a and b != b), where
+
+
+def _interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:
+    """Ctrl-C when the observer is told of the given step or epoch."""
+    original: Callable[..., None] = getattr(RunLog, kind)
+
+    def watch(self: RunLog, first: Any, second: Any) -> None:
+        original(self, first, second)
+        if (first if kind == "step" else first["epoch"]) == number:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(RunLog, kind, watch)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("optimizer", "kind", "number"),
+    [
+        ("radam_schedulefree", "epoch", 2),
+        ("radam_schedulefree", "step", 5),
+        ("adamw", "epoch", 2),
+        ("sgd_schedulefree", "step", 6),
+    ],
+)
+def test_resumed_run_equals_the_uninterrupted_one(
+    settings: TrainSettings,
+    tmp_path: Path,
+    workers: int,
+    optimizer: Any,
+    kind: str,
+    number: int,
+) -> None:
+    settings = replace(
+        settings,
+        optimizer=replace(settings.optimizer, name=optimizer),
+        batches=replace(settings.batches, workers=workers),
+    )
+    train_faces(settings)
+    stopped = _elsewhere(settings, tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _interrupt_at(patch, kind, number)
+        train_faces(stopped)
+    progress = _last(stopped)["progress"]
+    assert (progress["epoch"], progress["batch"]) == (
+        (2, 0) if kind == "epoch" else divmod(number + 1, 4)
+    )
+    torch.manual_seed(999)  # what happened in between must not matter
+    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    _same(_last(settings), _last(stopped))
+    _same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
+    assert _metrics(settings) == _metrics(stopped)
+    assert len(_metrics(stopped)) == 4
+
+
+def test_workers_do_not_change_the_run(settings: TrainSettings, tmp_path: Path) -> None:
+    other = _elsewhere(settings, tmp_path / "other")
+    train_faces(settings)
+    train_faces(replace(other, batches=replace(other.batches, workers=2)))
+    _same(_last(settings)["model"], _last(other)["model"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_what_is_validated_is_what_is_saved(settings: TrainSettings, precision: Any) -> None:
+    train_faces(replace(settings, trainer=replace(settings.trainer, precision=precision)))
+    best = Path(settings.checkpoints) / "run" / "best.pt"
+    recorded = read_checkpoint(best)["figures"]
+    again = judge(
+        JudgeSettings(
+            checkpoint=str(best), device="cpu", precision=precision, workers=0, runs=settings.runs
+        ),
+        "roc",
+    )
+    for name in ("auc", "ap", "eer", "genuine_mean", "impostor_mean"):
+        assert again.figures[name] == pytest.approx(recorded[name], abs=1e-6)
+
+
+def test_best_is_the_epoch_with_the_best_figure_on_unseen_people(settings: TrainSettings) -> None:
+    train_faces(settings)
+    rows = _metrics(settings)
+    values = [float(row["auc"]) for row in rows]
+    best = _last(settings, "best.pt")
+    assert best["figures"]["auc"] == max(values)
+    assert best["progress"]["best_epoch"] == values.index(max(values)) + 1
+    assert _last(settings)["progress"]["epoch"] == 4
+    train = set(best["split"]["train"]["identities"])
+    assert train.isdisjoint(best["split"]["validation"]["identities"])
+
+
+def test_train_mode_weights_differ_from_the_saved_ones(settings: TrainSettings) -> None:
+    train_faces(settings)
+    last = _last(settings)
+    saved = [value for value in last["model"].values() if value.dtype.is_floating_point]
+    assert all(not group["train_mode"] for group in last["optimizer"]["param_groups"])
+    trained = {tuple(w.shape): w for w in last["train_weights"]}
+    assert any(
+        not torch.equal(trained[tuple(value.shape)], value)
+        for value in saved
+        if tuple(value.shape) in trained
+    )
+
+
+def test_nan_stops_with_advice_and_keeps_the_checkpoint(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, calls = FaceTask.step_loss, [0]
+
+    def break_down(self: FaceTask, batch: Any, details: bool) -> StepLoss:
+        calls[0] += 1
+        result = original(self, batch, details)
+        return StepLoss(result.value * math.nan, 9) if calls[0] == 7 else result
+
+    monkeypatch.setattr(FaceTask, "step_loss", break_down)
+    with pytest.raises(UserError, match=r"nan at step 7 \(epoch 2, lr .*lower --lr"):
+        train_faces(settings)
+    assert _last(settings)["progress"]["epoch"] == 1
+    assert _last(settings, "best.pt")["figures"]["epoch"] == 1
+
+
+def test_an_exploding_learning_rate_is_noticed(settings: TrainSettings) -> None:
+    optimizer = replace(settings.optimizer, name="adamw", lr=1e30, warmup=0.0)
+    with pytest.raises(UserError, match="lower --lr"):
+        train_faces(replace(settings, optimizer=optimizer))
+
+
+def test_frozen_backbone_learns_only_after_its_epochs(settings: TrainSettings) -> None:
+    frozen = replace(settings, model=replace(settings.model, freeze_backbone=2))
+    seen: list[dict[str, torch.Tensor]] = []
+    original = FaceTask.validate
+
+    def remember(self: FaceTask) -> dict[str, float]:
+        state = self.model.backbone.state_dict()
+        seen.append({name: value.clone() for name, value in state.items()})
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FaceTask, "validate", remember)
+        train_faces(frozen)
+    first, second, third = seen[:3]
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_accumulated_batches_make_one_step(settings: TrainSettings) -> None:
+    trainer = replace(settings.trainer, accumulate=3, epochs=2)
+    train_faces(replace(settings, trainer=trainer))
+    progress = _last(settings)["progress"]
+    assert progress["step"] == 2 * 2  # 4 batches an epoch: 3 and 1
+    assert progress["images"] == 2 * 36
+
+
+def test_accumulated_gradient_is_that_of_the_mean_loss(settings: TrainSettings) -> None:
+    norms: list[float] = []
+    original = RunLog.step
+
+    def remember(self: RunLog, step: int, figures: dict[str, float]) -> None:
+        norms.append(figures["gradient_norm"])
+        original(self, step, figures)
+
+    # The same batch twice: its mean loss has the gradient of one. Batch norm sees each batch alone.
+    plain = replace(
+        settings,
+        augment=AugmentSettings(0, None),
+        model=replace(settings.model, dropout=0, drop_path=0),
+        trainer=replace(settings.trainer, epochs=1),
+    )
+    batch: list[Any] = []
+    original_loss = FaceTask.step_loss
+
+    def repeat(self: FaceTask, given: Any, details: bool) -> StepLoss:
+        batch.append(given)
+        return original_loss(self, batch[0], details)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "step", remember)
+        patch.setattr(FaceTask, "step_loss", repeat)
+        train_faces(replace(plain, name="one"))
+        train_faces(replace(plain, name="two", trainer=replace(plain.trainer, accumulate=2)))
+    assert norms[0] == pytest.approx(norms[4], rel=1e-4)
+
+
+def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:
+    train_faces(replace(settings, loss=LossSettings(name="arcface")))
+    best = _last(settings, "best.pt")
+    (weights,) = best["loss"].values()
+    assert sorted(weights.shape) == [4, 8]
+    names = [group["name"] for group in best["optimizer"]["param_groups"]]
+    assert "loss.weights" in names
+    assert "validation_loss" not in best["figures"]
+
+
+def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:
+    train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
+    before = (Path(settings.checkpoints) / "run" / "best.pt").read_bytes()
+    with pytest.raises(UserError, match="exists already.*--resume run"):
+        train_faces(settings)
+    assert (Path(settings.checkpoints) / "run" / "best.pt").read_bytes() == before
+
+
+def test_resume_refuses_other_settings_and_other_people(
+    settings: TrainSettings, draw_people: Callable[..., Path], tmp_path: Path
+) -> None:
+    train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
+
+    def resume(**changes: Any) -> None:
+        resume_training("run", settings.checkpoints, lambda _: replace(settings, **changes))
+
+    with pytest.raises(UserError, match=r"--optimizer.lr was 0.01 and cannot become 0.5"):
+        resume(optimizer=replace(settings.optimizer, lr=0.5))
+    with pytest.raises(UserError, match="all 1 epochs are done; raise --epochs"):
+        resume(trainer=replace(settings.trainer, epochs=1))
+    other = draw_people(tmp_path / "other", names=("x", "y", "z"))
+    with pytest.raises(UserError, match="people of .* are missing"):
+        resume(data=str(other))
+    with pytest.raises(UserError, match="no such checkpoint or run.*runs here: run"):
+        resume_training("rum", settings.checkpoints, lambda _: settings)
+
+
+def test_broken_pictures_are_reported_once_and_do_not_stop_the_run(
+    settings: TrainSettings, face_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for person in sorted(face_folder.iterdir()):
+        victim = person / "0.png"
+        victim.write_bytes(victim.read_bytes()[:600])  # the header is whole, the pixels are not
+    train_faces(settings)
+    told = capsys.readouterr().out
+    assert told.count("left out from now on") == 6
+    report = (Path(settings.runs) / "run" / "data_report.txt").read_text(encoding="utf-8")
+    assert report.count("failed later") == 6
+    assert int(_last(settings)["figures"]["images"]) == 10  # two validation people, 5 left of each
+
+
+def test_tensorboard_shows_everything(settings: TrainSettings) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train_faces(settings)
+    folder = Path(settings.runs) / "run"
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    tags = events.Tags()
+    wanted = {"loss", "active_triplets", "lr", "gradient_norm", "images_per_second"}
+    assert {f"train/{name}" for name in wanted} <= set(tags["scalars"])
+    wanted = {"auc", "ap", "eer", "tar_at_far_1e-2", "genuine_mean", "impostor_mean"}
+    assert {f"validation/{name}" for name in wanted} <= set(tags["scalars"])
+    assert set(tags["images"]) == {"roc", "pr", "scores", "augmented training pictures"}
+    assert set(tags["histograms"]) == {"scores/genuine", "scores/impostor"}
+    assert len(events.Scalars("train/loss")) == 16
+    assert len(events.Scalars("validation/auc")) == 4
+    assert list(folder.glob("*/validation_people/sprite.png"))
+    assert {"settings.yaml", "metrics.csv", "data_report.txt", "split.json"} <= set(
+        os.listdir(folder)
+    )
+
+
+def test_the_saved_settings_repeat_the_run(settings: TrainSettings, tmp_path: Path) -> None:
+    from siamese.cli.train import parse
+
+    train_faces(settings)
+    saved = Path(settings.runs) / "run" / "settings.yaml"
+    again = _elsewhere(parse(["--config", str(saved)]), tmp_path / "again")
+    train_faces(again)
+    _same(_last(settings)["model"], _last(again)["model"])

@@ -1,0 +1,106 @@
+"""The embedder: shapes, normalisation inside, freezing, and what it starts from."""
+
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from siamese.errors import UserError
+from siamese.models.embedder import SiameseEmbedder
+from siamese.models.loading import load_start_weights
+
+NET = "test_resnet"
+
+
+def _pictures(count: int = 4, size: int = 32) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+
+
+def test_normalises_like_torchvision_and_ends_in_a_linear_head() -> None:
+    torch.manual_seed(0)
+    model = SiameseEmbedder(NET, 24, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7)).eval()
+    pictures = _pictures()
+    from torchvision.transforms import v2
+
+    pixels = v2.Normalize([0.1, 0.2, 0.3], [0.5, 0.6, 0.7])(pictures.float() / 255)
+    expected = model.head(model.backbone(pixels))
+    torch.testing.assert_close(model(pictures), expected)
+    assert model(pictures).shape == (4, 24)
+
+
+def test_takes_the_backbones_own_mean_and_std() -> None:
+    model = SiameseEmbedder("tf_efficientnetv2_s", 8)
+    own = timm.get_pretrained_cfg("tf_efficientnetv2_s")
+    assert tuple(model.mean.tolist()) == pytest.approx(own.mean)
+    assert tuple(model.std.tolist()) == pytest.approx(own.std)
+
+
+@pytest.mark.parametrize(
+    "backbone", ["mobilenetv3_small_050", "test_efficientnet", "test_convnext"]
+)
+def test_backbones_of_other_families_fit_the_head(backbone: str) -> None:
+    assert SiameseEmbedder(backbone, 8).eval()(_pictures(2, 64)).shape == (2, 8)
+
+
+def test_unknown_backbone_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean tf_efficientnetv2_b"):
+        SiameseEmbedder("tf_efficientnetv2_bo")
+
+
+def test_missing_weights_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(UserError) as caught:
+        SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
+    assert "--model.pretrained false" in str(caught.value)
+    assert "--model.weights FILE" in str(caught.value)
+
+
+def test_frozen_backbone_stays_in_eval_mode_without_gradients() -> None:
+    model = SiameseEmbedder(NET, 8)
+    model.freeze_backbone(True)
+    model.train()
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    model(_pictures()).sum().backward()
+    assert all(p.grad is None for p in model.backbone.parameters())
+    assert model.head.weight.grad is not None
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, before[name])
+    model.freeze_backbone(False)
+    assert model.backbone.training
+    assert all(p.requires_grad for p in model.backbone.parameters())
+
+
+def test_stochastic_depth_where_there_is_none_is_refused() -> None:
+    with pytest.raises(UserError, match="drop_path"):
+        SiameseEmbedder("vgg11", 8, drop_path=0.1)
+
+
+def test_starts_from_backbone_weights_of_timm_and_of_a_file(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    classifier = timm.create_model(NET, num_classes=7)
+    file = tmp_path / "weights.pth"
+    torch.save({"state_dict": classifier.state_dict()}, file)
+    model = SiameseEmbedder(NET, 8)
+    load_start_weights(model, file)
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, classifier.state_dict()[name])
+
+
+@pytest.mark.parametrize("content", [b"", b"not a torch file", None])
+def test_unusable_start_weights_are_one_line(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "weights.pth"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.pth"):
+        load_start_weights(SiameseEmbedder(NET, 8), file)
+
+
+def test_start_weights_of_another_net_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), file)
+    with pytest.raises(UserError, match="does not fit"):
+        load_start_weights(SiameseEmbedder(NET, 8), file)

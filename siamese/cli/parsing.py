@@ -192,9 +192,9 @@ def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn:
     """Run a command's body; the user's errors become one line and exit code 2."""
-    # Before torch is imported: threads that wait without spinning. On a CPU whose cores are shared
-    # with loader processes, spinning threads slow each other down by an order of magnitude.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Before torch is imported: OpenMP threads that wait for each other spin only briefly. Where
+    # loader processes share a CPU's cores, long spinning slows training down up to tenfold.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):  # a name in any script never stops a print
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

@@ -80,9 +80,13 @@ class TrainingPictures(Dataset[_Sample]):
         failed: list[tuple[str, str]] = []
         image, index = self._decode(draw.picture, failed)
         if image is not None:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derive_seed(*draw.key))
+            # torch.manual_seed and fork_rng ask every backend and cost as much as the decoding.
+            state = torch.get_rng_state()
+            torch.default_generator.manual_seed(derive_seed(*draw.key))
+            try:
                 image = self.augment(image)
+            finally:
+                torch.set_rng_state(state)
         return _Sample(image, self.folder.labels[draw.picture], index, tuple(failed))
 
     def _decode(self, index: int, failed: list[tuple[str, str]]) -> tuple[torch.Tensor | None, int]:

@@ -2,30 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import torch
+from PIL import Image
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional
 
 from siamese.config import AugmentSettings, FitName
 
 
-def preprocess(size: int, fit: FitName) -> v2.Compose:
-    """The transform that training and evaluation share, deterministic.
+class Preprocess:
+    """The deterministic transform that training and evaluation share.
 
     Args:
         size: side of the result in pixels.
         fit: ``squash`` resizes the whole picture to a square; ``crop`` resizes the short side and
             takes the centre.
-
-    Returns:
-        a transform from an RGB PIL image to a uint8 tensor (3, size, size).
     """
-    resize: list[Any] = (
-        [v2.Resize((size, size), antialias=True)]
-        if fit == "squash"
-        else [v2.Resize(size, antialias=True), v2.CenterCrop(size)]
-    )
-    return v2.Compose([*resize, v2.PILToTensor()])
+
+    def __init__(self, size: int, fit: FitName):
+        self.size, self.fit = size, fit
+
+    def __call__(self, picture: Image.Image) -> torch.Tensor:
+        """An RGB picture to uint8 (3, size, size)."""
+        size = [self.size, self.size] if self.fit == "squash" else [self.size]
+        picture = functional.resize(picture, size, antialias=True)
+        if self.fit == "crop":
+            picture = functional.center_crop(picture, [self.size, self.size])
+        pixels: torch.Tensor = functional.pil_to_tensor(picture)
+        return pixels
 
 
 def augmentation(settings: AugmentSettings, size: int) -> v2.Transform:

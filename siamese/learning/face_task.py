@@ -20,7 +20,7 @@ from siamese.data.batches import (
     training_loader,
 )
 from siamese.data.split import Split
-from siamese.data.transforms import augmentation, preprocess
+from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
 from siamese.learning.loop import Figures, StepLoss
 from siamese.learning.losses import MetricLoss
@@ -83,7 +83,7 @@ class FaceTask:
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed = report_failed
-        self._prepare = preprocess(spec.size, settings.images.fit)
+        self._prepare = Preprocess(spec.size, settings.images.fit)
         pictures = TrainingPictures(
             split.train, self._prepare, augmentation(settings.augment, spec.size), spec.size
         )

@@ -91,7 +91,7 @@ class SiameseEmbedder(nn.Module):
         """Embed pictures.
 
         Args:
-            images: uint8 (N, 3, H, W), RGB, as :func:`siamese.data.transforms.preprocess` gives.
+            images: uint8 (N, 3, H, W), RGB, as :func:`siamese.data.transforms.Preprocess` gives.
 
         Returns:
             embeddings (N, D), not normalised: scoring and the losses do that.

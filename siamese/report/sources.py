@@ -24,7 +24,7 @@ from siamese.config import (
 from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
-from siamese.data.transforms import preprocess
+from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.models.checkpoint import newest_best, read_checkpoint
 from siamese.models.device import choose_device, choose_precision
@@ -77,7 +77,7 @@ def embed_people(settings: EmbedSettings) -> Embeddings:
     workers = default_workers(device.type) if settings.workers is None else settings.workers
     loader = evaluation_loader(
         folder,
-        preprocess(spec.size, "squash" if spec.fit == "squash" else "crop"),
+        Preprocess(spec.size, "squash" if spec.fit == "squash" else "crop"),
         spec.size,
         batch_size=settings.batch,
         workers=workers,
@@ -127,9 +127,10 @@ def _people(
         trained = {unicodedata.normalize("NFC", name) for name in split["train"]["identities"]}
         seen = [n for n in folder.names if unicodedata.normalize("NFC", n) in trained]
         if seen:
+            some = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
             notes.append(
                 f"{len(seen)} of these {len(folder.names)} people have names that were trained on "
-                f"({', '.join(seen[:3])}{', ...' if len(seen) > 3 else ''}): figures on them flatter"
+                f"({some}): figures on them flatter"
             )
         return folder, notes
     if settings.part not in split:
@@ -191,9 +192,12 @@ def load_embeddings(path: Path) -> Embeddings:
     names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else None
     paths = tuple(str(name) for name in arrays["paths"]) if "paths" in arrays else None
     labels = arrays["labels"]
-    if names is not None and np.issubdtype(labels.dtype, np.integer) and labels.size:
-        if labels.min() < 0 or labels.max() >= len(names):
-            raise UserError(f"{path}: labels {labels.min()}..{labels.max()}, {len(names)} names")
+    named = names is not None and np.issubdtype(labels.dtype, np.integer) and labels.size
+    if named and not 0 <= labels.min() <= labels.max() < len(names or ()):
+        raise UserError(
+            f"{path}: labels run from {labels.min()} to {labels.max()}, but it has "
+            f"{len(names or ())} names: one per label value is needed"
+        )
     if paths is not None and len(paths) != len(labels):
         raise UserError(f"{path}: {len(paths)} paths for {len(labels)} labels")
     return Embeddings(arrays["embeddings"], labels, names, paths, str(path))

@@ -213,6 +213,7 @@ def test_headers_of_pictures_pass(face_folder):
     assert check_header(face_folder / "Ann" / "0.png") is None
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("factor", [1, 3])
 def test_a_decompression_bomb_is_left_out(face_folder, monkeypatch, factor):
     """Pillow warns above its limit and raises above twice that: both are left out."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -191,15 +192,10 @@ def test_a_link_to_itself_is_left_out(face_folder):
     assert len(folder.paths) == 36
 
 
-def test_special_files_are_left_out(face_folder):
-    pipe = face_folder / "Ann" / "pipe.jpg"
-    os.mkfifo(pipe)
-    # A writer that comes and goes, so that a reader which opens the pipe does not wait for ever.
-    writer = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)
-    try:
-        assert left_out(scan(face_folder)) == {"Ann/pipe.jpg": "not a file"}
-    finally:
-        os.close(writer)
+def test_special_files_are_left_out_unopened(face_folder, monkeypatch):
+    os.mkfifo(face_folder / "Ann" / "pipe.jpg")
+    monkeypatch.setattr("siamese.data.folder.check_header", lambda path: None)
+    assert left_out(scan(face_folder)) == {"Ann/pipe.jpg": "not a file"}
 
 
 # Bug: two spellings of one name (macOS writes NFD) become two people that may fall on both sides
@@ -210,3 +206,20 @@ def test_a_name_in_two_unicode_forms_is_refused(tmp_path, draw_people):
     root = draw_people(tmp_path / "faces", ["Chloe\u0301", "Chlo\u00e9", "dora"], images=2)
     with pytest.raises(UserError, match="Chlo"):
         scan(root)
+
+
+# Bug: warnings.catch_warnings() in several threads at once: the filters stay changed, and some
+# decompression bombs pass.
+
+
+def test_scanning_leaves_the_warning_filters_alone(tmp_path, draw_people):
+    root = draw_people(tmp_path / "faces", ["a", "b"], images=100)
+    before = list(warnings.filters)
+    for _ in range(4):
+        scan(root)
+    assert warnings.filters == before
+
+
+def test_a_name_of_impossible_length_is_refused():
+    with pytest.raises(UserError):
+        scan(Path("a" * 300))

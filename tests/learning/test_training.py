@@ -119,9 +119,10 @@ def test_resumed_run_equals_the_uninterrupted_one(
     )
     train_faces(settings)
     stopped = _elsewhere(settings, tmp_path / "stopped")
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patch:
         _interrupt_at(patch, kind, number)
-        train_faces(stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(stopped)
     progress = _last(stopped)["progress"]
     assert (progress["epoch"], progress["batch"]) == (
         (2, 0) if kind == "epoch" else divmod(number + 1, 4)
@@ -273,7 +274,7 @@ def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:
     train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
     before = (Path(settings.checkpoints) / "run" / "best.pt").read_bytes()
-    with pytest.raises(UserError, match="exists already.*--resume run"):
+    with pytest.raises(UserError, match=r"exists already.*--resume run"):
         train_faces(settings)
     assert (Path(settings.checkpoints) / "run" / "best.pt").read_bytes() == before
 
@@ -291,9 +292,9 @@ def test_resume_refuses_other_settings_and_other_people(
     with pytest.raises(UserError, match="all 1 epochs are done; raise --epochs"):
         resume(trainer=replace(settings.trainer, epochs=1))
     other = draw_people(tmp_path / "other", names=("x", "y", "z"))
-    with pytest.raises(UserError, match="people of .* are missing"):
+    with pytest.raises(UserError, match=r"people of .* are missing"):
         resume(data=str(other))
-    with pytest.raises(UserError, match="no such checkpoint or run.*runs here: run"):
+    with pytest.raises(UserError, match=r"no such checkpoint or run.*runs here: run"):
         resume_training("rum", settings.checkpoints, lambda _: settings)
 
 

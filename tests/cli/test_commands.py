@@ -1,0 +1,188 @@
+"""The commands as a user types them: results, Ctrl-C, and bad input in one line."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import numpy as np
+import pytest
+
+Cli = Callable[..., CompletedProcess[str]]
+
+SMALL = (
+    *("--backbone", "test_resnet", "--model.pretrained", "false", "--model.embedding_dim", 8),
+    *("--size", 32, "--batches.people", 3, "--batches.images", 3, "--split.validation", 2),
+    *("--workers", 0, "--trainer.recalibration_batches", 2, "--lr", 1e-2, "--device", "cpu"),
+)
+
+
+@pytest.fixture
+def trained(face_folder: Path, run_cli: Cli, tmp_path: Path) -> Path:
+    """A folder with a finished run named `run` on the small faces."""
+    result = run_cli(
+        "train", "--data", face_folder, "--name", "run", "--epochs", 2, *SMALL, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    return tmp_path
+
+
+def _error(result: CompletedProcess[str]) -> str:
+    """The one line of a refused command."""
+    assert result.returncode == 2, result.stdout + result.stderr
+    lines = [line for line in re.split(r"[\r\n]+", result.stderr) if "error:" in line]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def test_embed_then_judge_the_file_gives_the_checkpoint_s_figures(
+    trained: Path, run_cli: Cli, face_folder: Path
+) -> None:
+    embedded = run_cli("eval", "embed", "--data", face_folder, "--out", "e.npz", cwd=trained)
+    assert embedded.returncode == 0, embedded.stderr
+    assert "names that were trained on" in embedded.stdout
+    with np.load(trained / "e.npz", allow_pickle=False) as file:
+        assert file["embeddings"].shape == (36, 8)
+        assert file["embeddings"].dtype == np.float32
+        assert file["labels"].dtype == np.int64
+        assert "夏子" in file["names"]
+        assert "夏子/0.png" in file["paths"]
+    direct = run_cli("eval", "roc", "--data", face_folder, "--out", "a", cwd=trained)
+    through = run_cli("eval", "roc", "--embeddings", "e.npz", "--out", "b", cwd=trained)
+    assert direct.returncode == through.returncode == 0
+    a, b = (json.loads((trained / x / "roc.json").read_text("utf-8")) for x in "ab")
+    assert a["auc"] == pytest.approx(b["auc"], abs=1e-6)
+    assert a["genuine_pairs"] == 6 * 15
+    assert a["impostor_pairs"] == 15 * 36
+    assert len(a["curve"]["fmr"]) == len(a["curve"]["recall"]) > 50
+
+
+def test_one_person_against_everybody(trained: Path, run_cli: Cli, face_folder: Path) -> None:
+    result = run_cli(
+        *("eval", "pr", "--data", face_folder, "--target", "夏子", "--out", "t"), cwd=trained
+    )
+    assert result.returncode == 0, result.stderr
+    judged = json.loads((trained / "t/pr.json").read_text("utf-8"))
+    assert (judged["genuine_pairs"], judged["impostor_pairs"]) == (15, 6 * 30)
+    assert "missing from font" not in result.stderr
+    wrong = run_cli("eval", "pr", "--data", face_folder, "--target", "Bob", cwd=trained)
+    assert "did you mean Bob Lee?" in _error(wrong)
+
+
+def test_evaluation_tells_of_broken_pictures(
+    trained: Path, run_cli: Cli, face_folder: Path
+) -> None:
+    victim = face_folder / "Ann" / "0.png"
+    victim.write_bytes(victim.read_bytes()[:600])
+    (face_folder / "Ann" / "notes.txt").write_text("x")
+    result = run_cli("eval", "roc", "--data", face_folder, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert "1 pictures cannot be decoded and are left out: Ann/0.png" in result.stdout
+    assert "1 not an image" in result.stdout
+    assert "35 images" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("eval", "rok"), "did you mean roc?"),
+        (("eval", "roc", "--chekpoint", "x"), "did you mean checkpoint?"),
+        (("eval", "roc", "--checkpoint", "nowhere.pt"), "no such checkpoint"),
+        (("eval", "roc", "--checkpoint", "faces/Ann/1.png"), "not a readable siamese checkpoint"),
+        (("eval", "roc", "--part", "test"), "no test people"),
+        (("eval", "roc", "--data", "nowhere"), "no such folder"),
+        (("eval", "roc", "--embeddings", "nowhere.npz"), "no such file"),
+        (("eval", "embed", "--out", "x.csv"), "must end in .npz"),
+        (("eval", "roc", "--batch", "0"), "at least 1"),
+        (("train", "--resume", "rum"), "runs here: run"),
+        (("train", "--resume", "run"), "all 2 epochs are done"),
+        (("train", "--resume", "run", "--epochs", "3", "--lr", "1"), "cannot become 1.0"),
+        (("train", "--data", "faces", "--name", "run"), "exists already"),
+        (("train", "--data", "faces", "--name", "new"), "--model.pretrained false"),
+        (("train", "--data", "faces", "--device", "cuda:77"), "no such device"),
+        (("data", "demo"), "--out"),
+        (("data", "demo", "--out", "faces"), "faces"),
+        (("data", "dmo"), "did you mean demo?"),
+    ],
+)
+def test_bad_input_is_one_line_with_the_fix(
+    trained: Path, run_cli: Cli, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(str(path) for path in (trained / "faces").rglob("*"))
+    assert message in _error(run_cli(*arguments, cwd=trained))
+    assert sorted(str(path) for path in (trained / "faces").rglob("*")) == before
+
+
+def test_a_finished_run_goes_on_with_more_epochs(trained: Path, run_cli: Cli) -> None:
+    result = run_cli("train", "--resume", "run", "--epochs", 3, cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert (trained / "runs/run/metrics.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    face_folder: Path, run_cli: Cli, tmp_path: Path, workers: int
+) -> None:
+    command = ["train", "--data", face_folder, "--name", "run", "--epochs", 500, *SMALL]
+    code = "from siamese.cli.train import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, command[1:]), "--workers", str(workers)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("epoch 3/"):
+            break
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loaders, too
+    told = process.stdout.read()
+    assert process.wait(timeout=60) == 130
+    resume = re.search(r"siamese-train --resume (\S+last\.pt)", told)
+    assert resume is not None
+    rows = (tmp_path / "runs/run/metrics.csv").read_text().count("\n") - 1
+    again = run_cli("train", "--resume", resume.group(1), "--epochs", rows + 2, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    numbers = [row.split(",")[0] for row in (tmp_path / "runs/run/metrics.csv").open()][1:]
+    assert numbers == [str(k + 1) for k in range(rows + 2)]
+
+
+def test_demo_faces_are_written_as_an_image_folder(run_cli: Cli, tmp_path: Path) -> None:
+    result = run_cli("data", "demo", "--out", "faces", "--people", 3, "--images", 2, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert sorted(p.parent.name for p in (tmp_path / "faces").glob("*/*.jpg")) == [
+        name for name in ("demo_001", "demo_002", "demo_003") for _ in range(2)
+    ]
+
+
+def test_help_and_errors_answer_before_torch_could_be_loaded(run_cli: Cli) -> None:
+    # A bound on the work, not on the clock: what is imported decides how soon an answer comes.
+    code = (
+        "import sys, siamese.cli.{0} as c\n"
+        "sys.argv = ['x', *{1}]\n"
+        "try: c.main()\n"
+        "except SystemExit as e: print(e.code, sorted({{'torch', 'numpy'}} & set(sys.modules)))"
+    )
+    for command, arguments, exit_code in (
+        ("train", ["--help"], 0),
+        ("train", ["--optimizer.lrr", "1"], 2),
+        ("eval", ["--help"], 0),
+        ("eval", ["roc", "--help"], 0),
+        ("eval", ["roc", "--dta", "x"], 2),
+        ("data", ["demo", "--help"], 0),
+    ):
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(command, arguments)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert result.stdout.splitlines()[-1] == f"{exit_code} []"

@@ -189,7 +189,7 @@ class TrainerSettings:
 
 @dataclass
 class TrainSettings:
-    """All settings of ``siamese-train``."""
+    """All settings of siamese-train."""
 
     data: str | None = None
     """Your faces: a folder with one folder per person. Without it: the demo faces."""
@@ -226,7 +226,7 @@ class TrainSettings:
 
 @dataclass
 class EmbedSettings:
-    """Settings of ``siamese-eval embed``."""
+    """Settings of siamese-eval embed."""
 
     checkpoint: str | None = None
     """A checkpoint file; null: the newest checkpoints/*/best.pt."""
@@ -254,7 +254,7 @@ class EmbedSettings:
 
 @dataclass
 class JudgeSettings(EmbedSettings):
-    """Settings of ``siamese-eval roc`` and ``siamese-eval pr``."""
+    """Settings of siamese-eval roc and siamese-eval pr."""
 
     embeddings: str | None = None
     """Judge this .npz (embeddings, labels; names and paths optional), of any system."""
@@ -303,8 +303,9 @@ def check_settings(settings: TrainSettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     images, augment, split = settings.images, settings.augment, settings.split
-    _require(settings.seed >= 0, "seed", settings.seed, "0 or more")
-    _require(settings.split_seed >= 0, "split.seed", settings.split_seed, "0 or more")
+    _require(settings.data != "", "data", "''", "a folder")
+    for name, seed in (("seed", settings.seed), ("split.seed", settings.split_seed)):
+        _require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
     _require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
     both = (images.mean is None) == (images.std is None)
     _require(both, "images.mean", images.mean, "given together with --images.std")

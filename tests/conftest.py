@@ -33,7 +33,7 @@ def draw_person(person: int, image: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw_people() -> Callable[..., Path]:
     """Function that draws one folder per name, `images` PNGs of 40 x 48 pixels in each."""
 

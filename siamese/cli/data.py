@@ -23,7 +23,7 @@ _HELP = "\n".join(
 
 @dataclass
 class DemoSettings:
-    """Settings of ``siamese-data demo``."""
+    """Settings of siamese-data demo."""
 
     out: str | None = None
     """The folder to write; it must be missing or empty."""

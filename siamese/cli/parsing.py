@@ -30,7 +30,9 @@ class _Parser(ArgumentParser):
 def _names(parser: ArgumentParser) -> list[str]:
     """Every setting's dotted name."""
     options = (option for action in parser._actions for option in action.option_strings)
-    return [option.removeprefix("--") for option in options if option.startswith("--")]
+    names = [option.removeprefix("--") for option in options if option.startswith("--")]
+    groups = {name.split(".")[0] for name in names if "." in name}
+    return [name for name in names if name not in groups | {"help", "print_config"}]
 
 
 _UNKNOWN = (  # the library's ways of saying that a setting does not exist
@@ -48,6 +50,8 @@ def _one_line(message: str, names: Sequence[str]) -> str:
             return f"unknown setting {given}{_did_you_mean(given, names)}"
     if found := re.search(r"unrecognized arguments?: (\S+)", message):
         return f"unexpected argument {found.group(1)!r}: every setting starts with --"
+    if found := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
+        return f"--{found.group(1)} is a group of settings: set one of them (see --help)"
     if (key := re.search(r'Parser key "([\w.]+)"', message)) and (
         value := re.search(r"(?:Given|Got) value: (.*)", message)
     ):
@@ -62,11 +66,11 @@ def _expected(message: str, given: str) -> str:
         near = difflib.get_close_matches(given, names, n=1)
         return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
     words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
-    words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null", "str": "text"}
-    kinds = dict.fromkeys(re.findall(r"\b(float|int|bool|tuple|NoneType|str)\b", message))
-    kinds.pop("NoneType" if len(kinds) == 1 else "", None)
-    kinds.pop("str", None)  # the type of the refused value, not of the setting
-    return " or ".join(words[kind] for kind in kinds) or "something else (see --help)"
+    words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null"}
+    words |= {"str": "text, in quotes where it looks like something else"}
+    kinds = dict.fromkeys(re.findall(r"Expected a (?:<class ')?(\w+)", message))
+    known = [words[kind] for kind in kinds if kind in words]
+    return " or ".join(known) or "something else (see --help)"
 
 
 def _did_you_mean(given: str, names: Sequence[str]) -> str:
@@ -114,7 +118,13 @@ def parse_settings(
     )
     parser.add_class_arguments(settings)
     if defaults:
-        parser.set_defaults(_flatten(defaults))
+        try:
+            parser.set_defaults(_flatten(defaults))
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                "the saved settings are those of another version of siamese; start a new run with "
+                "--model.weights CHECKPOINT"
+            ) from None
     arguments = _config_first(_expand(argv, short))
     groups = {name.split(".")[0] for name in _names(parser) if "." in name}
     for path in _config_files(arguments):
@@ -129,6 +139,9 @@ def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
     for argument in argv:
         option, equals, value = argument.partition("=")
         expanded.append(short.get(option, option) + equals + value)
+        text = value if equals else argument
+        if text[:1] in ("#", "&"):  # the library would read it as null
+            raise UserError(f"{text}: cannot start with {text[0]}; for a path write ./{text}")
     return expanded
 
 
@@ -154,7 +167,9 @@ def _config_files(arguments: Sequence[str]) -> list[Path]:
 def _check_yaml(path: Path, groups: set[str]) -> None:
     """Refuse what the readers let pass: a key given twice, a value where a group belongs."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        node = yaml.compose(text)
     except OSError as error:
         raise UserError(f"--config {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
@@ -163,22 +178,27 @@ def _check_yaml(path: Path, groups: set[str]) -> None:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"--config {path}{where}: is not valid YAML") from None
-    if node is not None and not isinstance(node, yaml.MappingNode):
+    if aliases:  # one that holds itself would never end
+        raise UserError(f"--config {path}: aliases (*name) are not read; write the values out")
+    if node is None or node.tag == "tag:yaml.org,2002:null":
+        raise UserError(f"--config {path}: holds no settings")
+    if not isinstance(node, yaml.MappingNode):
         raise UserError(f"--config {path}: must hold settings as `name: value` lines")
-    for key, value in node.value if node is not None else []:
-        if key.value in groups and not isinstance(value, yaml.MappingNode):
-            line = key.start_mark.line + 1
-            raise UserError(f"--config {path} line {line}: {key.value} is a group of settings")
-    stack = [node] if node is not None else []
+    stack = [node]
     while stack:
         mapping = stack.pop()
         seen: set[str] = set()
         for key, value in mapping.value:
+            where = f"--config {path} line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{where}: a name is needed before the colon")
+            is_group = isinstance(value, yaml.MappingNode)
+            if mapping is node and key.value in groups and not is_group:
+                raise UserError(f"{where}: {key.value} is a group of settings")
             if key.value in seen:
-                line = key.start_mark.line + 1
-                raise UserError(f"--config {path} line {line}: {key.value} is given twice")
+                raise UserError(f"{where}: {key.value} is given twice")
             seen.add(key.value)
-            if isinstance(value, yaml.MappingNode):
+            if is_group:
                 stack.append(value)
 
 
@@ -201,6 +221,10 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
         command(sys.argv[1:])
     except UserError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that may not be written, ...
+        place = f"{error.filename}: " if error.filename is not None else ""
+        print(f"{prog}: error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)

@@ -122,9 +122,9 @@ class EvaluationPictures(Dataset[_Sample]):
 class PKBatches(Sampler[list[Draw]]):
     """Batches of P people with K pictures each, drawn by PML's ``MPerClassSampler``.
 
-    People with fewer than K pictures give some of theirs twice; people with a single picture
-    are never drawn, as they have no genuine pair. With fewer than P people a batch holds all of
-    them. The order depends on (seed, epoch) alone.
+    People with fewer than K pictures give each of theirs, some of them again; people with a single
+    picture are never drawn, as they have no genuine pair. With fewer than P people a batch holds
+    all of them. The order depends on (seed, epoch) alone.
 
     Args:
         labels: one label per picture.
@@ -196,9 +196,16 @@ class PKBatches(Sampler[list[Draw]]):
         generator = np.random.RandomState(derive_seed(*key) % 2**32)
         outer, common_functions.NUMPY_RANDOM = common_functions.NUMPY_RANDOM, generator
         try:
-            return list(sampler)
+            order = list(sampler)
         finally:
             common_functions.NUMPY_RANDOM = outer
+        # Where a person has fewer than K pictures PML may draw K times the same one.
+        for first in range(0, len(order), self.images):
+            own = sampler.labels_to_indices[self._labels[order[first]]]
+            if len(own) < self.images:
+                shares = np.resize(generator.permutation(own), self.images)
+                order[first : first + self.images] = shares.tolist()
+        return order
 
 
 def derive_seed(*parts: int) -> int:

@@ -10,6 +10,8 @@ from PIL import Image, ImageOps
 
 from siamese.errors import UserError
 
+_BOMB = "too large (decompression bomb)"
+
 
 class DecodeError(UserError):
     """A picture that cannot be decoded; the message names the file."""
@@ -22,17 +24,15 @@ def check_header(path: Path) -> str | None:
         None when Pillow knows the file type and the size is sane, else the reason it is left out.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.size  # noqa: B018 - opening has read the header
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        return "too large (decompression bomb)"
+        with Image.open(path) as image:
+            pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
+    except Image.DecompressionBombError:
+        return _BOMB
     except Exception:  # Pillow's readers raise whatever a broken header makes them stumble over
         Image.init()
         known = path.suffix.lower() in Image.registered_extensions()
         return "unreadable image" if known else "not an image"
-    return None
+    return _BOMB if limit is not None and pixels > limit else None
 
 
 def decode(path: Path, size: int | None = None) -> Image.Image:
@@ -52,7 +52,8 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's notes on odd metadata; errors still raise
-            with Image.open(path) as image:
+            # As an open file: Pillow maps a path into memory and then garbles turned grey TIFFs.
+            with open(path, "rb") as file, Image.open(file) as image:
                 if size is not None:
                     image.draft(None, (2 * size, 2 * size))
                 image.load()

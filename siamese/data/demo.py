@@ -27,6 +27,7 @@ DEMO_VERSION: int = 1
 
 RECORD_NAME = ".demo.json"
 SMALLEST_SIZE = 32
+LARGEST_SIZE = 1024
 JPEG_QUALITY = 92
 
 
@@ -103,6 +104,8 @@ def _check_numbers(people: int, images: int, size: int, seed: int, processes: in
     for name, (value, least) in lowest.items():
         if value < least:
             raise UserError(f"demo faces: {name} is {value}; give at least {least}")
+    if size > LARGEST_SIZE:
+        raise UserError(f"demo faces: size is {size}; give at most {LARGEST_SIZE}")
 
 
 def _is_drawn(out: Path, record: dict[str, int]) -> bool:
@@ -163,7 +166,9 @@ def _draw_all(folder: Path, record: dict[str, int], *, progress: bool, processes
 
 
 def _exhaust(done: Iterable[None], total: int, *, progress: bool) -> None:
-    for _ in tqdm(done, "drawing demo faces", total, unit="person", disable=not progress):
+    for _ in tqdm(
+        done, "drawing demo faces", total, unit="person", disable=None if progress else True
+    ):
         pass
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -78,13 +80,15 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
         UserError: the folder is missing, is not a folder, or holds no usable picture.
     """
     root = Path(root)
-    if not root.exists():
+    if not os.path.exists(root):  # unlike Path.exists never an OSError
         raise UserError(f"{root}: no such folder")
     if not root.is_dir():
         raise UserError(f"{root}: is a file; a folder with one folder per person is needed")
     left_out: list[LeftOut] = []
     candidates = list(_candidates(root, left_out))
-    with ThreadPoolExecutor(max_workers=8) as pool:
+    # The filters of warnings belong to the whole process: the threads must not set them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
+        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
         headers = pool.map(lambda item: check_header(root / item[1]), candidates)
         reasons = list(
             tqdm(
@@ -92,7 +96,7 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
                 total=len(candidates),
                 desc="checking pictures",
                 unit="img",
-                disable=not progress,
+                disable=None if progress else True,
                 leave=False,
             )
         )
@@ -110,9 +114,10 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
         raise UserError(
             f"{root}: no usable picture in it ({len(left_out)} files or folders left out); "
             "put each person's pictures into a folder of their own, e.g. "
-            f"{root.name}/NAME/picture.jpg"
+            f"{root.resolve().name}/NAME/picture.jpg"
         )
     names = sorted(with_pictures)
+    _refuse_one_name_twice(root, names)
     label_of = {name: label for label, name in enumerate(names)}
     usable.sort()
     return FaceFolder(
@@ -129,7 +134,7 @@ def _candidates(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, str]
     for person in _entries(root, left_out, root):
         if person.name.startswith("."):
             left_out.append(LeftOut(person.name, "hidden"))
-        elif not person.is_dir():
+        elif not os.path.isdir(person):  # unlike DirEntry.is_dir no OSError for a looping link
             left_out.append(LeftOut(person.name, "outside any person's folder"))
         else:
             yield from _person_candidates(root, person, left_out)
@@ -143,13 +148,27 @@ def _person_candidates(
         path = f"{person.name}/{entry.name}"
         if entry.name.startswith("."):
             left_out.append(LeftOut(path, "hidden"))
-        elif entry.is_dir():
+        elif os.path.isdir(entry):
             left_out.append(LeftOut(path, "deeper folder"))
+        elif not os.path.isfile(entry):
+            left_out.append(LeftOut(path, "not a file"))
         else:
             found = True
             yield person.name, path
     if not found:
         left_out.append(LeftOut(person.name, "person without a usable picture"))
+
+
+def _refuse_one_name_twice(root: Path, names: list[str]) -> None:
+    """One name in two Unicode forms is one person, who could end up on both sides of the split."""
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(unicodedata.normalize("NFC", name), name)
+        if other != name:
+            raise UserError(
+                f"{root}: {other!a} and {name!a} are one name in two Unicode forms; "
+                "put the pictures into one folder"
+            )
 
 
 def _entries(folder: Path, left_out: list[LeftOut], root: Path) -> list[os.DirEntry[str]]:

@@ -15,8 +15,8 @@ class Preprocess:
 
     Args:
         size: side of the result in pixels.
-        fit: ``squash`` resizes the whole picture to a square; ``crop`` resizes the short side and
-            takes the centre.
+        fit: ``squash`` resizes the whole picture to a square; ``crop`` takes the largest square
+            in the centre and resizes that.
     """
 
     def __init__(self, size: int, fit: FitName):
@@ -24,10 +24,9 @@ class Preprocess:
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """An RGB picture to uint8 (3, size, size)."""
-        size = [self.size, self.size] if self.fit == "squash" else [self.size]
-        picture = functional.resize(picture, size, antialias=True)
         if self.fit == "crop":
-            picture = functional.center_crop(picture, [self.size, self.size])
+            picture = functional.center_crop(picture, [min(picture.size)])
+        picture = functional.resize(picture, [self.size, self.size], antialias=True)
         pixels: torch.Tensor = functional.pil_to_tensor(picture)
         return pixels
 
@@ -57,7 +56,7 @@ def augmentation(settings: AugmentSettings, size: int) -> v2.Transform:
     if settings.grayscale > 0:
         steps.append(v2.RandomGrayscale(settings.grayscale))
     if settings.blur > 0:
-        kernel = 2 * (size // 20) + 1  # SimCLR: a tenth of the side
+        kernel = 2 * max(1, size // 20) + 1  # SimCLR: a tenth of the side
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], settings.blur))
     if settings.erasing > 0:
         steps.append(v2.RandomErasing(settings.erasing))

@@ -61,12 +61,6 @@ def train_faces(settings: TrainSettings) -> Path:
         test_folder=folders.get("test"),
     )
     _say_split(split)
-    device = choose_device(settings.device)
-    torch.manual_seed(settings.seed)
-    model = _build_model(settings)
-    lr = settings.optimizer.lr or default_lr(
-        settings.optimizer.name, not settings.model.pretrained and settings.model.weights is None
-    )
     run_name = settings.name or _free_name(settings)
     for root in (settings.runs, settings.checkpoints):
         if (Path(root) / run_name).exists():
@@ -74,6 +68,12 @@ def train_faces(settings: TrainSettings) -> Path:
                 f"{Path(root) / run_name} exists already: choose another --name, or continue it "
                 f"with --resume {run_name}"
             )
+    device = choose_device(settings.device)
+    torch.manual_seed(settings.seed)
+    model = _build_model(settings)
+    lr = settings.optimizer.lr or default_lr(
+        settings.optimizer.name, not settings.model.pretrained and settings.model.weights is None
+    )
     settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
     spec = EmbedderSpec(

@@ -190,7 +190,12 @@ class Loop:
         self._marked = (started, progress.images)
         title = f"epoch {progress.epoch + 1}/{self.options.epochs}"
         with tqdm(
-            total=total, initial=progress.batch, desc=title, unit="batch", leave=False
+            total=total,
+            initial=progress.batch,
+            desc=title,
+            unit="batch",
+            leave=False,
+            disable=None,  # no bar where nobody watches
         ) as bar:
             for batch in batches:
                 last_of_step = (progress.batch + 1) % self.options.accumulate == 0

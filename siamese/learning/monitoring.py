@@ -128,7 +128,7 @@ class RunLog:
         ]
         self._writer.add_embedding(
             torch.nn.functional.normalize(validation.embeddings[torch.from_numpy(chosen)]),
-            metadata=[folder.names[folder.labels[at]] for at in positions],
+            metadata=[_printable(folder.names[folder.labels[at]]) for at in positions],
             label_img=torch.from_numpy(np.stack(sprites)).permute(0, 3, 1, 2).float() / 255,
             tag="validation_people",
         )
@@ -166,6 +166,11 @@ def failure_reporter(folder: Path, say: Callable[[str], None]) -> Callable[[str,
             _append(folder / "data_report.txt", [f"failed later: {path}: {reason}"])
 
     return report
+
+
+def _printable(name: str) -> str:
+    """A name for a UTF-8 table: characters that would break it are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _append(path: Path, lines: list[str]) -> None:

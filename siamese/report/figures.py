@@ -96,5 +96,6 @@ def _figure(title: str, width: float) -> Figure:
     figure = Figure(figsize=(width, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     text, family = drawable(title)
-    figure.suptitle(text, family=family, fontsize=11)
+    # A name may hold dollar signs: they are no mathematics.
+    figure.suptitle(text, family=family, fontsize=11, parse_math=False)
     return figure

@@ -67,7 +67,10 @@ def judge(settings: JudgeSettings, kind: Literal["roc", "pr"]) -> Judgement:
         title = f"{settings.target} against {scores.identities - 1} others"
     figures = summarise(scores)
     out = Path(settings.out) if settings.out is not None else _default_folder(settings)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
     draw = roc_figure if kind == "roc" else pr_figure
     files = save_figure(draw(curve(scores), figures, title), out / kind)
     table = out / f"{kind}.json"
@@ -77,10 +80,10 @@ def judge(settings: JudgeSettings, kind: Literal["roc", "pr"]) -> Judgement:
 
 def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     """Embed and write the .npz; returns its path and what is in it."""
-    people = embed_people(settings)
     out = Path(settings.out) if settings.out else _default_folder(settings) / "embeddings.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file's name must end in .npz")
+    people = embed_people(settings)
     save_embeddings(out, people)
     return out, people
 
@@ -125,9 +128,12 @@ def _target_label(people: Embeddings, target: str) -> int:
 
 
 def _default_folder(settings: EmbedSettings) -> Path:
-    """``runs/<run>/evaluation-<people>``, or a folder beside an embeddings file."""
+    """``runs/<run>/eval-<people>``, or a folder beside an embeddings file; a target has its own."""
+    target = settings.target if isinstance(settings, JudgeSettings) else None
+    ending = "" if target is None else f"-{target.replace('/', '_')}"
     if isinstance(settings, JudgeSettings) and settings.embeddings is not None:
         file = Path(settings.embeddings)
-        return file.with_name(f"{file.stem}-evaluation")
+        return file.with_name(f"{file.stem}-eval{ending}")
     people = settings.part if settings.data is None else Path(settings.data).resolve().name
-    return Path(settings.runs) / checkpoint_path(settings).resolve().parent.name / f"eval-{people}"
+    run = checkpoint_path(settings).resolve().parent.name
+    return Path(settings.runs) / run / f"eval-{people}{ending}"

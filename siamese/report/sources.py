@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import unicodedata
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +85,9 @@ def embed_people(settings: EmbedSettings) -> Embeddings:
     failed: list[tuple[str, str]] = []
 
     def watched() -> Iterator[Batch]:
-        with tqdm(total=len(folder.paths), desc="embedding", unit="img", leave=False) as bar:
+        with tqdm(
+            total=len(folder.paths), desc="embedding", unit="img", leave=False, disable=None
+        ) as bar:
             for batch in loader:
                 failed.extend(batch.failed)
                 yield batch
@@ -151,7 +152,8 @@ def _people(
             f"{root}: {len(missing)} {settings.part} people of {path} are gone "
             f"({', '.join(missing[:3])}); give a folder with --data"
         )
-    return folder.only(part["identities"]), []
+    notes = ["these people trained the network: figures on them flatter"]
+    return folder.only(part["identities"]), notes if settings.part == "train" else []
 
 
 def save_embeddings(path: Path, people: Embeddings) -> None:
@@ -182,13 +184,16 @@ def load_embeddings(path: Path) -> Embeddings:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError):
+    except Exception:  # truncated zip, refused pickle, a single array: all mean the same here
         raise UserError(
             f"{path}: is not a readable .npz of plain arrays (damaged, or pickled objects inside)"
         ) from None
     for key in ("embeddings", "labels"):
         if key not in arrays:
             raise UserError(f"{path}: has no array {key!r}; needed: embeddings (N, D), labels (N,)")
+    for key in ("labels", "names", "paths"):
+        if key in arrays and arrays[key].ndim != 1:
+            raise UserError(f"{path}: {key} must have shape (N,), not {arrays[key].shape}")
     names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else None
     paths = tuple(str(name) for name in arrays["paths"]) if "paths" in arrays else None
     labels = arrays["labels"]

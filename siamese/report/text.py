@@ -18,20 +18,22 @@ def drawable(text: str) -> tuple[str, str]:
         ``(text, family)``, ready for ``Axes.set_title(text, family=family)``.
     """
     default = font_manager.FontProperties().get_family()[0]
-    needed = frozenset(ord(character) for character in text if not character.isspace())
+    needed = frozenset(map(ord, text))
     own = Path(font_manager.findfont(font_manager.FontProperties()))
     if needed <= _characters(own):
         return text, default
     for entry in sorted(font_manager.fontManager.ttflist, key=_plainness):
-        if needed <= _characters(Path(entry.fname)):
+        # matplotlib brings a "last resort" font along that has every character, as a box.
+        resort = entry.name.replace(" ", "").lstrip(".").lower().startswith("lastresort")
+        if not resort and needed <= _characters(Path(entry.fname)):
             return text, entry.name
     has = _characters(own)
-    escaped = (c if ord(c) in has or c.isspace() else _escape(c) for c in text)
+    escaped = (c if ord(c) in has else _escape(c) for c in text)
     return "".join(escaped), default
 
 
 def _escape(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode()
+    return character.encode("unicode_escape").decode()
 
 
 def _plainness(entry: font_manager.FontEntry) -> tuple[bool, bool, str]:

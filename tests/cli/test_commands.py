@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,14 +23,28 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def trained(face_folder: Path, run_cli: Cli, tmp_path: Path) -> Path:
-    """A folder with a finished run named `run` on the small faces."""
-    result = run_cli(
-        "train", "--data", face_folder, "--name", "run", "--epochs", 2, *SMALL, cwd=tmp_path
-    )
+@pytest.fixture(scope="module")
+def trained_once(
+    draw_people: Callable[..., Path], run_cli: Cli, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with `faces` and a finished run named `run` on them."""
+    place = tmp_path_factory.mktemp("trained")
+    draw_people(place / "faces")
+    result = run_cli("train", "--data", "faces", "--name", "run", "--epochs", 2, *SMALL, cwd=place)
     assert result.returncode == 0, result.stderr
-    return tmp_path
+    return place
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path) -> Path:
+    """A copy of that folder to change."""
+    return Path(shutil.copytree(trained_once, tmp_path / "trained"))
+
+
+@pytest.fixture
+def faces(trained: Path) -> Path:
+    """The faces of the copy."""
+    return trained / "faces"
 
 
 def _error(result: CompletedProcess[str]) -> str:
@@ -42,9 +57,9 @@ def _error(result: CompletedProcess[str]) -> str:
 
 
 def test_embed_then_judge_the_file_gives_the_checkpoint_s_figures(
-    trained: Path, run_cli: Cli, face_folder: Path
+    trained: Path, run_cli: Cli, faces: Path
 ) -> None:
-    embedded = run_cli("eval", "embed", "--data", face_folder, "--out", "e.npz", cwd=trained)
+    embedded = run_cli("eval", "embed", "--data", faces, "--out", "e.npz", cwd=trained)
     assert embedded.returncode == 0, embedded.stderr
     assert "names that were trained on" in embedded.stdout
     with np.load(trained / "e.npz", allow_pickle=False) as file:
@@ -53,7 +68,7 @@ def test_embed_then_judge_the_file_gives_the_checkpoint_s_figures(
         assert file["labels"].dtype == np.int64
         assert "夏子" in file["names"]
         assert "夏子/0.png" in file["paths"]
-    direct = run_cli("eval", "roc", "--data", face_folder, "--out", "a", cwd=trained)
+    direct = run_cli("eval", "roc", "--data", faces, "--out", "a", cwd=trained)
     through = run_cli("eval", "roc", "--embeddings", "e.npz", "--out", "b", cwd=trained)
     assert direct.returncode == through.returncode == 0
     a, b = (json.loads((trained / x / "roc.json").read_text("utf-8")) for x in "ab")
@@ -63,25 +78,23 @@ def test_embed_then_judge_the_file_gives_the_checkpoint_s_figures(
     assert len(a["curve"]["fmr"]) == len(a["curve"]["recall"]) > 50
 
 
-def test_one_person_against_everybody(trained: Path, run_cli: Cli, face_folder: Path) -> None:
+def test_one_person_against_everybody(trained: Path, run_cli: Cli, faces: Path) -> None:
     result = run_cli(
-        *("eval", "pr", "--data", face_folder, "--target", "夏子", "--out", "t"), cwd=trained
+        *("eval", "pr", "--data", faces, "--target", "夏子", "--out", "t"), cwd=trained
     )
     assert result.returncode == 0, result.stderr
     judged = json.loads((trained / "t/pr.json").read_text("utf-8"))
     assert (judged["genuine_pairs"], judged["impostor_pairs"]) == (15, 6 * 30)
     assert "missing from font" not in result.stderr
-    wrong = run_cli("eval", "pr", "--data", face_folder, "--target", "Bob", cwd=trained)
+    wrong = run_cli("eval", "pr", "--data", faces, "--target", "Bob", cwd=trained)
     assert "did you mean Bob Lee?" in _error(wrong)
 
 
-def test_evaluation_tells_of_broken_pictures(
-    trained: Path, run_cli: Cli, face_folder: Path
-) -> None:
-    victim = face_folder / "Ann" / "0.png"
+def test_evaluation_tells_of_broken_pictures(trained: Path, run_cli: Cli, faces: Path) -> None:
+    victim = faces / "Ann" / "0.png"
     victim.write_bytes(victim.read_bytes()[:600])
-    (face_folder / "Ann" / "notes.txt").write_text("x")
-    result = run_cli("eval", "roc", "--data", face_folder, cwd=trained)
+    (faces / "Ann" / "notes.txt").write_text("x")
+    result = run_cli("eval", "roc", "--data", faces, cwd=trained)
     assert result.returncode == 0, result.stderr
     assert "1 pictures cannot be decoded and are left out: Ann/0.png" in result.stdout
     assert "1 not an image" in result.stdout

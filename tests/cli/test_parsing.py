@@ -367,7 +367,7 @@ def test_help_explains_every_setting(run_cli):
         assert f"{short} = {name}" in text
 
 
-# Bad data folders, as typed
+# Bad data folders, as typed. Bug: the progress bar adds lines where stderr is no terminal.
 
 
 @pytest.mark.parametrize(
@@ -397,7 +397,7 @@ def test_a_validation_folder_that_shares_a_person_is_one_line(
     assert_one_line(result, f"{own}: 1 people are in {face_folder}, too (夏子)")
 
 
-# Bugs: files that end in a traceback, never end, or are refused with a misleading reason.
+# Files on which the library ends in a traceback, never ends, or misleads.
 
 
 @pytest.mark.parametrize("text", ["", "# seed: 3\n", "---\n"])

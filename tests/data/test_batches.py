@@ -339,8 +339,8 @@ def test_a_thumbnail_is_small_and_square(face_folder):
     assert thumbnail(face_folder / "Ann" / "0.png", 12).size == (12, 12)
 
 
-# Bug: PML draws with replacement where a person has fewer than K pictures, so that all K may be
-# the same one: the person has no genuine pair of different pictures in that batch.
+# PML draws with replacement where a person has fewer than K pictures: all K could be the same
+# one, and the person would have no genuine pair of different pictures in that batch.
 
 
 def test_everybody_in_a_batch_has_two_different_pictures():

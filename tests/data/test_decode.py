@@ -151,6 +151,9 @@ def test_sixteen_bit_greys_are_scaled_and_not_clipped(tmp_path, ending):
     assert np.array_equal(found, np.stack([eight] * 3, -1))
 
 
+# Pillow garbles an uncompressed grey TIFF that is turned, when it is opened by its path.
+
+
 def test_a_sixteen_bit_picture_is_turned_upright(tmp_path):
     path = tmp_path / "a.tiff"
     exif = Image.Exif()

@@ -181,7 +181,7 @@ def test_a_folder_with_loose_pictures_only_is_refused_with_the_remedy(face_folde
         scan(face_folder / "Ann")
 
 
-# Bugs: a loop of links stops the scan with OSError, a pipe lets it wait for ever.
+# A loop of links would stop a scan with OSError, a pipe would let it wait for ever.
 
 
 def test_a_link_to_itself_is_left_out(face_folder):
@@ -198,8 +198,7 @@ def test_special_files_are_left_out_unopened(face_folder, monkeypatch):
     assert left_out(scan(face_folder)) == {"Ann/pipe.jpg": "not a file"}
 
 
-# Bug: two spellings of one name (macOS writes NFD) become two people that may fall on both sides
-# of the split.
+# Two spellings of one name (macOS writes NFD) could fall on both sides of the split.
 
 
 def test_a_name_in_two_unicode_forms_is_refused(tmp_path, draw_people):
@@ -208,8 +207,8 @@ def test_a_name_in_two_unicode_forms_is_refused(tmp_path, draw_people):
         scan(root)
 
 
-# Bug: warnings.catch_warnings() in several threads at once: the filters stay changed, and some
-# decompression bombs pass.
+# warnings.catch_warnings() is not for threads: the filters would stay changed, and some
+# decompression bombs would pass.
 
 
 def test_scanning_leaves_the_warning_filters_alone(tmp_path, draw_people):

@@ -66,10 +66,9 @@ def test_squash_resizes_the_whole_picture():
     assert torch.equal(Preprocess(32, "squash")(picture()), F.pil_to_tensor(expected))
 
 
-def test_crop_resizes_the_short_side_and_takes_the_centre():
-    tall = picture(50, 70).resize((32, 44), Image.Resampling.BILINEAR)
-    expected = F.pil_to_tensor(tall.crop((0, 6, 32, 38)))
-    assert torch.equal(Preprocess(32, "crop")(picture(50, 70)), expected)
+def test_crop_takes_the_largest_square_in_the_centre():
+    square = picture(50, 70).crop((0, 10, 50, 60)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert torch.equal(Preprocess(32, "crop")(picture(50, 70)), F.pil_to_tensor(square))
 
 
 def test_with_everything_off_nothing_changes():
@@ -123,7 +122,7 @@ def test_a_probability_is_how_often_it_happens(name):
     assert 15 < changed < 45
 
 
-# Bug: below 20 pixels the blur's kernel is a single pixel.
+# A tenth of a small side is less than the three pixels that a blur needs.
 
 
 def test_blur_blurs_small_pictures():

@@ -106,7 +106,7 @@ def test_extreme_scores_are_drawn_without_a_warning(tmp_path, kind, vectors):
         save_figure(draw(kind, found), tmp_path / kind)
 
 
-# Names in any script
+# Names in any script. Bug: matplotlib's own "Last Resort" font is taken, a box for each character.
 
 
 @pytest.fixture
@@ -189,8 +189,8 @@ def test_marks_with_a_meaning_elsewhere_are_drawn_as_they_are(plain_fonts, tmp_p
     save_without_warnings(title, tmp_path)
 
 
-# Bugs: a name between dollar signs is read as TeX mathematics (and stops the command where it is
-# not valid); wide spaces and tabs, which isspace() takes for drawable, become boxes.
+# matplotlib reads a name between dollar signs as TeX mathematics (and stops where it is not
+# valid), and draws wide spaces and tabs as boxes.
 
 
 @pytest.mark.parametrize("title", ["$x_$ against 3 others", "$a$ against 3 others"])

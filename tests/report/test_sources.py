@@ -182,7 +182,7 @@ def test_a_judgement_is_written(tmp_path, kind):
 def test_without_out_the_results_lie_beside_the_file(tmp_path):
     save_embeddings(tmp_path / "e.npz", people())
     found = judge(JudgeSettings(embeddings=str(tmp_path / "e.npz")), "roc")
-    assert {file.parent for file in found.files} == {tmp_path / "e-evaluation"}
+    assert {file.parent for file in found.files} == {tmp_path / "e-eval"}
 
 
 @pytest.mark.parametrize("target", [*NAMES, "Chloe\u0301"])
@@ -225,7 +225,7 @@ def test_an_embeddings_file_is_judged_alone(tmp_path, other):
         judge(settings(write(tmp_path / "e.npz"), **other), "roc")
 
 
-# Bugs: files that end in a traceback instead of one line.
+# Files that numpy opens, or fails on, in ways of their own.
 
 
 def test_a_plain_npy_file_is_refused(tmp_path):

@@ -153,8 +153,8 @@ class OptimizerSettings:
     """radam_schedulefree (no schedule, no warm-up), adamw_schedulefree, sgd_schedulefree, or adamw
     (linear warm-up, then cosine decay to 0 over the run)."""
     lr: float | None = None
-    """Learning rate; null: 1e-4 from pretrained weights; from random ones 2.5e-3 (adamw: 1e-3);
-    sgd_schedulefree: 0.1 and 1.0."""
+    """Learning rate; null: 1e-4 from pretrained weights; from random ones radam_schedulefree 1e-2,
+    adamw_schedulefree 2.5e-3, adamw 1e-3; sgd_schedulefree: 0.1 and 1.0."""
     betas: tuple[float, float] = (0.9, 0.999)
     """Moment decay rates; sgd_schedulefree uses the first as its interpolation."""
     weight_decay: float = 0.0
@@ -293,7 +293,7 @@ def default_lr(optimizer: str, from_random_weights: bool) -> float:
         return 1.0 if from_random_weights else 0.1
     if not from_random_weights:
         return 1e-4
-    return 1e-3 if optimizer == "adamw" else 2.5e-3
+    return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3, "adamw": 1e-3}[optimizer]
 
 
 def check_settings(settings: TrainSettings) -> None:

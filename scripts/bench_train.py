@@ -119,7 +119,7 @@ def bench_training(settings: TrainSettings, folder: FaceFolder, device: torch.de
     with tempfile.TemporaryDirectory() as place:
         options = LoopOptions(settings.trainer.epochs, 1, None, "auc", 0, 10, Path(place))
         scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-        Loop(task, optimizer, schedule, scaler, options, turns).run()
+        Loop(task, optimizer, schedule, scaler, options).run(turns)
     ratio = statistics.median(training / resident for training, resident in turns.speeds)
     print(
         f"training / resident batch: {ratio:.3f} (median of {len(turns.speeds)}), {workers} workers"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from siamese.cli.parsing import parse_settings, run_command
@@ -31,7 +32,8 @@ def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainS
         short=SHORT,
         defaults=defaults,
     )
-    check_settings(settings)
+    if settings.resume is None:  # else they are laid over the saved ones first
+        check_settings(settings)
     return settings
 
 
@@ -44,6 +46,11 @@ def _command(argv: Sequence[str]) -> None:
         return
     if settings.data is None:
         settings = parse(argv, demo_settings())
+    from siamese.data.folder import require_folder
+
+    for folder in (settings.data, settings.split.validation_data, settings.split.test_data):
+        if folder is not None:  # before torch is loaded: a mistyped folder is told at once
+            require_folder(Path(folder))
     from siamese.learning.faces import train_faces
 
     train_faces(settings)

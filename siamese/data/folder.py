@@ -69,6 +69,18 @@ class FaceFolder:
         return line
 
 
+def require_folder(root: Path) -> None:
+    """Refuse what is no folder.
+
+    Raises:
+        UserError: missing, or a file.
+    """
+    if not os.path.exists(root):  # unlike Path.exists never an OSError
+        raise UserError(f"{root}: no such folder")
+    if not root.is_dir():
+        raise UserError(f"{root}: is a file; a folder with one folder per person is needed")
+
+
 def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
     """Find the identities and pictures of a face folder, reading every picture's header.
 
@@ -80,10 +92,7 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
         UserError: the folder is missing, is not a folder, or holds no usable picture.
     """
     root = Path(root)
-    if not os.path.exists(root):  # unlike Path.exists never an OSError
-        raise UserError(f"{root}: no such folder")
-    if not root.is_dir():
-        raise UserError(f"{root}: is a file; a folder with one folder per person is needed")
+    require_folder(root)
     left_out: list[LeftOut] = []
     candidates = list(_candidates(root, left_out))
     # The filters of warnings belong to the whole process: the threads must not set them.

@@ -47,7 +47,8 @@ def split_by_identity(
     if len(names) - sum(wanted) < 2:
         raise UserError(
             f"{len(names)} people cannot give {wanted[0]} for validation, {wanted[1]} for test and "
-            "at least 2 for training: lower --split.validation or --split.test, or add people"
+            "at least 2 for training: add people, lower --split.validation or --split.test, or "
+            "give others with --split.validation_data DIR"
         )
     shuffled = [sorted(names)[i] for i in np.random.default_rng(seed).permutation(len(names))]
     cuts = [0, wanted[0], sum(wanted), len(names)]

@@ -10,7 +10,15 @@ from typing import Any
 
 import torch
 
-from siamese.config import DEMO_IMAGES, DEMO_PEOPLE, DEMO_SEED, DEMO_SIZE, TrainSettings, default_lr
+from siamese.config import (
+    DEMO_IMAGES,
+    DEMO_PEOPLE,
+    DEMO_SEED,
+    DEMO_SIZE,
+    TrainSettings,
+    check_settings,
+    default_lr,
+)
 from siamese.data.batches import default_workers
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
@@ -19,11 +27,16 @@ from siamese.errors import UserError
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
 from siamese.learning.losses import MetricLoss
-from siamese.learning.monitoring import RunLog, failure_reporter, write_run_files
+from siamese.learning.monitoring import (
+    RunLog,
+    failure_reporter,
+    write_run_files,
+    write_settings,
+)
 from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
 from siamese.models.loading import load_start_weights, spec_of
 
 # What may differ when a run goes on; anything else would make it another run.
@@ -51,6 +64,11 @@ def train_faces(settings: TrainSettings) -> Path:
         UserError: unusable data or settings; the loss diverged.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
     """
+    run_name = settings.name or _free_name(settings)
+    _refuse_existing(settings, run_name)
+    device = choose_device(settings.device)
+    choose_precision(settings.trainer.precision, device)
+    require_backbone(settings.model.backbone)
     folders = _scan(settings)
     split = make_split(
         folders["data"],
@@ -61,14 +79,6 @@ def train_faces(settings: TrainSettings) -> Path:
         test_folder=folders.get("test"),
     )
     _say_split(split)
-    run_name = settings.name or _free_name(settings)
-    for root in (settings.runs, settings.checkpoints):
-        if (Path(root) / run_name).exists():
-            raise UserError(
-                f"{Path(root) / run_name} exists already: choose another --name, or continue it "
-                f"with --resume {run_name}"
-            )
-    device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
     model = _build_model(settings)
     lr = settings.optimizer.lr or default_lr(
@@ -106,7 +116,14 @@ def resume_training(
     content = read_checkpoint(path)
     settings = parse({**content["settings"], "resume": None})
     settings = replace(settings, resume=None)
+    check_settings(settings)
     _refuse_changes(content["settings"], settings.as_dict())
+    home = Path(settings.checkpoints) / (settings.name or "")
+    if home.exists() and home.resolve() != path.parent.resolve():
+        raise UserError(
+            f"{path}: its run is {home}, which would be written over; resume that one, or give "
+            "another folder with --checkpoints"
+        )
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
@@ -144,8 +161,10 @@ def _run(
     loss = MetricLoss(settings.loss, len(split.train.names), spec.embedding_dim).to(device)
     layout = torch.channels_last if settings.trainer.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-    if checkpoint is None:
+    if checkpoint is None or not (runs / "settings.yaml").exists():
         write_run_files(runs, settings, split)
+    else:
+        write_settings(runs, settings)
     task = FaceTask(
         settings,
         split,
@@ -177,12 +196,18 @@ def _run(
         log_every=settings.trainer.log_every,
         folder=folder,
     )
-    progress = checkpoint["progress"] if checkpoint else {"step": 0, "epoch": 0}
-    log = RunLog(runs, task, settings, progress["step"], progress["epoch"])
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
-    loop = Loop(task, optimizer, schedule, scaler, options, log)
+    loop = Loop(task, optimizer, schedule, scaler, options)
     if checkpoint is not None:
-        loop.load(checkpoint)
+        try:
+            loop.load(checkpoint)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise UserError(
+                f"the checkpoint of {name} is damaged or does not fit its settings: resume from "
+                "best.pt, or start a new run with --model.weights CHECKPOINT"
+            ) from None
+    # Only now: it drops what the log holds beyond the point where the run goes on.
+    log = RunLog(runs, task, settings, loop.progress.step, loop.progress.epoch)
     parameters = sum(p.numel() for p in model.parameters())
     print(
         f"{spec.backbone}, {parameters / 1e6:.1f} M parameters, {spec.size} px on {device} in "
@@ -194,10 +219,10 @@ def _run(
     try:
         if checkpoint is None:
             log.training_grid(next(task.recalibration_inputs(1)).cpu().contiguous())
-        if not loop.run():
+        if not loop.run(log):
             print(f"saved; go on with: siamese-train --resume {folder / 'last.pt'}")
             raise KeyboardInterrupt
-        log.finish()
+        log.finish(loop.progress.best_epoch)
     finally:
         log.close()
     best = folder / "best.pt"
@@ -262,13 +287,23 @@ def _check_input_size(model: SiameseEmbedder, size: int) -> None:
     """One small forward pass: some backbones (transformers) take one size only."""
     training = model.training
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except Exception as error:  # whatever the backbone asserts
         raise UserError(
             f"--images.size {size}: the backbone does not take it ({error}); use its own size"
         ) from None
     model.train(training)
+
+
+def _refuse_existing(settings: TrainSettings, name: str) -> None:
+    begun = (Path(settings.checkpoints) / name / "last.pt").exists()
+    for root in (settings.runs, settings.checkpoints):
+        if (Path(root) / name).exists():
+            way_on = f"continue it with --resume {name}" if begun else "remove it"
+            raise UserError(
+                f"{Path(root) / name} exists already: choose another --name, or {way_on}"
+            )
 
 
 def _free_name(settings: TrainSettings) -> str:

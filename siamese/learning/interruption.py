@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -35,4 +35,6 @@ class StopRequest:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nstopping after this step (again to stop at once) ...", file=sys.stderr)
+        # Not print: the signal may come amid a write of the progress bar, and a second write to a
+        # buffered stream from here would raise.
+        os.write(2, b"\nstopping after this step (again to stop at once) ...\n")

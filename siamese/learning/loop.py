@@ -143,7 +143,6 @@ class Loop:
         schedule: learning-rate schedule, stepped after every optimizer step; None: constant.
         scaler: loss scaler, enabled in float16 only.
         options: settings.
-        observer: who watches.
     """
 
     def __init__(
@@ -153,15 +152,17 @@ class Loop:
         schedule: LambdaLR | None,
         scaler: torch.amp.GradScaler,
         options: LoopOptions,
-        observer: Observer,
     ):
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
-        self.scaler, self.options, self.observer = scaler, options, observer
+        self.scaler, self.options = scaler, options
         self.progress = Progress()
         self._marked = (0.0, 0)  # time and images seen at the last logged step
 
-    def run(self) -> bool:
+    def run(self, observer: Observer) -> bool:
         """Train to the last epoch.
+
+        Args:
+            observer: who watches.
 
         Returns:
             True when finished; False when interrupted (``last.pt`` holds the exact state).
@@ -169,6 +170,7 @@ class Loop:
         Raises:
             UserError: the loss became NaN or infinite; the checkpoints on disk stay as they are.
         """
+        self.observer = observer
         with StopRequest() as stop:
             while self.progress.epoch < self.options.epochs:
                 self.task.start_epoch(self.progress.epoch, self.optimizer)
@@ -266,6 +268,8 @@ class Loop:
         if self.options.recalibration_batches:
             inputs = self.task.recalibration_inputs(self.options.recalibration_batches)
             recalibrate(self.task.model, inputs)
+        if not all(bool(torch.isfinite(p).all()) for p in self.optimizer.parameters()):
+            raise self._diverged(math.nan)  # the epoch's last step broke the weights
         figures = self.task.validate()
         row: Figures = {
             "epoch": progress.epoch + 1,
@@ -297,7 +301,8 @@ class Loop:
 
     def _diverged(self, value: float) -> UserError:
         progress = self.progress
-        kept = "the last good checkpoint stands" if progress.epoch else "no checkpoint was written"
+        written = (self.options.folder / "last.pt").exists()
+        kept = "the last good checkpoint stands" if written else "no checkpoint was written"
         return UserError(
             f"the loss is {value} at step {progress.step + 1} (epoch {progress.epoch + 1}, lr "
             f"{self.optimizer.lr:g}): training stopped, {kept} in {self.options.folder}; try a "
@@ -328,7 +333,8 @@ class Loop:
         self.optimizer.load_state_dict(content["optimizer"], content["train_weights"])
         if self.schedule is not None:
             self.schedule.load_state_dict(content["scheduler"])
-        self.scaler.load_state_dict(content["scaler"])
+        if content["scaler"]:  # empty when saved in another precision, e.g. on another device
+            self.scaler.load_state_dict(content["scaler"])
         self.progress = Progress(**content["progress"])
         set_random_states(content["random"])
 

@@ -46,11 +46,11 @@ class RunLog:
         self, folder: Path, task: FaceTask, settings: TrainSettings, step: int = 0, epoch: int = 0
     ):
         self.folder, self.task, self.settings = folder, task, settings
-        self._writer = SummaryWriter(folder, purge_step=step or None)
+        # What lies at `step` itself is the validation that the run goes on from: it stays.
+        self._writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self._metrics = folder / "metrics.csv"
         self._rows = [row for row in _read_rows(self._metrics) if int(row["epoch"]) <= epoch]
         self._best: Validation | None = None
-        self._best_row: Figures = {}
 
     def step(self, step: int, figures: Figures) -> None:
         """Training curves."""
@@ -78,7 +78,7 @@ class RunLog:
         self._rows.append({name: repr(value) for name, value in row.items()})
         _write_rows(self._metrics, self._rows)
         if best:
-            self._best, self._best_row = validation, row
+            self._best = validation
         self.say(self._line(row, best))
         if warning := collapse_warning(self.task.loss, row):
             self.say(warning)
@@ -106,12 +106,18 @@ class RunLog:
         """One grid of augmented training pictures, uint8 (N, 3, H, W)."""
         self._writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
 
-    def finish(self) -> None:
-        """Projector and hyper-parameters with the best epoch's figures; closes the log."""
-        if self._best is not None:
-            self._projector(self._best)
-            metrics = {f"best/{name}": self._best_row[name] for name in ("auc", "ap", "eer")}
-            self._writer.add_hparams(_plain_settings(self.settings), metrics, run_name=".")
+    def finish(self, best_epoch: int) -> None:
+        """Projector and hyper-parameters with the best epoch's figures; closes the log.
+
+        Where the best epoch lies before a resume, the projector shows the latest validation.
+        """
+        shown = self._best or self.task.latest
+        if shown is not None:
+            self._projector(shown)
+        for row in self._rows:
+            if int(row["epoch"]) == best_epoch:
+                metrics = {f"best/{name}": float(row[name]) for name in ("auc", "ap", "eer")}
+                self._writer.add_hparams(_plain_settings(self.settings), metrics, run_name=".")
         self.close()
 
     def close(self) -> None:
@@ -137,8 +143,7 @@ class RunLog:
 def write_run_files(folder: Path, settings: TrainSettings, split: Split) -> None:
     """``settings.yaml``, ``split.json`` and ``data_report.txt`` of a new run."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
-    (folder / "settings.yaml").write_text(text, encoding="utf-8")
+    write_settings(folder, settings)
     people = {name: list(part.names) for name, part in split.parts().items()}
     (folder / "split.json").write_text(json.dumps(people, indent=1), encoding="utf-8")
     lines = []
@@ -153,6 +158,12 @@ def write_run_files(folder: Path, settings: TrainSettings, split: Split) -> None
         lines.append(f"left out of {root}: {len(part.left_out)}")
         lines += [f"  {item.path}: {item.reason}" for item in part.left_out]
     _append(folder / "data_report.txt", lines)
+
+
+def write_settings(folder: Path, settings: TrainSettings) -> None:
+    """``settings.yaml``: the resolved settings that the run goes by now."""
+    text = yaml.safe_dump(settings.as_dict(), sort_keys=False, allow_unicode=True)
+    (folder / "settings.yaml").write_text(text, encoding="utf-8")
 
 
 def failure_reporter(folder: Path, say: Callable[[str], None]) -> Callable[[str, str], None]:

@@ -84,9 +84,14 @@ class PairedOptimizer:
             self._train_weights = [w.to(p.device, copy=True) for p, w in pairs]
 
     def restart_average(self, group_name: str) -> None:
-        """Start the average of some groups anew, e.g. of a backbone that starts to learn now."""
+        """Start the average of groups that have not learnt yet, e.g. of a backbone that thaws now.
+
+        Groups that have made a step stay as they are, so that a run stopped within the epoch that
+        thaws them goes on exactly.
+        """
         for group in self.inner.param_groups:
-            if self.averages and group.get("name", "").startswith(group_name):
+            learnt = any(self.inner.state.get(parameter) for parameter in group["params"])
+            if self.averages and not learnt and group.get("name", "").startswith(group_name):
                 group.update({"k": 0, "weight_sum": 0.0, "lr_max": -1.0})
 
     @property

@@ -40,7 +40,8 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
                     for norm in norms:
                         norm.reset_running_stats()
                         norm.momentum = None
-                with torch.autocast(images.device.type, enabled=False):
+                full = torch.backends.cudnn.flags(allow_tf32=False)
+                with full, torch.autocast(images.device.type, enabled=False):
                     model(images)
                 used += 1
         finally:

@@ -33,6 +33,8 @@ KEYS = (
     "figures",  # validation figures of the weights above; empty when they were not validated
     "versions",
 )
+# All of them are dictionaries, but for these.
+_KINDS: dict[str, type] = {"train_weights": list}
 
 
 def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -93,7 +95,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
+    wrong = [key for key in KEYS if not isinstance(content[key], _KINDS.get(key, dict))]
+    if not wrong and not _is_split(content["split"]):
+        wrong = ["split"]
+    if not wrong and not isinstance(content["progress"].get("epoch"), int):
+        wrong = ["progress"]
+    if wrong:
+        raise UserError(f"{path}: is damaged, its {', '.join(wrong)} cannot be used")
     return content
+
+
+def _is_split(split: dict[str, Any]) -> bool:
+    return "train" in split and all(
+        isinstance(part, dict)
+        and isinstance(part.get("folder"), str)
+        and isinstance(part.get("pictures"), int)
+        and isinstance(part.get("identities"), list)
+        and all(isinstance(name, str) for name in part["identities"])
+        for part in split.values()
+    )
 
 
 def newest_best(checkpoints: Path) -> Path:

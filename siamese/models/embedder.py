@@ -114,12 +114,21 @@ class SiameseEmbedder(nn.Module):
         return self
 
 
-def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module:
+def require_backbone(name: str) -> None:
+    """Refuse a backbone that timm does not have.
+
+    Raises:
+        UserError: names the nearest one.
+    """
     base = name.split(".")[0]
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=1)
         hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them"
         raise UserError(f"--model.backbone {name}: timm has no such model; {hint}")
+
+
+def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module:
+    require_backbone(name)
     options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path > 0 else {}
     # The hub client logs every retry; the one line raised below says all of it.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -45,12 +45,12 @@ def embedder_of(content: dict[str, Any], path: Path) -> SiameseEmbedder:
         UserError: weights and description do not fit together.
     """
     spec = spec_of(content, path)
-    model = SiameseEmbedder(
-        spec.backbone, spec.embedding_dim, mean=spec.mean, std=spec.std, pretrained=False
-    )
     try:
+        model = SiameseEmbedder(
+            spec.backbone, spec.embedding_dim, mean=spec.mean, std=spec.std, pretrained=False
+        )
         model.load_state_dict(content["model"])
-    except (RuntimeError, TypeError, AttributeError):
+    except (RuntimeError, TypeError, AttributeError, ValueError):
         raise UserError(
             f"{path}: its weights do not fit {spec.backbone} with {spec.embedding_dim} dimensions"
         ) from None

@@ -134,6 +134,9 @@ def _default_folder(settings: EmbedSettings) -> Path:
     if isinstance(settings, JudgeSettings) and settings.embeddings is not None:
         file = Path(settings.embeddings)
         return file.with_name(f"{file.stem}-eval{ending}")
-    people = settings.part if settings.data is None else Path(settings.data).resolve().name
+    part = settings.part or "validation"
+    people = part if settings.data is None else Path(settings.data).resolve().name
+    if settings.data is not None and settings.part is not None:
+        people += f"-{part}"
     run = checkpoint_path(settings).resolve().parent.name
     return Path(settings.runs) / run / f"eval-{people}{ending}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from tqdm import tqdm
 
 from siamese.config import (
@@ -69,10 +70,13 @@ def embed_people(settings: EmbedSettings) -> Embeddings:
     path = checkpoint_path(settings)
     content = read_checkpoint(path)
     device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    trained = content["settings"].get("trainer", {}).get("precision")
+    in_fp32 = settings.precision == "auto" and trained == "fp32"  # as it was validated
+    precision = choose_precision("fp32" if in_fp32 else settings.precision, device)
     folder, notes = _people(settings, content, path)
     spec = spec_of(content, path)
-    model = embedder_of(content, path).to(device)
+    model = embedder_of(content, path)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     workers = default_workers(device.type) if settings.workers is None else settings.workers
     loader = evaluation_loader(
         folder,
@@ -106,7 +110,8 @@ def embed_people(settings: EmbedSettings) -> Embeddings:
     if not content["figures"]:
         notes.append("the checkpoint was saved at an interruption: its weights were not validated")
     kept = positions.numpy()
-    own = "" if settings.data is not None else f"{settings.part} people of "
+    part = settings.part or ("validation" if settings.data is None else None)
+    own = "" if part is None else f"{part} people of "
     return Embeddings(
         vectors.numpy(),
         np.asarray(folder.labels, np.int64)[kept],
@@ -122,7 +127,8 @@ def _people(
 ) -> tuple[FaceFolder, list[str]]:
     """The folder to embed, and what must be said about it."""
     split = content["split"]
-    if settings.data is not None:
+    part_name = settings.part or "validation"
+    if settings.data is not None and settings.part is None:
         folder = scan_folder(Path(settings.data))
         notes = [folder.summary()] if folder.left_out else []
         trained = {unicodedata.normalize("NFC", name) for name in split["train"]["identities"]}
@@ -134,26 +140,27 @@ def _people(
                 f"({some}): figures on them flatter"
             )
         return folder, notes
-    if settings.part not in split:
-        raise UserError(f"{path}: it has no {settings.part} people; give a folder with --data")
-    part = split[settings.part]
-    root = Path(part["folder"])
-    if content["settings"]["data"] is None and not root.exists():
+    if part_name not in split:
+        raise UserError(f"{path}: it has no {part_name} people; give a folder with --data")
+    part = split[part_name]
+    root = Path(part["folder"] if settings.data is None else settings.data)
+    drawn = content["settings"].get("data") is None and settings.data is None
+    if drawn and not root.exists():
         write_demo_faces(root, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
     if not root.exists():
         raise UserError(
-            f"{root}: the folder that {path} was trained on is gone; give it, or other people, "
-            "with --data"
+            f"{root}: the folder that {path} was trained on is not here; give its new place with "
+            f"--data DIR --part {part_name}, or other people with --data DIR"
         )
     folder = scan_folder(root)
     missing = sorted(set(part["identities"]) - set(folder.names))
     if missing:
         raise UserError(
-            f"{root}: {len(missing)} {settings.part} people of {path} are gone "
-            f"({', '.join(missing[:3])}); give a folder with --data"
+            f"{root}: {len(missing)} {part_name} people of {path} are not in it "
+            f"({', '.join(missing[:3])}); give the folder that has them with --data"
         )
     notes = ["these people trained the network: figures on them flatter"]
-    return folder.only(part["identities"]), notes if settings.part == "train" else []
+    return folder.only(part["identities"]), notes if part_name == "train" else []
 
 
 def save_embeddings(path: Path, people: Embeddings) -> None:

@@ -131,13 +131,23 @@ def target_scores(embeddings: npt.ArrayLike, labels: npt.ArrayLike, target: int)
     own = identity == target
     if not own.any():
         raise UserError("the target has no image among the judged ones")
-    with torch.inference_mode():
-        scores = (unit[torch.from_numpy(own)] @ unit.T).clamp_(-1, 1).numpy()
-    genuine = scores[:, own][np.triu_indices(int(own.sum()), 1)]
-    impostor = scores[:, ~own].ravel()
-    _require_pairs(len(genuine), len(impostor))
+    count = int(own.sum())
+    _require_pairs(count * (count - 1) // 2, count * (len(own) - count))
+    genuine, impostor = [], []
+    # The blocks of all pairs: another product could round a pair's score differently.
+    for first, block in score_blocks(unit):
+        rows, columns = own[first : first + len(block), None], own[first:]
+        upper = np.arange(len(columns)) > np.arange(len(rows))[:, None]
+        genuine.append(block[upper & rows & columns])
+        impostor.append(block[upper & (rows ^ columns)])
     people = len(np.unique(identity))
-    return PairScores(np.sort(genuine), np.sort(impostor), people, len(identity), people - 1)
+    return PairScores(
+        np.sort(np.concatenate(genuine)),
+        np.sort(np.concatenate(impostor)),
+        people,
+        len(identity),
+        people - 1,
+    )
 
 
 def _labels(labels: npt.ArrayLike, images: int) -> Labels:

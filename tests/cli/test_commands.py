@@ -101,6 +101,18 @@ def test_evaluation_tells_of_broken_pictures(trained: Path, run_cli: Cli, faces:
     assert "35 images" in result.stdout
 
 
+def test_moved_faces_are_judged_at_their_new_place(trained: Path, run_cli: Cli) -> None:
+    (trained / "faces").rename(trained / "moved")
+    result = run_cli("eval", "roc", "--data", "moved", "--part", "validation", cwd=trained)
+    assert result.returncode == 0, result.stderr
+    assert "2 identities, 12 images" in result.stdout
+    recorded = (trained / "runs/run/metrics.csv").read_text().splitlines()
+    column = recorded[0].split(",").index("auc")
+    best = max(float(row.split(",")[column]) for row in recorded[1:])
+    judged = json.loads((trained / "runs/run/eval-moved-validation/roc.json").read_text("utf-8"))
+    assert judged["auc"] == pytest.approx(best, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

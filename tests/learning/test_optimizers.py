@@ -133,16 +133,18 @@ def test_adamw_warms_up_and_decays_to_zero() -> None:
     assert optimizer.lr == pytest.approx(0, abs=1e-12)
 
 
-def test_a_restarted_average_forgets_the_weights_from_before() -> None:
+def test_a_thawed_group_starts_its_average_anew_and_once() -> None:
     net = _net()
     optimizer = _build("adamw_schedulefree", net, warmup=0.0)[0]
     optimizer.train()
-    _steps(net, optimizer, 500)
+    for _ in range(500):  # frozen: no gradient, yet the groups count their steps
+        optimizer.inner.step()
+    assert all(group["k"] == 500 for group in optimizer.inner.param_groups)
     optimizer.restart_average("net")
-    for group in optimizer.inner.param_groups:
-        assert group["k"] == 0
-        assert group["weight_sum"] == 0
+    assert all(group["k"] == group["weight_sum"] == 0 for group in optimizer.inner.param_groups)
     _steps(net, optimizer, 1, 500)
+    optimizer.restart_average("net")  # as a run does that was stopped within the epoch
+    assert all(group["k"] == 1 for group in optimizer.inner.param_groups)
     optimizer.eval()
     # One step after the restart the average is the newest point itself.
     for group in optimizer.inner.param_groups:

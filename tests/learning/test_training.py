@@ -135,6 +135,34 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert len(_metrics(stopped)) == 4
 
 
+def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    settings = replace(settings, model=replace(settings.model, freeze_backbone=1))
+    train_faces(settings)
+    stopped = _elsewhere(settings, tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_at(patch, "step", 5)  # the second step of the epoch that thaws it
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(stopped)
+    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    _same(_last(settings), _last(stopped))
+
+
+def test_a_resumed_log_keeps_every_point(settings: TrainSettings) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.MonkeyPatch.context() as patch:
+        _interrupt_at(patch, "epoch", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(settings)
+    resume_training("run", settings.checkpoints, lambda saved: settings)
+    events = EventAccumulator(str(Path(settings.runs) / "run"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [e.step for e in events.Scalars("validation/auc")] == [4, 8, 12, 16]
+    assert [e.step for e in events.Scalars("train/loss")] == list(range(16))
+
+
 def test_workers_do_not_change_the_run(settings: TrainSettings, tmp_path: Path) -> None:
     other = _elsewhere(settings, tmp_path / "other")
     train_faces(settings)

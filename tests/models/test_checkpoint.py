@@ -21,12 +21,14 @@ def _content(fill: float = 1.0) -> dict[str, Any]:
     content: dict[str, Any] = {key: {} for key in KEYS}
     content["model"] = {"weight": torch.full((50, 50), fill)}
     content["train_weights"] = []
+    content["progress"] = {"epoch": 1}
+    content["split"] = {"train": {"folder": "faces", "identities": ["a"], "pictures": 2}}
     return content
 
 
 def test_round_trip_with_names_in_any_script(tmp_path: Path) -> None:
     content = _content()
-    content["split"] = {"train": {"identities": ["夏子", "a b", "\udcff"]}}
+    content["split"]["train"]["identities"] = ["夏子", "a b", "\udcff"]
     content["figures"] = {"auc": 0.75, "best": float("nan")}
     write_checkpoint(tmp_path / "run" / "best.pt", content)
     read = read_checkpoint(tmp_path / "run" / "best.pt")
@@ -138,6 +140,24 @@ def test_foreign_newer_and_damaged_files_are_told_apart(tmp_path: Path) -> None:
         read_checkpoint(path)
     with pytest.raises(UserError, match="no such checkpoint"):
         read_checkpoint(tmp_path / "nowhere.pt")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model", 3),
+        ("settings", []),
+        ("train_weights", {}),
+        ("progress", {"epoch": "two"}),
+        ("split", {"train": {"folder": 1, "identities": [], "pictures": 2}}),
+        ("split", {"train": {"folder": "x", "identities": [5], "pictures": 2}}),
+    ],
+)
+def test_content_of_another_kind_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    path = tmp_path / "best.pt"
+    write_checkpoint(path, _content() | {key: value})
+    with pytest.raises(UserError, match=f"damaged.*{key}"):
+        read_checkpoint(path)
 
 
 def test_embedder_comes_back_without_timm_weights(

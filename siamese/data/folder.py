@@ -60,12 +60,15 @@ class FaceFolder:
         return {name: counts[label] for label, name in enumerate(self.names)}
 
     def summary(self) -> str:
-        """One line: how many people and pictures, how many left out and why."""
+        """One line: how many people and pictures, how many left out, why, and the first of them."""
         line = f"{self.root}: {len(self.names)} people, {len(self.paths)} pictures"
         if self.left_out:
             reasons = Counter(item.reason for item in self.left_out)
             details = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-            line += f"; {len(self.left_out)} left out ({details})"
+            some = ", ".join(item.path for item in self.left_out[:3])
+            some += ", ..." if len(self.left_out) > 3 else ""
+            line += f"; {len(self.left_out)} left out ({details}): {some}"
+            line = line.encode("utf-8", "backslashreplace").decode()  # names of any bytes
         return line
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from siamese.cli.parsing import parse_settings, run_command
+from siamese.cli.parsing import choose_command, parse_settings, run_command
 from siamese.errors import UserError
 
 COMMANDS = {"demo": "draw demo faces into a folder with one folder per person"}
@@ -38,13 +37,8 @@ class DemoSettings:
 
 
 def _command(argv: Sequence[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
+    if choose_command(argv, list(COMMANDS), _HELP) is None:
         return
-    if argv[0] not in COMMANDS:
-        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {argv[0]}; {hint}")
     settings = parse_settings(
         DemoSettings,
         argv[1:],

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Any, Literal, NoReturn
 
-from siamese.cli.parsing import parse_settings, run_command
+from siamese.cli.parsing import choose_command, parse_settings, run_command
 from siamese.config import EmbedSettings, JudgeSettings
 from siamese.errors import UserError
 
@@ -28,18 +27,11 @@ _HELP = "\n".join(
 
 
 def _command(argv: Sequence[str]) -> None:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_HELP)
-        return
-    name, rest = argv[0], argv[1:]
-    if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(COMMANDS)}"
-        raise UserError(f"unknown command {name}; {hint}")
+    name = choose_command(argv, list(COMMANDS), _HELP)
     if name == "embed":
-        _embed(_parse(EmbedSettings, name, rest))
-    else:
-        _judge(_parse(JudgeSettings, name, rest), "roc" if name == "roc" else "pr")
+        _embed(_parse(EmbedSettings, name, argv[1:]))
+    elif name is not None:
+        _judge(_parse(JudgeSettings, name, argv[1:]), "roc" if name == "roc" else "pr")
 
 
 def _parse(kind: type[Any], name: str, argv: Sequence[str]) -> Any:

@@ -202,6 +202,22 @@ def _check_yaml(path: Path, groups: set[str]) -> None:
                 stack.append(value)
 
 
+def choose_command(argv: Sequence[str], commands: Sequence[str], usage: str) -> str | None:
+    """The command that a line begins with; None when the usage was asked for, and printed.
+
+    Raises:
+        UserError: there is no such command; names the nearest.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage)
+        return None
+    if argv[0] not in commands:
+        near = difflib.get_close_matches(argv[0], commands, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(commands)}"
+        raise UserError(f"unknown command {argv[0]}; {hint}")
+    return argv[0]
+
+
 def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in nested.items():

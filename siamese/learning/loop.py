@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,10 +42,6 @@ class StepLoss:
     details: Figures = field(default_factory=dict)
 
 
-class BatchStream(Sized, Iterable[Any], Protocol):
-    """Batches of known number."""
-
-
 class Task(Protocol):
     """What is learnt: batches, their loss, and a judgement on unseen data."""
 
@@ -60,7 +56,7 @@ class Task(Protocol):
     def start_epoch(self, epoch: int, optimizer: PairedOptimizer) -> None:
         """Prepare an epoch, counted from 0, e.g. thaw layers."""
 
-    def batches(self, epoch: int, first_batch: int) -> BatchStream:
+    def batches(self, epoch: int, first_batch: int) -> Iterable[Any]:
         """The epoch's batches from some batch on, in an order that (seed, epoch) alone decide."""
 
     def batches_per_epoch(self) -> int:
@@ -237,12 +233,11 @@ class Loop:
 
     def _optimizer_step(self, measure: bool) -> float:
         """Clip, step, schedule; returns the gradient norm where it was measured, else NaN."""
-        parameters = list(self.optimizer.parameters())
         norm = math.nan
         self.scaler.unscale_(self.optimizer.inner)
         if self.options.clip is not None or measure:
             limit = self.options.clip if self.options.clip is not None else math.inf
-            norm = float(nn.utils.clip_grad_norm_(parameters, limit))
+            norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters(), limit))
         self.scaler.step(self.optimizer.inner)
         self.scaler.update()
         self.optimizer.inner.zero_grad(set_to_none=True)

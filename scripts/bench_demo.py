@@ -33,8 +33,8 @@ from siamese.learning.recalibration import recalibrate
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.models.loading import load_embedder
+from siamese.verification.counts import count_pairs
 from siamese.verification.figures import auc
-from siamese.verification.scores import pair_scores
 
 CPU = torch.device("cpu")
 
@@ -56,7 +56,7 @@ def histogram_auc(people: FaceFolder) -> float:
         pixels = np.asarray(decode(people.root / path)).reshape(-1, 3) // 32
         counts = np.bincount(pixels @ np.array([64, 8, 1]), minlength=512)
         rows.append(np.sqrt(counts / counts.sum()))
-    return auc(pair_scores(np.array(rows, np.float32), people.labels))
+    return auc(count_pairs(np.array(rows, np.float32), people.labels))
 
 
 def network_auc(people: FaceFolder, model: SiameseEmbedder, measure_norms: bool) -> float:
@@ -65,7 +65,7 @@ def network_auc(people: FaceFolder, model: SiameseEmbedder, measure_norms: bool)
     loader = evaluation_loader(people, Preprocess(size, "squash"), size, batch_size=100, workers=0)
     if measure_norms:
         recalibrate(model, (batch.images for batch in loader))
-    return auc(pair_scores(embed(model, loader, device=CPU)[0], people.labels))
+    return auc(count_pairs(embed(model, loader, device=CPU)[0], people.labels))
 
 
 def untrained_auc(people: FaceFolder, seed: int = 0) -> float:

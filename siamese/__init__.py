@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["SiameseEmbedder", "UserError", "load_embedder", "pair_scores", "summarise"]
+__all__ = ["SiameseEmbedder", "UserError", "count_pairs", "load_embedder", "summarise"]
 
 _HOMES = {
     "SiameseEmbedder": "siamese.models.embedder",
     "UserError": "siamese.errors",
+    "count_pairs": "siamese.verification.counts",
     "load_embedder": "siamese.models.loading",
-    "pair_scores": "siamese.verification.scores",
     "summarise": "siamese.verification.figures",
 }
 

@@ -1,4 +1,8 @@
-"""The one error that is the user's to mend."""
+"""The one error that is the user's to mend, and the words it is told in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -6,3 +10,8 @@ class UserError(Exception):
 
     The commands print it without a traceback and exit with code 2.
     """
+
+
+def first_few(names: Sequence[str]) -> str:
+    """The first three of some names, for a message of one line."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -104,7 +104,7 @@ class TrainingPictures(Dataset[_Sample]):
 class EvaluationPictures(Dataset[_Sample]):
     """Pictures in folder order, preprocessed and never augmented; broken ones come as failed."""
 
-    def __init__(self, folder: FaceFolder, preprocess: Transform, size: int):
+    def __init__(self, folder: FaceFolder, preprocess: Transform, size: int | None):
         self.folder, self.preprocess, self.size = folder, preprocess, size
 
     def __len__(self) -> int:
@@ -235,13 +235,17 @@ def training_loader(
 def evaluation_loader(
     folder: FaceFolder,
     preprocess: Transform,
-    size: int,
+    size: int | None,
     *,
     batch_size: int,
     workers: int,
     pin_memory: bool = False,
 ) -> DataLoader[Any]:
-    """Loader of :class:`Batch` objects over every picture of a folder, in order."""
+    """Loader of :class:`Batch` objects over every picture of a folder, in order.
+
+    ``size`` lets large JPEGs be decoded reduced (see :func:`siamese.data.decode.decode`); None
+    where the preprocessing counts their pixels.
+    """
     return DataLoader(
         EvaluationPictures(folder, preprocess, size),
         batch_size=batch_size,

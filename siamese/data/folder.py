@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from siamese.data.decode import check_header
-from siamese.errors import UserError
+from siamese.errors import UserError, first_few
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ class FaceFolder:
         if self.left_out:
             reasons = Counter(item.reason for item in self.left_out)
             details = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-            some = ", ".join(item.path for item in self.left_out[:3])
-            some += ", ..." if len(self.left_out) > 3 else ""
+            some = first_few([item.path for item in self.left_out])
             line += f"; {len(self.left_out)} left out ({details}): {some}"
             line = line.encode("utf-8", "backslashreplace").decode()  # names of any bytes
         return line

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from siamese.data.folder import FaceFolder
-from siamese.errors import UserError
+from siamese.errors import UserError, first_few
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,7 @@ def _refuse_shared(folder: FaceFolder, other: FaceFolder | None, name: str) -> N
     known = {unicodedata.normalize("NFC", person): person for person in folder.names}
     shared = [person for person in other.names if unicodedata.normalize("NFC", person) in known]
     if shared:
-        some = ", ".join(shared[:3]) + (", ..." if len(shared) > 3 else "")
         raise UserError(
-            f"{other.root}: {len(shared)} people are in {folder.root}, too ({some}); "
+            f"{other.root}: {len(shared)} people are in {folder.root}, too ({first_few(shared)}); "
             f"the {name} folder must hold other people: move or remove them"
         )

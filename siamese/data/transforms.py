@@ -17,13 +17,19 @@ class Preprocess:
         size: side of the result in pixels.
         fit: ``squash`` resizes the whole picture to a square; ``crop`` takes the largest square
             in the centre and resizes that.
+        crop: take the centre square first: its side in pixels (at most the shorter side), or below
+            1 as a share of the shorter side.
     """
 
-    def __init__(self, size: int, fit: FitName):
-        self.size, self.fit = size, fit
+    def __init__(self, size: int, fit: FitName, crop: float | None = None):
+        self.size, self.fit, self.crop = size, fit, crop
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """An RGB picture to uint8 (3, size, size)."""
+        if self.crop is not None:
+            shorter = min(picture.size)
+            side = round(self.crop * shorter) if self.crop < 1 else min(int(self.crop), shorter)
+            picture = functional.center_crop(picture, [max(1, side)])
         if self.fit == "crop":
             picture = functional.center_crop(picture, [min(picture.size)])
         picture = functional.resize(picture, [self.size, self.size], antialias=True)

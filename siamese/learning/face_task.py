@@ -29,8 +29,8 @@ from siamese.models.checkpoint import package_versions
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
+from siamese.verification.counts import PairCounts, count_pairs
 from siamese.verification.figures import summarise
-from siamese.verification.scores import PairScores, pair_scores
 
 # Batches of the validation loss: enough for a steady mean, cheap as they reuse the embeddings.
 _VALIDATION_LOSS_BATCHES = 50
@@ -43,13 +43,13 @@ class Validation:
     Attributes:
         embeddings: float32 (N, D).
         indices: positions of the embedded pictures in the validation folder, int64 (N,).
-        scores: scores of all pairs.
+        counts: all pairs by score.
         figures: figures by name.
     """
 
     embeddings: torch.Tensor
     indices: torch.Tensor
-    scores: PairScores
+    counts: PairCounts
     figures: Figures
 
 
@@ -154,11 +154,11 @@ class FaceTask:
             self.model, self._noting(loader), device=self.device, precision=self.precision
         )
         labels = np.asarray(folder.labels)[indices.numpy()]
-        scores = pair_scores(embeddings, labels)
-        figures = summarise(scores)
+        counts = count_pairs(embeddings, labels, device=self.device)
+        figures = summarise(counts)
         if not self.loss.has_class_weights:
             figures["validation_loss"] = self._validation_loss(embeddings, labels)
-        self.latest = Validation(embeddings, indices, scores, figures)
+        self.latest = Validation(embeddings, indices, counts, figures)
         return figures
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ from siamese.data.batches import default_workers
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
-from siamese.errors import UserError
+from siamese.errors import UserError, first_few
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
 from siamese.learning.losses import MetricLoss
@@ -347,7 +347,7 @@ def _saved_split(saved: dict[str, Any], folders: dict[str, FaceFolder], checkpoi
         if missing:
             raise UserError(
                 f"{folder.root}: {len(missing)} {name} people of {checkpoint} are missing "
-                f"({', '.join(missing[:3])}); give the same data with --data"
+                f"({first_few(missing)}); give the same data with --data"
             )
         parts[name] = folder.only(part["identities"])
         if len(parts[name].paths) != part["pictures"]:

@@ -24,11 +24,12 @@ from siamese.learning.collapse import collapse_warning
 from siamese.learning.face_task import FaceTask, Validation
 from siamese.learning.loop import Figures
 from siamese.report.figures import pr_figure, roc_figure, score_figure
+from siamese.verification.counts import PairCounts
 from siamese.verification.figures import curve
 
 _PROJECTED = 400  # pictures in TensorBoard's projector
 _SPRITE = 48  # side of each in pixels
-_HISTOGRAM = 100_000  # scores per histogram: even quantiles of all of them
+_HISTOGRAM = 200  # bars of a histogram
 
 
 class RunLog:
@@ -67,14 +68,12 @@ class RunLog:
             if not math.isnan(value):
                 self._writer.add_scalar(f"validation/{name}", value, step)
         title = f"{len(self.task.split.validation.names)} unseen people, epoch {int(row['epoch'])}"
-        points = curve(validation.scores)
+        points = curve(validation.counts)
         self._writer.add_figure("roc", roc_figure(points, validation.figures, title), step)
         self._writer.add_figure("pr", pr_figure(points, validation.figures, title), step)
-        self._writer.add_figure("scores", score_figure(validation.scores, title), step)
+        self._writer.add_figure("scores", score_figure(validation.counts, title), step)
         for name in ("genuine", "impostor"):
-            values = getattr(validation.scores, name)
-            even = np.linspace(0, len(values) - 1, min(len(values), _HISTOGRAM)).astype(np.int64)
-            self._writer.add_histogram(f"scores/{name}", values[even], step)
+            self._add_histogram(f"scores/{name}", validation.counts, name, step)
         self._rows.append({name: repr(value) for name, value in row.items()})
         _write_rows(self._metrics, self._rows)
         if best:
@@ -84,6 +83,21 @@ class RunLog:
             self.say(warning)
             self._writer.add_text("collapse", warning, step)
         self._writer.flush()
+
+    def _add_histogram(self, tag: str, counts: PairCounts, name: str, step: int) -> None:
+        score, pairs = counts.score, getattr(counts, name)
+        number, edges = np.histogram(score, _HISTOGRAM, weights=pairs)
+        self._writer.add_histogram_raw(
+            tag,
+            min=float(score[0]),
+            max=float(score[-1]),
+            num=int(pairs.sum()),
+            sum=float(score @ pairs),
+            sum_squares=float(score**2 @ pairs),
+            bucket_limits=edges[1:].tolist(),
+            bucket_counts=number.tolist(),
+            global_step=step,
+        )
 
     def _line(self, row: Figures, best: bool) -> str:
         supported = row["lowest_supported_fmr"]

@@ -1,20 +1,16 @@
-"""Figures and curves of 1:1 verification, exact counts over all pairs (ISO/IEC 19795-1).
+"""Figures and curves of 1:1 verification, exact over all counted pairs (ISO/IEC 19795-1).
 
 ``FMR(t)`` is the share of impostor scores >= t, ``FNMR(t)`` the share of genuine scores < t.
 """
 
 from __future__ import annotations
 
-import bisect
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from siamese.verification.scores import PairScores, Scores
-
-Floats = npt.NDArray[np.float64]
-Counts = npt.NDArray[np.int64]
+from siamese.verification.counts import Floats, PairCounts
 
 
 @dataclass(frozen=True)
@@ -39,148 +35,151 @@ class Curve:
         return 1 - self.fnmr
 
 
-def auc(scores: PairScores) -> float:
+def auc(counts: PairCounts) -> float:
     """Area under the ROC curve: P(genuine > impostor) + P(equal) / 2 (Mann-Whitney)."""
-    below = np.searchsorted(scores.impostor, scores.genuine, side="left")
-    not_above = np.searchsorted(scores.impostor, scores.genuine, side="right")
-    twice = int(below.sum(dtype=np.int64)) + int(not_above.sum(dtype=np.int64))
-    return twice / (2 * len(scores.genuine) * len(scores.impostor))
+    below = counts.impostor_pairs - counts.impostor_at_least[:-1]
+    won = (below + counts.impostor / 2) / counts.impostor_pairs
+    return float(np.sum(counts.genuine * won) / counts.genuine_pairs)
 
 
-def average_precision(scores: PairScores) -> float:
+def average_precision(counts: PairCounts) -> float:
     """Average precision: precision weighted by the recall each threshold adds, not interpolated."""
-    values, first = np.unique(scores.genuine, return_index=True)
-    total = len(scores.genuine)
-    accepted = total - first  # genuine scores >= value
-    false = len(scores.impostor) - np.searchsorted(scores.impostor, values, side="left")
-    gained = np.diff(np.append(first, total))
-    return float(np.sum(gained / total * (accepted / (accepted + false))))
+    at = np.flatnonzero(counts.genuine)
+    accepted = counts.genuine_at_least[at]
+    precision = accepted / (accepted + counts.impostor_at_least[at])
+    return float(np.sum(counts.genuine[at] * precision) / counts.genuine_pairs)
 
 
-def error_rates(scores: PairScores, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
+def error_rates(counts: PairCounts, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
     """FMR and FNMR at given thresholds, float64, same shape."""
-    at = np.asarray(thresholds, dtype=np.float64)
-    fmr = _at_least(scores.impostor, at) / len(scores.impostor)
-    fnmr = 1 - _at_least(scores.genuine, at) / len(scores.genuine)
+    at = np.searchsorted(counts.score, np.asarray(thresholds, np.float64), side="left")
+    fmr = counts.impostor_at_least[at] / counts.impostor_pairs
+    fnmr = 1 - counts.genuine_at_least[at] / counts.genuine_pairs
     return np.asarray(fmr, np.float64), np.asarray(fnmr, np.float64)
 
 
-def _at_least(values: Scores, thresholds: Floats) -> Counts:
-    """How many of the sorted values are >= each threshold, compared in float64."""
-    # The thresholds come from float32 scores or lie between two of them; rounding one up to
-    # float32 keeps every comparison with a float32 score as it is in float64.
-    rounded = thresholds.astype(np.float32)
-    low = rounded.astype(np.float64) < thresholds
-    rounded = np.where(low, np.nextafter(rounded, np.float32(np.inf)), rounded)
-    return np.asarray(len(values) - np.searchsorted(values, rounded, side="left"), np.int64)
-
-
-def equal_error_rate(scores: PairScores) -> tuple[float, float]:
+def equal_error_rate(counts: PairCounts) -> tuple[float, float]:
     """EER and its threshold.
 
     Returns:
         ``(eer, threshold)``: (FMR + FNMR) / 2 where their difference is least over all distinct
         scores as thresholds; of equal differences the highest threshold.
     """
-    genuine, impostor = scores.genuine, scores.impostor
-    g, i = len(genuine), len(impostor)
+    g, i = counts.genuine_pairs, counts.impostor_pairs
 
-    def errors(threshold: np.float32) -> tuple[int, int]:
-        false_matches = i - int(np.searchsorted(impostor, threshold, side="left"))
-        return false_matches, int(np.searchsorted(genuine, threshold, side="left"))
+    def errors(at: int) -> tuple[int, int]:
+        return int(counts.impostor_at_least[at]), g - int(counts.genuine_at_least[at])
 
-    def difference(threshold: np.float32) -> int:
-        """(FNMR - FMR) * G * I: an integer that never falls as the threshold rises."""
-        false_matches, false_non_matches = errors(threshold)
-        return false_non_matches * i - false_matches * g
+    def difference(at: int) -> int:
+        """(FMR - FNMR) * G * I, in Python's integers: it may not fit into 64 bits."""
+        false_matches, false_non_matches = errors(at)
+        return false_matches * g - false_non_matches * i
 
-    candidates = [np.nextafter(max(genuine[-1], impostor[-1]), np.float32(np.inf))]
-    for values in (genuine, impostor):
-        crossing = bisect.bisect_left(values, 0, key=difference)
-        candidates += [values[at] for at in (crossing - 1, crossing) if 0 <= at < len(values)]
-    best = min(candidates, key=lambda t: (abs(difference(t)), -t))
+    # FNMR - FMR never falls as the threshold rises; its zero lies beside the crossing.
+    rising = 1 - counts.genuine_at_least / g - counts.impostor_at_least / i
+    crossing = int(np.searchsorted(rising, 0.0))
+    near = range(max(0, crossing - 2), min(len(rising), crossing + 3))
+    best = min(near, key=lambda at: (abs(difference(at)), -at))
     false_matches, false_non_matches = errors(best)
-    return (false_matches / i + false_non_matches / g) / 2, float(best)
+    return (false_matches / i + false_non_matches / g) / 2, _threshold(counts, best)
 
 
-def threshold_at_fmr(scores: PairScores, fmr: float) -> float:
-    """The lowest threshold whose FMR does not exceed ``fmr`` (as float32 scores allow).
+def _threshold(counts: PairCounts, at: int) -> float:
+    """The score at a position, or just above the highest."""
+    if at < len(counts.score):
+        return float(counts.score[at])
+    return float(np.nextafter(np.float32(counts.score[-1]), np.float32(np.inf)))
+
+
+def threshold_at_fmr(counts: PairCounts, fmr: float) -> float:
+    """The lowest threshold whose FMR does not exceed ``fmr`` (to the last bit of a float32).
 
     Args:
-        scores: the scores.
+        counts: the pairs by score.
         fmr: wanted false-match rate in [0, 1].
     """
-    total = len(scores.impostor)
+    total = counts.impostor_pairs
     allowed = int(fmr * total)
     if (allowed + 1) / total <= fmr:  # 0.29 * 100 is 28.999...
         allowed += 1
     if allowed >= total:
         return -1.0
-    return float(np.nextafter(scores.impostor[total - 1 - allowed], np.float32(np.inf)))
+    too_low = int(np.flatnonzero(counts.impostor_at_least > allowed)[-1])
+    return float(np.nextafter(np.float32(counts.score[too_low]), np.float32(np.inf)))
 
 
-def tar_at_fmr(scores: PairScores, fmr: float) -> float:
+def tar_at_fmr(counts: PairCounts, fmr: float) -> float:
     """TAR@FAR: share of genuine pairs accepted at :func:`threshold_at_fmr`, in [0, 1]."""
-    return float(1 - error_rates(scores, threshold_at_fmr(scores, fmr))[1])
+    return float(1 - error_rates(counts, threshold_at_fmr(counts, fmr))[1])
 
 
-def lowest_supported_fmr(scores: PairScores) -> float:
+def lowest_supported_fmr(counts: PairCounts) -> float:
     """No FMR below 3 / (pairs of identities) is supported, even optimistically.
 
     The rule of three: with none of n independent trials failing, rates up to 3 / n stay possible
     at 95 %; pairs of people are the most that can count as independent.
     """
-    return min(1.0, 3 / scores.identity_pairs) if scores.identity_pairs else 1.0
+    return min(1.0, 3 / counts.identity_pairs) if counts.identity_pairs else 1.0
 
 
-def curve(scores: PairScores, points: int = 2000) -> Curve:
+def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
     """ROC, DET and PR at shared thresholds; every point is exact, only their number is thinned.
 
     Args:
-        scores: the scores.
-        points: about how many; with fewer distinct scores than that, all of them.
+        counts: the pairs by score.
+        points: about how many; with fewer distinct scores than that, or None, every one of them
+            (every genuine score among them).
     """
-    both = len(scores.genuine) + len(scores.impostor)
-    if both <= points:
-        thresholds = np.unique(np.concatenate([scores.genuine, scores.impostor]))
+    size = len(counts.score)
+    if points is None or size <= points:
+        at = np.arange(size + 1)
     else:
         share = points // 3
         # Even steps of FNMR, even steps of FMR, and even ratios of FMR for the log axis.
-        top = np.unique(np.geomspace(1, len(scores.impostor), share).astype(np.int64))
-        spread = [_spread(scores.genuine, share), _spread(scores.impostor, share)]
-        thresholds = np.unique(np.concatenate([*spread, scores.impostor[-top]]))
-    highest = np.nextafter(thresholds[-1], np.float32(np.inf))
-    falling = np.append(thresholds, highest)[::-1].astype(np.float64)
-    matches, accepted = _at_least(scores.impostor, falling), _at_least(scores.genuine, falling)
+        few = np.geomspace(1, counts.impostor_pairs, share)
+        at = np.unique(
+            np.concatenate(
+                [
+                    [0, size],
+                    _reaching(counts.genuine_at_least, np.linspace(1, counts.genuine_pairs, share)),
+                    _reaching(counts.impostor_at_least, np.linspace(1, few[-1], share)),
+                    _reaching(counts.impostor_at_least, few),
+                ]
+            )
+        )
+    falling = at[::-1]
+    threshold = np.append(counts.score, _threshold(counts, size))[falling]
+    matches, accepted = counts.impostor_at_least[falling], counts.genuine_at_least[falling]
     precision = np.divide(
         accepted, accepted + matches, out=np.ones(len(falling)), where=accepted + matches > 0
     )
-    fnmr = 1 - accepted / len(scores.genuine)
-    return Curve(falling, matches / len(scores.impostor), fnmr, precision)
+    fnmr = 1 - accepted / counts.genuine_pairs
+    return Curve(threshold, matches / counts.impostor_pairs, fnmr, precision)
 
 
-def _spread(values: Scores, count: int) -> Scores:
-    at = np.linspace(0, len(values) - 1, min(count, len(values))).astype(np.int64)
-    return values[at]
+def _reaching(at_least: npt.NDArray[np.int64], wanted: Floats) -> npt.NDArray[np.int64]:
+    """Highest positions at which at least the wanted numbers of pairs are accepted."""
+    fewest_first = at_least[::-1]
+    return len(at_least) - 1 - np.searchsorted(fewest_first, np.floor(wanted), side="left")
 
 
-def summarise(scores: PairScores) -> dict[str, float]:
+def summarise(counts: PairCounts) -> dict[str, float]:
     """The figures by their plain names, for reports, metrics files and checkpoints."""
-    eer, eer_threshold = equal_error_rate(scores)
+    eer, eer_threshold = equal_error_rate(counts)
     return {
-        "auc": auc(scores),
-        "ap": average_precision(scores),
+        "auc": auc(counts),
+        "ap": average_precision(counts),
         "eer": eer,
         "eer_threshold": eer_threshold,
-        "tar_at_far_1e-2": tar_at_fmr(scores, 1e-2),
-        "tar_at_far_1e-3": tar_at_fmr(scores, 1e-3),
-        "threshold_at_far_1e-2": threshold_at_fmr(scores, 1e-2),
-        "threshold_at_far_1e-3": threshold_at_fmr(scores, 1e-3),
-        "lowest_supported_fmr": lowest_supported_fmr(scores),
-        "genuine_mean": float(scores.genuine.mean(dtype=np.float64)),
-        "impostor_mean": float(scores.impostor.mean(dtype=np.float64)),
-        "genuine_pairs": len(scores.genuine),
-        "impostor_pairs": len(scores.impostor),
-        "identities": scores.identities,
-        "images": scores.images,
+        "tar_at_far_1e-2": tar_at_fmr(counts, 1e-2),
+        "tar_at_far_1e-3": tar_at_fmr(counts, 1e-3),
+        "threshold_at_far_1e-2": threshold_at_fmr(counts, 1e-2),
+        "threshold_at_far_1e-3": threshold_at_fmr(counts, 1e-3),
+        "lowest_supported_fmr": lowest_supported_fmr(counts),
+        "genuine_mean": float(np.dot(counts.score, counts.genuine) / counts.genuine_pairs),
+        "impostor_mean": float(np.dot(counts.score, counts.impostor) / counts.impostor_pairs),
+        "genuine_pairs": counts.genuine_pairs,
+        "impostor_pairs": counts.impostor_pairs,
+        "identities": counts.identities,
+        "images": counts.images,
     }

@@ -1,156 +1,78 @@
-"""Scores of all unordered pairs: cosine similarity, float32, in blocks."""
+"""Scores of all unordered pairs: cosine similarity in fp32, tile by tile.
+
+A score is rounded to the nearest multiple of 2**-20, about a millionth. fp32 sums of several
+hundred products are no more certain than that: another block shape, thread count or device gives
+other last bits. Rounded, pairs that are equal in exact arithmetic (duplicates, collapsed
+embeddings) are equal here, and the pairs of any number of images fit into one count per score.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from siamese.errors import UserError
 
-Scores = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-# Fixed, so that a pair's score is the same number wherever it is computed.
-_BLOCK = 1024
+# Scores are whole multiples of 1 / SCALE; a score's level is the integer (score + 1) * SCALE.
+SCALE = 2**20
+LEVELS = 2 * SCALE + 1
 
-
-@dataclass(frozen=True)
-class PairScores:
-    """Scores of the judged pairs, each class sorted ascending.
-
-    Attributes:
-        genuine: float32 (G,), pairs of two images of one identity.
-        impostor: float32 (I,), pairs of images of two identities.
-        identities: number of identities P that take part.
-        images: number of images N that take part.
-        identity_pairs: number of pairs of identities behind the impostor scores: C(P, 2), or
-            P - 1 where one target is judged.
-    """
-
-    genuine: Scores
-    impostor: Scores
-    identities: int
-    images: int
-    identity_pairs: int
+# Fixed, so that a tile's shape depends on the images and labels only.
+_ROWS = 512
+_COLUMNS = 32768
 
 
 def normalise(embeddings: npt.ArrayLike) -> torch.Tensor:
     """Embeddings to unit length.
 
     Args:
-        embeddings: (N, D), converted to float32.
+        embeddings: (N, D), integers or floats.
 
     Returns:
-        float32 (N, D) on the CPU; a zero vector stays zero and scores 0 with everything.
+        float32 (N, D) on the CPU.
 
     Raises:
-        UserError: not two-dimensional, or NaN or Inf in it.
+        UserError: not two-dimensional, no numbers, NaN or Inf, or a vector of length 0.
     """
     array = np.asarray(embeddings)
-    if array.ndim != 2 or array.shape[1] == 0 or not np.issubdtype(array.dtype, np.number):
+    if array.ndim != 2 or array.shape[1] == 0 or array.dtype.kind not in "iuf":
         raise UserError(
             f"embeddings must be numbers of shape (N, D); these are {array.dtype} {array.shape}"
         )
-    vectors = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-    broken = int((~torch.isfinite(vectors).all(dim=1)).sum())
+    vectors = np.ascontiguousarray(array, dtype=np.float32)
+    broken = int((~np.isfinite(vectors).all(axis=1)).sum())
     if broken:
         raise UserError(
             f"{broken} of {len(vectors)} embeddings hold NaN or Inf: embed again in fp32, or use "
             "another checkpoint"
         )
-    return torch.nn.functional.normalize(vectors, dim=1)
+    lengths = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    if (lengths == 0).any():
+        first = int(np.argmin(lengths))
+        raise UserError(
+            f"{int((lengths == 0).sum())} of {len(vectors)} embeddings are all zeros (the first at "
+            f"position {first}): a zero vector has no direction; leave it out or embed it again"
+        )
+    return torch.from_numpy((vectors / lengths[:, None]).astype(np.float32))
 
 
-def score_blocks(unit: torch.Tensor) -> Iterator[tuple[int, Scores]]:
-    """Blocks of the upper triangle of the score matrix.
-
-    Args:
-        unit: float32 (N, D), rows of unit length.
-
-    Yields:
-        ``(first, block)``: ``block[i, j]`` is the score of images ``first + i`` and ``first + j``;
-        it holds every pair whose smaller position lies in its rows (pairs count where i < j).
-    """
-    with torch.inference_mode(), torch.autocast(unit.device.type, enabled=False):
-        for first in range(0, len(unit), _BLOCK):
-            block = unit[first : first + _BLOCK] @ unit[first:].T
-            yield first, block.clamp_(-1, 1).cpu().numpy()
-
-
-def pair_scores(embeddings: npt.ArrayLike, labels: npt.ArrayLike) -> PairScores:
-    """Score all unordered pairs of different images.
-
-    Pairs are told apart by position, so true duplicates count as the genuine pairs they are.
-    Memory: the scores themselves (4 bytes per pair) and one block.
-
-    Args:
-        embeddings: (N, D).
-        labels: integers (N,), equal for images of one identity.
+def check_labels(labels: npt.ArrayLike, images: int) -> Labels:
+    """Labels as int64 (N,).
 
     Raises:
-        UserError: wrong shapes or values; no genuine pair; no impostor pair.
+        UserError: not integers, not one per image.
     """
-    unit, identity = normalise(embeddings), _labels(labels, len(np.asarray(embeddings)))
-    counts = np.unique(identity, return_counts=True)[1].astype(np.int64)
-    pairs = len(identity) * (len(identity) - 1) // 2
-    genuine_pairs = int((counts * (counts - 1) // 2).sum())
-    _require_pairs(genuine_pairs, pairs - genuine_pairs)
-    genuine = np.empty(genuine_pairs, np.float32)
-    impostor = np.empty(pairs - genuine_pairs, np.float32)
-    g = i = 0
-    for first, block in score_blocks(unit):
-        rows, columns = identity[first : first + len(block)], identity[first:]
-        upper = np.arange(len(columns)) > np.arange(len(rows))[:, None]
-        same = rows[:, None] == columns
-        found = block[upper & same]
-        genuine[g : g + len(found)] = found
-        g += len(found)
-        found = block[upper & ~same]
-        impostor[i : i + len(found)] = found
-        i += len(found)
-    genuine.sort()
-    impostor.sort()
-    people = len(counts)
-    return PairScores(genuine, impostor, people, len(identity), people * (people - 1) // 2)
-
-
-def target_scores(embeddings: npt.ArrayLike, labels: npt.ArrayLike, target: int) -> PairScores:
-    """Score one registered identity against everybody: the classic single-person curve.
-
-    Genuine pairs are those of the target's images; impostor pairs join one of them with an image
-    of another identity.
-
-    Raises:
-        UserError: as :func:`pair_scores`, and when no image has the target's label.
-    """
-    unit, identity = normalise(embeddings), _labels(labels, len(np.asarray(embeddings)))
-    own = identity == target
-    if not own.any():
-        raise UserError("the target has no image among the judged ones")
-    count = int(own.sum())
-    _require_pairs(count * (count - 1) // 2, count * (len(own) - count))
-    genuine, impostor = [], []
-    # The blocks of all pairs: another product could round a pair's score differently.
-    for first, block in score_blocks(unit):
-        rows, columns = own[first : first + len(block), None], own[first:]
-        upper = np.arange(len(columns)) > np.arange(len(rows))[:, None]
-        genuine.append(block[upper & rows & columns])
-        impostor.append(block[upper & (rows ^ columns)])
-    people = len(np.unique(identity))
-    return PairScores(
-        np.sort(np.concatenate(genuine)),
-        np.sort(np.concatenate(impostor)),
-        people,
-        len(identity),
-        people - 1,
-    )
-
-
-def _labels(labels: npt.ArrayLike, images: int) -> Labels:
     array = np.asarray(labels)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise UserError(
@@ -159,6 +81,226 @@ def _labels(labels: npt.ArrayLike, images: int) -> Labels:
     if len(array) != images:
         raise UserError(f"{len(array)} labels for {images} embeddings: one per image is needed")
     return array.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Scores of some rows with some columns of the pair matrix.
+
+    Attributes:
+        first_row: position of the first row, in the matrix's order of images.
+        first_column: position of the first column.
+        levels: int32 (R, C), level of each score: (score + 1) * SCALE. Valid until the next tile.
+        genuine: bool (R, C), which are genuine pairs; None: none of them.
+        impostor: bool (R, C), which are impostor pairs; None: all of them.
+    """
+
+    first_row: int
+    first_column: int
+    levels: torch.Tensor
+    genuine: torch.Tensor | None
+    impostor: torch.Tensor | None
+
+    @property
+    def impostor_levels(self) -> torch.Tensor:
+        """int32, one-dimensional."""
+        return self.levels.flatten() if self.impostor is None else self.levels[self.impostor]
+
+    @property
+    def genuine_levels(self) -> torch.Tensor:
+        """int32, one-dimensional."""
+        return self.levels.new_empty(0) if self.genuine is None else self.levels[self.genuine]
+
+
+class TileConsumer(Protocol):
+    """What takes tiles."""
+
+    def add(self, tile: Tile) -> None:
+        """Take one tile; its levels are not kept."""
+
+
+class PairMatrix:
+    """All unordered pairs of different images, told apart by position.
+
+    True duplicates therefore count as the genuine pairs they are, and no image meets itself.
+    Images are put into the order of their identities, so that genuine pairs lie in narrow tiles
+    along the diagonal and all others hold impostor pairs only.
+
+    Args:
+        embeddings: (N, D), of any length above 0.
+        labels: integers (N,), equal for images of one identity.
+        groups: integers (N,), a coarser key that the images are ordered by first; images of one
+            identity share it.
+        device: where scores are computed: a CUDA device, else the CPU.
+
+    Attributes:
+        order: int64 (N,), positions of the caller's images in the matrix's order.
+        identity: int64 (N,), 0 ... P - 1, never falling, in the matrix's order.
+        unit: float32 (N, D) on the device, in the matrix's order.
+
+    Raises:
+        UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
+    """
+
+    def __init__(
+        self,
+        embeddings: npt.ArrayLike,
+        labels: npt.ArrayLike,
+        *,
+        groups: npt.ArrayLike | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        unit = normalise(embeddings)
+        own = check_labels(labels, len(unit))
+        keys = (own,) if groups is None else (own, np.asarray(groups))
+        self.order = np.lexsort(keys)
+        ordered = own[self.order]
+        self.identity = np.cumsum(np.append(0, ordered[1:] != ordered[:-1])[: len(ordered)])
+        self.counts = np.bincount(self.identity)
+        _require_pairs(self.genuine_pairs, self.impostor_pairs)
+        # Other accelerators lack some of what counting needs.
+        place = torch.device(device) if torch.device(device).type == "cuda" else "cpu"
+        self.unit = unit[torch.from_numpy(self.order)].to(place)
+
+    @property
+    def images(self) -> int:
+        """N."""
+        return len(self.identity)
+
+    @property
+    def identities(self) -> int:
+        """P."""
+        return len(self.counts)
+
+    @property
+    def genuine_pairs(self) -> int:
+        """Number of unordered pairs of one identity."""
+        return int((self.counts * (self.counts - 1) // 2).sum())
+
+    @property
+    def impostor_pairs(self) -> int:
+        """Number of unordered pairs of two identities."""
+        return len(self.identity) * (len(self.identity) - 1) // 2 - self.genuine_pairs
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum(self.counts)
+
+    def tiles(self, *, progress: bool = False) -> Iterator[Tile]:
+        """Every pair once. The tile is the unit of work: nothing is carried from one to the next.
+
+        Args:
+            progress: show a bar that counts scores.
+        """
+        with tqdm(
+            total=self.genuine_pairs + self.impostor_pairs,
+            desc="scoring pairs",
+            unit="pair",
+            unit_scale=True,
+            leave=False,
+            disable=None if progress else True,
+        ) as bar:
+            for rows, columns, mixed in self._bounds():
+                levels = score_levels(self.unit[rows], self.unit[columns])
+                yield (
+                    self._tile(rows, columns, levels)
+                    if mixed
+                    else Tile(rows.start, columns.start, levels, None, None)
+                )
+                bar.update(levels.numel())
+
+    def feed(self, *consumers: TileConsumer, progress: bool = False) -> None:
+        """Hand every tile to each of the consumers; no score is computed twice for them."""
+        for tile in self.tiles(progress=progress):
+            for consumer in consumers:
+                consumer.add(tile)
+
+    def _bounds(self) -> Iterator[tuple[slice, slice, bool]]:
+        """Rows, columns, and whether there can be other than impostor pairs among them."""
+        for first in range(0, self.images, _ROWS):
+            rows = slice(first, min(first + _ROWS, self.images))
+            near = int(self._ends[self.identity[rows.stop - 1]])
+            for start, stop, mixed in ((first, near, True), (near, self.images, False)):
+                for column in range(start, stop, _COLUMNS):
+                    yield rows, slice(column, min(column + _COLUMNS, stop)), mixed
+
+    def _tile(self, rows: slice, columns: slice, levels: torch.Tensor) -> Tile:
+        device = levels.device
+        identity = torch.from_numpy(self.identity)
+        same = identity[rows, None].to(device) == identity[columns].to(device)
+        row = torch.arange(rows.start, rows.stop, device=device)
+        upper = torch.arange(columns.start, columns.stop, device=device) > row[:, None]
+        return Tile(rows.start, columns.start, levels, upper & same, upper & ~same)
+
+
+@torch.inference_mode()
+def score_levels(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Levels of the cosine similarities of unit vectors: (score + 1) * SCALE, rounded.
+
+    Args:
+        rows: float32 (R, D) of unit length.
+        columns: float32 (C, D) of unit length, same device.
+
+    Returns:
+        int32 (R, C) in [0, 2 * SCALE].
+    """
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")  # no TF32, no bfloat16
+    try:
+        with torch.autocast(rows.device.type, enabled=False):
+            # Powers of two scale without rounding.
+            product = (rows * SCALE) @ columns.T
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    # Sums of D rounded products may pass 1 by a few last bits.
+    return product.round_().add_(SCALE).clamp_(0, 2 * SCALE).to(torch.int32)
+
+
+def listed_scores(
+    unit: torch.Tensor, first: npt.ArrayLike, second: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Scores of listed pairs, rounded as all scores are.
+
+    Args:
+        unit: float32 (N, D) of unit length, on the CPU.
+        first: positions (M,) of one image of each pair.
+        second: positions (M,) of the other.
+
+    Returns:
+        float64 (M,) in [-1, 1].
+    """
+    vectors = unit.double().numpy()
+    products = np.einsum("md,md->m", vectors[np.asarray(first)], vectors[np.asarray(second)])
+    return np.asarray(np.clip(np.round(products * SCALE) / SCALE, -1, 1))
+
+
+def level_counts(levels: torch.Tensor, bins: int = LEVELS) -> torch.Tensor:
+    """How often each level occurs.
+
+    Args:
+        levels: integers in [0, bins), one-dimensional.
+        bins: number of levels.
+
+    Returns:
+        int64 (bins,), on the same device.
+    """
+    if levels.device.type != "cpu" or len(levels) < 8 * bins:
+        return torch.bincount(levels, minlength=bins)
+    # PyTorch counts on one core; a count per core costs its memory, so a few at the most.
+    cores = min(torch.get_num_threads(), os.cpu_count() or 1, 4)
+    with ThreadPoolExecutor(cores) as pool:
+        parts = pool.map(lambda part: torch.bincount(part, minlength=bins), levels.chunk(cores))
+        return sum(parts, torch.zeros(bins, dtype=torch.int64))
+
+
+def level_scores(levels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Scores in [-1, 1] of levels; exact."""
+    return np.asarray(levels, np.float64) / SCALE - 1
+
+
+def score_level(score: float) -> int:
+    """The lowest level that is at least a score (a threshold)."""
+    return int(np.ceil((score + 1) * SCALE))
 
 
 def _require_pairs(genuine: int, impostor: int) -> None:

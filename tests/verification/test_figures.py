@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from siamese.errors import UserError
+from siamese.verification.counts import PairCounts, count_pairs, counts_of
 from siamese.verification.figures import (
     auc,
     average_precision,
@@ -17,33 +19,30 @@ from siamese.verification.figures import (
     tar_at_fmr,
     threshold_at_fmr,
 )
-from siamese.verification.scores import PairScores, normalise, pair_scores
+from siamese.verification.scores import SCALE, normalise
 from tests.oracles import verification as oracle
+from tests.verification.test_counts import expand
 
 
-def _scores(genuine: list[float], impostor: list[float]) -> PairScores:
-    return PairScores(
-        np.sort(np.asarray(genuine, np.float32)),
-        np.sort(np.asarray(impostor, np.float32)),
-        9,
-        9,
-        36,
-    )
+def _scores(genuine: list[float], impostor: list[float]) -> PairCounts:
+    truth = [True] * len(genuine) + [False] * len(impostor)
+    return counts_of([*genuine, *impostor], truth, identities=9, images=9, identity_pairs=36)
 
 
 @pytest.fixture(scope="module")
-def large() -> tuple[PairScores, np.ndarray, np.ndarray]:
+def large() -> tuple[PairCounts, np.ndarray, np.ndarray]:
     """3,000 images with duplicates; scores and truth of all pairs for sklearn."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 120, 3000)
     embeddings = rng.normal(size=(120, 32))[labels] * 0.6 + rng.normal(size=(3000, 32))
     embeddings[100:130] = embeddings[99]
-    scores = pair_scores(embeddings.astype(np.float32), labels)
-    truth = np.repeat([True, False], [len(scores.genuine), len(scores.impostor)])
-    return scores, truth, np.concatenate([scores.genuine, scores.impostor])
+    counts = count_pairs(embeddings.astype(np.float32), labels)
+    genuine, impostor = expand(counts)
+    truth = np.repeat([True, False], [len(genuine), len(impostor)])
+    return counts, truth, np.concatenate([genuine, impostor]).astype(np.float32)
 
 
-def test_auc_and_ap_equal_sklearn(large: tuple[PairScores, np.ndarray, np.ndarray]) -> None:
+def test_auc_and_ap_equal_sklearn(large: tuple[PairCounts, np.ndarray, np.ndarray]) -> None:
     scores, truth, values = large
     assert auc(scores) == pytest.approx(roc_auc_score(truth, values), abs=1e-12)
     assert average_precision(scores) == pytest.approx(
@@ -51,7 +50,7 @@ def test_auc_and_ap_equal_sklearn(large: tuple[PairScores, np.ndarray, np.ndarra
     )
 
 
-def test_eer_and_tar_equal_sklearn(large: tuple[PairScores, np.ndarray, np.ndarray]) -> None:
+def test_eer_and_tar_equal_sklearn(large: tuple[PairCounts, np.ndarray, np.ndarray]) -> None:
     scores, truth, values = large
     fmr, tar, _ = roc_curve(truth, values, drop_intermediate=False)
     at = np.argmin(np.abs(fmr - (1 - tar)))
@@ -60,11 +59,14 @@ def test_eer_and_tar_equal_sklearn(large: tuple[PairScores, np.ndarray, np.ndarr
         assert tar_at_fmr(scores, rate) == pytest.approx(tar[fmr <= rate].max(), abs=1e-12)
 
 
-def test_curve_lies_on_sklearns(large: tuple[PairScores, np.ndarray, np.ndarray]) -> None:
+def test_curve_lies_on_sklearns(large: tuple[PairCounts, np.ndarray, np.ndarray]) -> None:
     scores, truth, values = large
     fmr, tar, _ = roc_curve(truth, values, drop_intermediate=False)
     points = curve(scores)
     assert len(points.fmr) <= 2100
+    whole = curve(scores, None)
+    assert np.isin(points.threshold, whole.threshold).all()
+    assert np.isin(scores.score[scores.genuine > 0], whole.threshold).all()
     exact = np.round(fmr, 12) + 1j * np.round(tar, 12)
     ours = np.round(points.fmr, 12) + 1j * np.round(points.recall, 12)
     assert np.isin(ours, exact).all()
@@ -101,22 +103,42 @@ def test_figures_equal_naive_loops_with_ties(genuine: list[float], impostor: lis
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 6))
-def test_embeddings_to_figures_equals_naive_loop(seed: int, images: int, identities: int) -> None:
+@given(st.integers(0, 10**6), st.integers(2, 40), st.integers(1, 12), st.sampled_from([0, 0, 0, 1]))
+def test_embeddings_to_figures_equals_naive_loop(
+    seed: int, images: int, identities: int, equal: int
+) -> None:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, identities, images)
     # +-1 vectors of 64 dimensions: every cosine is exact, and ties abound.
     embeddings = rng.choice([-1.0, 1.0], (images, 64)).astype(np.float32)
     embeddings[:, 8:] = 1
-    unit = normalise(embeddings).numpy()
-    genuine, impostor = oracle.pair_lists(unit @ unit.T, labels)
+    if equal:
+        embeddings[1:] = embeddings[0]
+    unit = normalise(embeddings).numpy().astype(np.float64)
+    grid = np.round(unit @ unit.T * SCALE) / SCALE
+    genuine, impostor = oracle.pair_lists(grid, labels)
     if not genuine or not impostor:
+        with pytest.raises(UserError, match="pair"):
+            count_pairs(embeddings, labels)
         return
-    scores = pair_scores(embeddings, labels)
+    scores = count_pairs(embeddings, labels)
     assert auc(scores) == pytest.approx(oracle.auc(genuine, impostor), abs=1e-12)
     assert average_precision(scores) == pytest.approx(
         oracle.average_precision(genuine, impostor), abs=1e-12
     )
+    assert any(
+        equal_error_rate(scores)[0] == pytest.approx(eer, abs=1e-12)
+        for eer in oracle.equal_error_rates(genuine, impostor)
+    )
+    for wanted in (0.0, 0.01, 0.3):
+        assert tar_at_fmr(scores, wanted) == pytest.approx(
+            oracle.tar_at(genuine, impostor, wanted), abs=1e-12
+        )
+    points = curve(scores, None)
+    assert set(genuine) <= set(points.threshold)
+    for threshold, fmr, fnmr in zip(points.threshold, points.fmr, points.fnmr, strict=True):
+        exact = oracle.rates(genuine, impostor, threshold)
+        assert (fmr, fnmr) == pytest.approx((float(exact[0]), float(exact[1])), abs=1e-12)
 
 
 def test_two_images_are_enough_for_a_curve() -> None:
@@ -125,10 +147,11 @@ def test_two_images_are_enough_for_a_curve() -> None:
     assert len(curve(scores).fmr) == 2
 
 
-@pytest.mark.parametrize("constant", [0.0, 1.0])
-def test_collapsed_embeddings_are_chance(constant: float) -> None:
+@pytest.mark.parametrize("seed", range(3))
+def test_collapsed_embeddings_are_chance(seed: int) -> None:
     labels = np.repeat([0, 1, 2], 4)
-    figures = summarise(pair_scores(np.full((12, 3), constant, np.float32), labels))
+    one = np.random.default_rng(seed).normal(size=300)
+    figures = summarise(count_pairs(np.tile(one, (12, 1)), labels))
     assert figures["auc"] == 0.5
     assert figures["eer"] == 0.5
     assert figures["tar_at_far_1e-2"] == 0.0
@@ -137,13 +160,13 @@ def test_collapsed_embeddings_are_chance(constant: float) -> None:
 
 def test_error_rates_compare_as_defined() -> None:
     scores = _scores([0.2, 0.4, 0.6], [0.1, 0.4, 0.5, 0.6])
-    fmr, fnmr = error_rates(scores, [float(np.float32(0.4)), 0.41, 2.0])
+    fmr, fnmr = error_rates(scores, [0.4, 0.41, 2.0])
     np.testing.assert_allclose(fmr, [3 / 4, 2 / 4, 0])
     np.testing.assert_allclose(fnmr, [1 / 3, 2 / 3, 1])
 
 
 def test_support_follows_the_number_of_people() -> None:
     embeddings = np.random.default_rng(0).normal(size=(400, 8)).astype(np.float32)
-    figures = summarise(pair_scores(embeddings, np.repeat(np.arange(200), 2)))
+    figures = summarise(count_pairs(embeddings, np.repeat(np.arange(200), 2)))
     assert figures["lowest_supported_fmr"] == pytest.approx(1.5e-4, rel=0.01)
-    assert lowest_supported_fmr(PairScores(embeddings[0], embeddings[0], 2, 4, 1)) == 1.0
+    assert lowest_supported_fmr(_scores([0.5], [0.5])) == pytest.approx(3 / 36)

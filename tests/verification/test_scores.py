@@ -1,101 +1,180 @@
-"""Pair scores: every unordered pair once, float32, the same number everywhere."""
+"""The pair matrix: every unordered pair once, fp32 cosines on a grid of 2**-20."""
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from siamese.errors import UserError
-from siamese.verification.scores import normalise, pair_scores, score_blocks, target_scores
+from siamese.verification.scores import (
+    SCALE,
+    PairMatrix,
+    Tile,
+    level_counts,
+    level_scores,
+    normalise,
+    score_level,
+    score_levels,
+)
 
 
-def _people(images: int, identities: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def people(images: int, identities: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, identities, images)
     centres = rng.normal(size=(identities, 16))
     return (centres[labels] + rng.normal(size=(images, 16))).astype(np.float32), labels
 
 
-def test_scores_are_cosines_of_every_unordered_pair() -> None:
-    embeddings, labels = _people(70, 6)
+def float64_cosines(embeddings: np.ndarray) -> np.ndarray:
     unit = embeddings.astype(np.float64)
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
-    genuine, impostor = [], []
-    for i in range(70):
-        for j in range(i + 1, 70):
-            (genuine if labels[i] == labels[j] else impostor).append(unit[i] @ unit[j])
-    scores = pair_scores(embeddings, labels)
-    np.testing.assert_allclose(scores.genuine, np.sort(genuine), atol=1e-6)
-    np.testing.assert_allclose(scores.impostor, np.sort(impostor), atol=1e-6)
-    assert scores.genuine.dtype == scores.impostor.dtype == np.float32
-    assert (scores.identities, scores.images, scores.identity_pairs) == (6, 70, 15)
+    return unit @ unit.T
 
 
-def test_several_blocks_cover_every_pair_once() -> None:
-    embeddings, labels = _people(2300, 40)
-    scores = pair_scores(embeddings, labels)
-    counts = np.bincount(labels)
-    assert len(scores.genuine) == (counts * (counts - 1) // 2).sum()
-    assert len(scores.genuine) + len(scores.impostor) == 2300 * 2299 // 2
-    full = (normalise(embeddings) @ normalise(embeddings).T).numpy()
-    upper = np.triu_indices(2300, 1)
-    same = labels[upper[0]] == labels[upper[1]]
-    np.testing.assert_allclose(scores.impostor, np.sort(full[upper][~same]), atol=1e-6)
+class Collected:
+    """Writes every tile into the full matrix of the caller's images: score and how often."""
+
+    def __init__(self, pairs: PairMatrix):
+        self.order = pairs.order
+        size = pairs.images
+        self.score = np.full((size, size), np.nan)
+        self.genuine = np.zeros((size, size), int)
+        self.impostor = np.zeros((size, size), int)
+
+    def add(self, tile: Tile) -> None:
+        height, width = tile.levels.shape
+        rows = self.order[tile.first_row : tile.first_row + height]
+        columns = self.order[tile.first_column : tile.first_column + width]
+        at = np.ix_(rows, columns)
+        if tile.genuine is not None:
+            self.genuine[at] += tile.genuine.numpy()
+        impostor = np.ones((height, width), bool) if tile.impostor is None else tile.impostor
+        self.impostor[at] += np.asarray(impostor)
+        counted = np.asarray(impostor) | (0 if tile.genuine is None else tile.genuine.numpy())
+        self.score[at] = np.where(counted > 0, level_scores(tile.levels.numpy()), self.score[at])
 
 
-def test_true_duplicates_are_genuine_pairs_and_no_image_meets_itself() -> None:
-    one = np.array([[1.0, 2.0], [1.0, 2.0], [2.0, -1.0]], np.float32)
-    scores = pair_scores(one, [0, 0, 1])
-    np.testing.assert_allclose(scores.genuine, [1.0], atol=1e-6)
-    np.testing.assert_allclose(scores.impostor, [0.0, 0.0], atol=1e-6)
+@pytest.mark.parametrize(("images", "identities"), [(70, 6), (1500, 3), (1300, 700)])
+def test_every_unordered_pair_comes_once_with_its_cosine(images: int, identities: int) -> None:
+    embeddings, labels = people(images, identities)
+    pairs = PairMatrix(embeddings, labels)
+    collected = Collected(pairs)
+    pairs.feed(collected)
+    same = labels[:, None] == labels
+    once = ~np.eye(images, dtype=bool)
+    genuine = collected.genuine + collected.genuine.T
+    impostor = collected.impostor + collected.impostor.T
+    np.testing.assert_array_equal(genuine, same & once)
+    np.testing.assert_array_equal(impostor, ~same)
+    assert (collected.genuine.sum(), collected.impostor.sum()) == (
+        pairs.genuine_pairs,
+        pairs.impostor_pairs,
+    )
+    found = ~np.isnan(collected.score)
+    cosines = float64_cosines(embeddings)
+    # Half a level, and what fp32 loses in a sum of 16.
+    np.testing.assert_allclose(collected.score[found], cosines[found], atol=0.5 / SCALE + 4e-7)
 
 
-def test_target_pairs_only_its_own_images() -> None:
-    embeddings, labels = _people(60, 5)
-    scores = target_scores(embeddings, labels, 3)
-    own = int((labels == 3).sum())
-    assert len(scores.genuine) == own * (own - 1) // 2
-    assert len(scores.impostor) == own * (60 - own)
-    assert scores.identity_pairs == 4
-    # A pair's score is the same number wherever it is computed.
-    everybody = pair_scores(embeddings, labels)
-    assert set(scores.genuine) <= set(everybody.genuine)
-    assert set(scores.impostor) <= set(everybody.impostor)
-
-
-def test_scores_do_not_depend_on_the_length_of_embeddings() -> None:
-    embeddings, labels = _people(50, 5)
-    stretched = embeddings * np.random.default_rng(1).uniform(0.1, 9, (50, 1)).astype(np.float32)
-    np.testing.assert_allclose(
-        pair_scores(stretched, labels).genuine, pair_scores(embeddings, labels).genuine, atol=1e-6
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(1, 8), st.booleans())
+def test_any_sizes_and_groups(seed: int, images: int, identities: int, grouped: bool) -> None:
+    embeddings, labels = people(images, identities, seed)
+    labels = labels * 7 - 3  # labels need not be 0, 1, ...
+    groups = np.where(labels % 2 == 0, 5, 1) if grouped else None
+    same = labels[:, None] == labels
+    if same.sum() == images or same.all():
+        return
+    pairs = PairMatrix(embeddings, labels, groups=groups)
+    assert sorted(pairs.order) == list(range(images))
+    assert (np.diff(pairs.identity) >= 0).all()
+    if groups is not None:
+        assert (np.diff(groups[pairs.order]) >= 0).all()
+    collected = Collected(pairs)
+    pairs.feed(collected)
+    np.testing.assert_array_equal(collected.impostor + collected.impostor.T, ~same)
+    np.testing.assert_array_equal(
+        collected.genuine + collected.genuine.T, same & ~np.eye(images, dtype=bool)
     )
 
 
-def test_blocks_hold_scores_in_range() -> None:
-    for _, block in score_blocks(normalise(np.ones((5, 7), np.float32))):
-        assert block.max() <= 1.0
+def test_far_tiles_hold_impostor_pairs_only_and_no_mask() -> None:
+    embeddings, labels = people(1300, 700)
+    tiles = [(t.impostor is None, t.levels.shape) for t in PairMatrix(embeddings, labels).tiles()]
+    assert any(pure for pure, _ in tiles)
+    assert max(columns for pure, (_, columns) in tiles if not pure) < 600
+
+
+def test_levels_are_the_scores_on_the_grid() -> None:
+    unit = normalise([[1, 1], [1, -1], [-3, -3], [1, 0]])
+    levels = score_levels(unit, unit).numpy()
+    expected = np.array([1, 0, -1, np.sqrt(0.5)])
+    np.testing.assert_array_equal(levels[0], np.round((expected + 1) * SCALE))
+    np.testing.assert_allclose(level_scores(levels[0]), expected, atol=0.5 / SCALE)
+
+
+@pytest.mark.parametrize("dimensions", [3, 512, 4096])
+def test_equal_vectors_score_exactly_one_in_every_block_shape(dimensions: int) -> None:
+    one = np.random.default_rng(dimensions).normal(size=dimensions).astype(np.float32)
+    unit = normalise(np.tile(one, (513, 1)))
+    for rows, columns in ((1, 513), (2, 3), (513, 513)):
+        levels = score_levels(unit[:rows], unit[:columns])
+        assert (levels == 2 * SCALE).all()
+
+
+def test_scores_do_not_depend_on_the_length_of_embeddings() -> None:
+    embeddings, _ = people(50, 5)
+    stretched = embeddings * np.random.default_rng(1).uniform(1e-3, 1e3, (50, 1))
+    np.testing.assert_allclose(normalise(stretched), normalise(embeddings), atol=2e-7)
+    np.testing.assert_allclose(np.linalg.norm(normalise(embeddings), axis=1), 1, atol=2e-7)
+
+
+def test_the_precision_of_products_is_forced_and_put_back() -> None:
+    unit = normalise(np.random.default_rng(0).normal(size=(64, 512)))
+    expected = score_levels(unit, unit)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(score_levels(unit, unit), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_levels_are_counted_like_numpy(size: int) -> None:
+    levels = np.random.default_rng(0).integers(0, 50, size).astype(np.int32)
+    counted = level_counts(torch.from_numpy(levels), 60)
+    np.testing.assert_array_equal(counted, np.bincount(levels, minlength=60))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(-1, 1))
+def test_a_threshold_s_level_is_the_lowest_that_reaches_it(threshold: float) -> None:
+    level = score_level(threshold)
+    assert level_scores(level) >= threshold - 1e-15
+    assert level == 0 or level_scores(level - 1) < threshold
 
 
 @pytest.mark.parametrize(
     ("embeddings", "labels", "message"),
     [
         (np.ones(3), [0, 0, 1], "shape"),
+        (np.ones((3, 0)), [0, 0, 1], "shape"),
+        (np.ones((0, 3)), [], "integers|no genuine pair"),
         (np.ones((3, 2)), [0, 0], "2 labels for 3 embeddings"),
         (np.ones((3, 2)), [0.0, 0.0, 1.0], "integers"),
         (np.array([[1, np.nan], [1, 1], [1, 2]]), [0, 0, 1], "1 of 3 embeddings hold NaN"),
+        (np.array([[1, np.inf], [1, 1], [np.nan, 2]]), [0, 0, 1], "2 of 3 embeddings hold NaN"),
+        (np.array([[1, 2], [0, 0], [1, 1]]), [0, 0, 1], "1 of 3 .* zeros .*position 1"),
         (np.ones((3, 2)), [0, 1, 2], "no genuine pair"),
         (np.ones((3, 2)), [0, 0, 0], "no impostor pair"),
         (np.array([["a"], ["b"]]), [0, 1], "numbers"),
+        (np.ones((2, 2), bool), [0, 1], "numbers"),
+        (np.ones((2, 2), complex), [0, 1], "numbers"),
     ],
 )
 def test_unusable_input_is_refused(embeddings: object, labels: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        pair_scores(embeddings, labels)
-
-
-def test_a_targets_scores_are_bit_for_bit_those_of_all_pairs() -> None:
-    # Two rows of 128 numbers: where a smaller product rounds otherwise than a block of all.
-    embeddings = np.random.default_rng(0).normal(size=(50, 128)).astype(np.float32)
-    labels = np.repeat(np.arange(25), 2)
-    scores = target_scores(embeddings, labels, 3)
-    everybody = pair_scores(embeddings, labels)
-    assert set(scores.genuine.tolist()) <= set(everybody.genuine.tolist())
-    assert set(scores.impostor.tolist()) <= set(everybody.impostor.tolist())
+        PairMatrix(embeddings, labels)

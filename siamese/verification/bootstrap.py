@@ -1,0 +1,428 @@
+"""Intervals of verification figures: bootstrap over identities.
+
+Pairs are not independent, they share people. So people are drawn with replacement, and a resample
+gives each person a weight w_i, each genuine pair of theirs w_i, and each impostor pair w_i * w_j
+(a person drawn twice is never paired with himself as an impostor). No score is computed twice:
+while tiles pass by, the scores of each pair of people are counted in some 128 bins of score, and
+the counts multiplied with all resamples' weights at once.
+
+Two approximations. Inside a bin a resample's scores are spread as the whole sample's are; the
+bins follow the quantiles of both kinds of scores, so the error is far below the interval's width
+(``scripts/bench_intervals.py`` measures both). And above 600 people, people are
+drawn in 600 random bundles (random groups, Wolter 2007), which keeps memory and time bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import stats
+
+from siamese.errors import UserError
+from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
+from siamese.verification.figures import average_precision, curve
+from siamese.verification.scores import (
+    LEVELS,
+    SCALE,
+    PairMatrix,
+    Tile,
+    check_labels,
+    level_counts,
+    level_scores,
+)
+
+Interval = tuple[float, float] | None
+
+RESAMPLES = 1000
+ROUGH_BELOW = 30  # people; the intervals' coverage was measured from there on
+BUNDLES = 600
+_PILOT = 2048  # images whose pairs place the bins
+_CELLS = 4_000_000  # counts held at once
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """Weighted counts of every resample, in bins of score.
+
+    Attributes:
+        counts: the sample itself, exact.
+        edges: float64 (T - 1,), rising: bin k holds scores in [edges[k - 1], edges[k]).
+        genuine: float64 (B, T), weighted genuine pairs.
+        impostor: float64 (B, T), weighted impostor pairs.
+    """
+
+    counts: PairCounts
+    edges: Floats
+    genuine: Floats
+    impostor: Floats
+
+    @cached_property
+    def _bin(self) -> Counts:
+        """Bin of each distinct score, and of a threshold above all."""
+        at = np.searchsorted(self.edges, self.counts.score, side="right")
+        return np.append(at, len(self.edges))
+
+    @cached_property
+    def _shares(self) -> tuple[Floats, Floats]:
+        """Shares of a bin's genuine and impostor pairs in the sample that reach each score."""
+        first = np.searchsorted(self._bin[:-1], np.arange(len(self.edges) + 2))
+        shares = []
+        for at_least in (self.counts.genuine_at_least, self.counts.impostor_at_least):
+            above = at_least[first[1:]]
+            total = at_least[first[:-1]] - above
+            reached = at_least - above[self._bin]
+            shares.append(reached / np.maximum(total, 1)[self._bin])
+        return shares[0], shares[1]
+
+    @cached_property
+    def _above(self) -> tuple[Floats, Floats]:
+        """Weighted pairs in the bins above each bin, (B, T) each, of those with both kinds."""
+        return _sum_above(self.genuine), _sum_above(self.impostor)
+
+    @cached_property
+    def _totals(self) -> tuple[Floats, Floats]:
+        with np.errstate(divide="ignore"):  # a resample of one person has no impostor pair
+            return self.genuine.sum(1), self.impostor.sum(1)
+
+    def rates(self, at: Counts) -> tuple[Floats, Floats]:
+        """FMR and FNMR of each resample at one score each, or at shared ones.
+
+        Args:
+            at: positions in ``counts.score`` (its length: above all), (B, 1) or (1, K).
+
+        Returns:
+            two float64 (B, K); NaN for a resample without impostor or genuine pairs.
+        """
+        k = np.broadcast_to(self._bin[at], (len(self.genuine), at.shape[1]))
+        accepted = []
+        for inside, above, share in zip(
+            (self.genuine, self.impostor), self._above, self._shares, strict=True
+        ):
+            own = np.take_along_axis(inside, k, 1) * share[at]
+            accepted.append(np.take_along_axis(above, k, 1) + own)
+        genuine, impostor = (total[:, None] for total in self._totals)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return accepted[1] / impostor, 1 - accepted[0] / genuine
+
+    def _first(self, holds: Callable[[Floats, Floats], npt.NDArray[np.bool_]]) -> Counts:
+        """Each resample's lowest threshold at which a condition on FMR and FNMR holds, (B, 1)."""
+        low = np.zeros((len(self.genuine), 1), np.int64)
+        high = np.full_like(low, len(self.counts.score))
+        while (low < high).any():
+            middle = (low + high) // 2
+            reached = holds(*self.rates(middle))
+            high = np.where(reached, middle, high)
+            low = np.where(reached, low, np.minimum(middle + 1, high))
+        return low
+
+    def auc(self) -> Floats:
+        """AUC of each resample, (B,)."""
+        # Inside a bin: how often the sample's genuine scores beat its impostor scores.
+        bins = self._bin[:-1]
+        genuine_here = self.counts.genuine / np.maximum(self._in_bins(self.counts.genuine), 1)[bins]
+        impostor_here = (
+            self.counts.impostor / np.maximum(self._in_bins(self.counts.impostor), 1)[bins]
+        )
+        beaten = 1 - self._shares[1][:-1] + impostor_here / 2
+        inside = np.bincount(bins, genuine_here * beaten, minlength=len(self.edges) + 1)
+        genuine, impostor = self._totals
+        below = impostor[:, None] - self._above[1] - self.impostor
+        with np.errstate(invalid="ignore", divide="ignore"):
+            won = (self.genuine * (below + self.impostor * inside)).sum(1)
+            return np.asarray(won / genuine / impostor)
+
+    def _in_bins(self, pairs: Counts) -> Floats:
+        """Pairs of the sample itself in each bin."""
+        counted = np.bincount(self._bin[:-1], pairs, minlength=len(self.edges) + 1)
+        return np.asarray(counted, np.float64)
+
+    def ap(self) -> Floats:
+        """AP of each resample, (B,), by some thousand thresholds, shifted to the sample's own."""
+        thresholds = curve(self.counts).threshold[::-1]
+        at = np.searchsorted(self.counts.score, thresholds)
+        genuine, impostor = self._totals
+        fmr, fnmr = self.rates(at[None])
+        with np.errstate(invalid="ignore"):
+            found = _thinned_ap(1 - fnmr, fmr * (impostor / genuine)[:, None])
+        exact = self.counts
+        recall = exact.genuine_at_least[at] / exact.genuine_pairs
+        false = exact.impostor_at_least[at] / exact.genuine_pairs
+        own = _thinned_ap(recall[None], false[None])[0]
+        return np.asarray(np.clip(found + average_precision(exact) - own, 0, 1))
+
+    def eer(self) -> tuple[Floats, Floats]:
+        """EER and its threshold of each resample, (B,) each."""
+        at = self._first(lambda fmr, fnmr: ~(fnmr < fmr))
+        below = np.maximum(at - 1, 0)
+        fmr, fnmr = self.rates(at)
+        other = self.rates(below)
+        nearer = abs(other[0] - other[1]) < abs(fmr - fnmr)
+        eer = np.where(nearer, other[0] + other[1], fmr + fnmr) / 2
+        return eer[:, 0], self._score(np.where(nearer, below, at))
+
+    def tar_at_fmr(self, fmr: float) -> tuple[Floats, Floats]:
+        """TAR at an FMR and the threshold of each resample, (B,) each."""
+        at = self._first(lambda found, _: ~(found > fmr))
+        return 1 - self.rates(at)[1][:, 0], self._score(at)
+
+    def rates_at(self, threshold: float) -> tuple[Floats, Floats]:
+        """FMR and FNMR of each resample at a threshold, (B,) each."""
+        at = np.searchsorted(self.counts.score, threshold)
+        fmr, fnmr = self.rates(np.array([[at]]))
+        return fmr[:, 0], fnmr[:, 0]
+
+    def _score(self, at: Counts) -> Floats:
+        return np.asarray(np.append(self.counts.score, 1.0)[at[:, 0]])
+
+    def figures(self) -> dict[str, Floats]:
+        """Every figure of :func:`siamese.verification.figures.summarise` that varies, (B,) each."""
+        eer, eer_threshold = self.eer()
+        found = {"auc": self.auc(), "ap": self.ap(), "eer": eer, "eer_threshold": eer_threshold}
+        for name, rate in (("1e-2", 1e-2), ("1e-3", 1e-3)):
+            tar, threshold = self.tar_at_fmr(rate)
+            found |= {f"tar_at_far_{name}": tar, f"threshold_at_far_{name}": threshold}
+        return found
+
+    def intervals(self) -> dict[str, Interval]:
+        """95 % interval of each of :meth:`figures`; see :func:`interval`."""
+        people = self.counts.identities
+        return {name: interval(values, people) for name, values in self.figures().items()}
+
+
+def interval(values: Floats, people: int) -> Interval:
+    """95 % interval of a figure: the expanded percentile interval (Hesterberg 2015).
+
+    The plain percentile interval is too short for few people, as a normal interval with the
+    sample's own deviation would be; the quantiles are therefore moved outwards to those that
+    Student's t with P - 1 degrees of freedom asks for.
+
+    Args:
+        values: (B,), the figure in each resample; NaN where it does not exist.
+        people: number of people P.
+
+    Returns:
+        ``(low, high)``; None where the figure does not exist in a tenth of the resamples or more,
+        as with two people.
+    """
+    found = values[np.isfinite(values)]
+    if people < 3 or len(found) < max(2, 0.9 * len(values)):
+        return None
+    outwards = stats.t.ppf(0.975, people - 1) * np.sqrt(people / (people - 1))
+    share = stats.norm.cdf(-outwards)
+    low, high = np.quantile(found, [share, 1 - share])
+    return float(low), float(high)
+
+
+def _sum_above(counts: Floats) -> Floats:
+    reversed_sums = np.cumsum(counts[:, ::-1], axis=1)[:, ::-1]
+    return np.asarray(reversed_sums - counts)
+
+
+def _thinned_ap(recall: Floats, false: Floats) -> Floats:
+    """Precision, averaged between neighbouring thresholds, over the recall gained between them.
+
+    Args:
+        recall: (B, K) at rising thresholds.
+        false: (B, K), impostor pairs accepted per genuine pair there is.
+    """
+    accepted = recall + false
+    precision = np.divide(recall, accepted, out=np.ones_like(recall), where=accepted > 0)
+    gained = recall[:, :-1] - recall[:, 1:]
+    return np.asarray((gained * (precision[:, :-1] + precision[:, 1:]) / 2).sum(1))
+
+
+def draw_weights(units: int, resamples: int, seed: int) -> Floats:
+    """How often each of ``units`` is drawn in each resample: float64 (B, units), rows sum to it."""
+    drawn = np.random.default_rng(seed).multinomial(units, np.full(units, 1 / units), resamples)
+    return drawn.astype(np.float64)
+
+
+class Resampler:
+    """Counts tiles per pair of resampled units and bin of score, weighted for every resample.
+
+    Args:
+        pairs: the matrix whose tiles come.
+        unit_of: int (N,), 0 ... M - 1, never falling in the matrix's order: what is resampled.
+        edges: int (T - 1,), levels that bins begin at.
+        weights: float64 (B, M).
+    """
+
+    def __init__(
+        self,
+        pairs: PairMatrix,
+        unit_of: Counts,
+        edges: Counts,
+        weights: Floats,
+    ):
+        device = pairs.unit.device
+        self._unit_of = torch.from_numpy(unit_of).to(device, torch.int32)
+        self._bins = len(edges) + 1
+        bins = np.searchsorted(edges, np.arange(LEVELS), side="right").astype(np.int32)
+        self._bin_of = torch.from_numpy(bins).to(device)
+        self._weights = torch.from_numpy(weights).to(device, torch.float32)
+        empty = torch.zeros(len(weights), self._bins, dtype=torch.float64, device=device)
+        self.genuine, self.impostor = empty, empty.clone()
+
+    def add(self, tile: Tile) -> None:
+        """Count one tile."""
+        height, width = tile.levels.shape
+        columns = self._unit_of[tile.first_column : tile.first_column + width]
+        units = int(columns[-1] - columns[0]) + 1
+        start = 0
+        while start < height:
+            rows = self._unit_of[tile.first_row + start : tile.first_row + height]
+            # As many units of rows at a time as there is room for.
+            most = max(1, _CELLS // (units * self._bins))
+            stop = start + int(torch.searchsorted(rows, int(rows[0]) + most))
+            self._add_rows(tile, slice(start, stop), rows[: stop - start], columns)
+            start = stop
+
+    def _add_rows(
+        self, tile: Tile, taken: slice, rows: torch.Tensor, columns: torch.Tensor
+    ) -> None:
+        first_row, first_column = int(rows[0]), int(columns[0])
+        heights, widths = int(rows[-1]) - first_row + 1, int(columns[-1]) - first_column + 1
+        bins = self._bin_of.index_select(0, tile.levels[taken].flatten())
+        bins = bins.view(len(rows), len(columns))
+        own = self._weights[:, first_row : first_row + heights]
+        row = (rows - first_row) * self._bins
+        if tile.genuine is not None:
+            inside = tile.genuine[taken]
+            at = (bins + row[:, None])[inside]
+            counts = level_counts(at, heights * self._bins).view(heights, self._bins)
+            self.genuine += own.double() @ counts.double()
+        index = bins.add_((row * widths)[:, None]).add_((columns - first_column) * self._bins)
+        at = index.flatten() if tile.impostor is None else index[tile.impostor[taken]]
+        counts = level_counts(at, heights * widths * self._bins)
+        cells = counts.view(heights, widths, self._bins).float().transpose(0, 1)
+        others = self._weights[:, first_column : first_column + widths]
+        for top in range(0, heights, _ROWS_AT_ONCE):
+            part = slice(top, top + _ROWS_AT_ONCE)
+            sums = others @ cells[:, part].reshape(widths, -1)
+            weighted = sums.view(len(own), -1, self._bins) * own[:, part, None]
+            self.impostor += weighted.sum(1, dtype=torch.float64)
+
+
+_ROWS_AT_ONCE = 32
+
+
+def count_and_resample(
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> tuple[PairCounts, Bootstrap]:
+    """Count all pairs as :func:`siamese.verification.counts.count_pairs`, with their bootstrap.
+
+    Equal labels and seed give equal resamples, whatever the embeddings: differences of two
+    models' figures are then paired.
+
+    Args:
+        embeddings: (N, D).
+        labels: integers (N,).
+        resamples: number of resamples B.
+        seed: of the resamples.
+        device: where scores are computed: a CUDA device, else the CPU.
+        progress: show a bar.
+
+    Raises:
+        UserError: see :class:`siamese.verification.scores.PairMatrix`.
+    """
+    vectors = np.asarray(embeddings)
+    own = check_labels(labels, len(vectors))
+    identity = np.unique(own, return_inverse=True)[1]
+    people = int(identity.max(initial=-1)) + 1
+    shuffled = np.random.default_rng(seed).permutation(people)
+    groups = (shuffled % BUNDLES if people > BUNDLES else np.arange(people))[identity]
+    pairs = PairMatrix(vectors, own, groups=groups, device=device)
+    units = min(people, BUNDLES)
+    counter = Counter(pairs.unit.device)
+    edges = _edges(vectors, identity, shuffled)
+    weights = draw_weights(units, resamples, seed)
+    resampler = Resampler(pairs, groups[pairs.order], edges, weights)
+    pairs.feed(counter, resampler, progress=progress)
+    counts = counter.counts(*people_of(pairs))
+    genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
+    return counts, Bootstrap(counts, level_scores(edges), genuine, impostor)
+
+
+def _edges(
+    vectors: npt.NDArray[np.float32],
+    identity: Counts,
+    shuffled: Counts,
+) -> Counts:
+    """Levels that bins begin at, by the quantiles of some people's pairs."""
+    images = np.bincount(identity)[shuffled]
+    chosen = shuffled[: 1 + int(np.searchsorted(np.cumsum(images), _PILOT))]
+    inside = np.isin(identity, chosen)
+    try:
+        pilot = PairMatrix(vectors[inside], identity[inside])
+    except UserError:  # people with one image each, by chance
+        pilot = PairMatrix(vectors, identity)
+    counter = Counter()
+    pilot.feed(counter)
+    return edges_of(counter.counts(0, 0, 0))
+
+
+def edges_of(counts: PairCounts) -> Counts:
+    """Levels that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
+
+    Args:
+        counts: pairs by score, of all pairs or a part of them.
+    """
+    genuine = counts.genuine_pairs - np.linspace(1, counts.genuine_pairs, 34)[:-1]
+    impostor = np.linspace(1, counts.impostor_pairs, 34)[:-1]
+    tail = np.geomspace(1, counts.impostor_pairs, 46)
+    chosen = [np.linspace(counts.score[-1], 1, 16)]
+    for at_least, wanted in (
+        (counts.genuine_at_least, genuine),
+        (counts.impostor_at_least, impostor),
+        (counts.impostor_at_least, tail),
+    ):
+        at = len(counts.score) - np.searchsorted(at_least[::-1], np.floor(wanted), side="left")
+        chosen.append(counts.score[np.clip(at, 0, len(counts.score) - 1)])
+    return np.unique(np.round((np.concatenate(chosen) + 1) * SCALE).astype(np.int64))
+
+
+def resample_listed(
+    counts: PairCounts,
+    scores: npt.ArrayLike,
+    same: npt.ArrayLike,
+    people: tuple[npt.ArrayLike, npt.ArrayLike],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Bootstrap:
+    """Bootstrap of listed pairs.
+
+    Args:
+        counts: the pairs by score.
+        scores: (M,), one score per pair.
+        same: bool (M,), whether the pair is genuine.
+        people: who is on the first and on the second picture, (M,) each, any labels.
+        resamples: number of resamples B.
+        seed: of the resamples.
+    """
+    values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
+    known, where = np.unique(np.concatenate([np.asarray(p) for p in people]), return_inverse=True)
+    first, second = where[: len(values)], where[len(values) :]
+    weights = draw_weights(len(known), resamples, seed)
+    edges = level_scores(edges_of(counts))
+    bins = np.searchsorted(edges, values, side="right")
+    sums = []
+    for kind in (truth, ~truth):
+        weight = weights[:, first[kind]]
+        if kind is not truth:
+            weight = weight * weights[:, second[kind]]
+        counted = np.zeros((len(edges) + 1, len(weight)))
+        np.add.at(counted, bins[kind], weight.T)
+        sums.append(counted.T)
+    return Bootstrap(counts, edges, sums[0], sums[1])

@@ -1,0 +1,49 @@
+"""A decision rule: the threshold that was chosen for a model, and the weight of its scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from siamese.verification.calibration import Calibration
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Two pictures show one person where their score is at least the threshold.
+
+    Attributes:
+        threshold: cosine similarity in [-1, 1].
+        target_fmr: false-match rate it was chosen for.
+        calibration: score to log-likelihood ratio.
+        flip: whether the embeddings were averages with the mirrored pictures'.
+        chosen: what it was chosen on and what it does there, plain values.
+        checked: what it does on other people, plain values; empty when it was not checked.
+    """
+
+    threshold: float
+    target_fmr: float
+    calibration: Calibration
+    flip: bool = False
+    chosen: dict[str, Any] = field(default_factory=dict)
+    checked: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint or JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> Decision:
+        """The rule that :meth:`as_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: these are not the fields of one.
+        """
+        numbers = [fields["threshold"], fields["target_fmr"]]
+        numbers += [fields["calibration"]["slope"], fields["calibration"]["offset"]]
+        if not all(isinstance(n, float) and math.isfinite(n) for n in numbers):
+            raise ValueError("a number of the decision is none")
+        calibration = Calibration(numbers[2], numbers[3])
+        flip, chosen, checked = bool(fields["flip"]), fields["chosen"], fields["checked"]
+        return cls(numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked))

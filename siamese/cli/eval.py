@@ -2,23 +2,115 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NoReturn
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
+from siamese.cli import telling
 from siamese.cli.parsing import choose_command, parse_settings, run_command
-from siamese.config import EmbedSettings, JudgeSettings
+from siamese.config import (
+    CompareSettings,
+    CurveSettings,
+    EmbedSettings,
+    IdentifySettings,
+    PeopleSettings,
+    ReportSettings,
+    ThresholdSettings,
+    check_evaluation,
+)
 from siamese.errors import UserError
 
+
+@dataclass(frozen=True)
+class _Command:
+    settings: type[Any]
+    description: str
+    run: Callable[[Any], None]
+
+
+# torch and matplotlib are imported where the work begins: --help and a typo answer at once.
+
+
+def _embed(settings: EmbedSettings) -> None:
+    from siamese.report.judge import write_embeddings
+
+    telling.embeddings(*write_embeddings(settings))
+
+
+def _roc(settings: CurveSettings) -> None:
+    from siamese.report.judge import judge
+
+    telling.judgement(judge(settings, "roc"))
+
+
+def _pr(settings: CurveSettings) -> None:
+    from siamese.report.judge import judge
+
+    telling.judgement(judge(settings, "pr"))
+
+
+def _det(settings: CurveSettings) -> None:
+    from siamese.report.judge import judge
+
+    telling.judgement(judge(settings, "det"))
+
+
+def _pairs(settings: CurveSettings) -> None:
+    from siamese.report.judge import judge
+
+    telling.judgement(judge(settings, "pairs"))
+
+
+def _threshold(settings: ThresholdSettings) -> None:
+    from siamese.report.threshold import choose_threshold
+
+    telling.choice(choose_threshold(settings), settings.prior)
+
+
+def _identify(settings: IdentifySettings) -> None:
+    from siamese.report.identify import judge_identification
+
+    telling.identified(judge_identification(settings))
+
+
+def _people(settings: PeopleSettings) -> None:
+    from siamese.report.people import write_people
+
+    telling.people(write_people(settings))
+
+
+def _compare(settings: CompareSettings) -> None:
+    from siamese.report.compare import compare
+
+    telling.comparison(compare(settings))
+
+
+def _report(settings: ReportSettings) -> None:
+    from siamese.report.report import write_report
+
+    telling.report(write_report(settings))
+
+
 COMMANDS = {
-    "roc": "ROC curve, AUC, EER and TAR@FAR over all pairs",
-    "pr": "precision-recall curve and AP over all pairs",
-    "embed": "write embeddings of a folder to an .npz file",
+    "roc": _Command(CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _roc),
+    "pr": _Command(CurveSettings, "precision-recall curve and AP over all pairs", _pr),
+    "det": _Command(CurveSettings, "DET curve: both error rates on normal-deviate axes", _det),
+    "pairs": _Command(CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _pairs),
+    "threshold": _Command(
+        ThresholdSettings, "choose a threshold, check it, write it into the checkpoint", _threshold
+    ),
+    "people": _Command(PeopleSettings, "who makes the errors: a table of people (CSV)", _people),
+    "identify": _Command(IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify),
+    "compare": _Command(CompareSettings, "two models on the same pictures: compare A B", _compare),
+    "report": _Command(ReportSettings, "everything on one self-contained HTML page", _report),
+    "embed": _Command(EmbedSettings, "write embeddings of a folder to an .npz file", _embed),
 }
 _HELP = "\n".join(
     [
         "usage: siamese-eval COMMAND [settings]   (siamese-eval COMMAND --help lists them)",
         "",
-        *(f"  {name:6} {text}" for name, text in COMMANDS.items()),
+        *(f"  {name:10} {command.description}" for name, command in COMMANDS.items()),
         "",
         "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
         "validation people. A first look after training: siamese-eval roc",
@@ -28,56 +120,49 @@ _HELP = "\n".join(
 
 def _command(argv: Sequence[str]) -> None:
     name = choose_command(argv, list(COMMANDS), _HELP)
-    if name == "embed":
-        _embed(_parse(EmbedSettings, name, argv[1:]))
-    elif name is not None:
-        _judge(_parse(JudgeSettings, name, argv[1:]), "roc" if name == "roc" else "pr")
-
-
-def _parse(kind: type[Any], name: str, argv: Sequence[str]) -> Any:
+    if name is None:
+        return
+    command, arguments = COMMANDS[name], list(argv[1:])
+    if name == "compare":
+        arguments = _name_models(arguments)
     settings = parse_settings(
-        kind, argv, prog=f"siamese-eval {name}", description=f"{COMMANDS[name]}.", short={}
+        command.settings,
+        arguments,
+        prog=f"siamese-eval {name}",
+        description=f"{command.description}.",
+        short={},
     )
-    if settings.batch < 1:
-        raise UserError(f"--batch {settings.batch}: must be at least 1")
-    if settings.workers is not None and settings.workers < 0:
-        raise UserError(f"--workers {settings.workers}: must be 0 or more")
-    return settings
+    check_evaluation(settings)
+    _require_files(settings)
+    command.run(settings)
 
 
-def _embed(settings: EmbedSettings) -> None:
-    from siamese.report.judge import write_embeddings
-
-    path, people = write_embeddings(settings)
-    for note in people.notes:
-        print(f"note: {note}")
-    count, dimensions = people.embeddings.shape
-    print(f"{people.origin}\nwrote {count} embeddings of {dimensions} dimensions to {path}")
-
-
-def _judge(settings: JudgeSettings, kind: Literal["roc", "pr"]) -> None:
-    from siamese.report.judge import judge
-
-    result = judge(settings, kind)
-    for note in result.notes:
-        print(f"note: {note}")
-    f = result.figures
-    print(
-        f"{result.origin}\n{f['identities']} identities, {f['images']} images, "
-        f"{f['genuine_pairs']} genuine pairs, {f['impostor_pairs']} impostor pairs"
-    )
-    print(f"AUC {f['auc']:.4f}" if kind == "roc" else f"AP  {f['ap']:.4f}")
-    print(f"EER {f['eer']:.4f} (threshold {f['eer_threshold']:.4f})")
-    for rate in ("1e-2", "1e-3"):
-        print(f"TAR@FAR={rate} {f[f'tar_at_far_{rate}']:.4f}{_support(f, float(rate))}")
-    print("wrote " + ", ".join(str(file) for file in result.files))
+def _name_models(arguments: list[str]) -> list[str]:
+    """The two models that stand first, ``compare A B``, as settings."""
+    given = 0
+    while given < min(2, len(arguments)) and not arguments[given].startswith("-"):
+        given += 1
+    named = [f"--{name}={model}" for name, model in zip("ab", arguments[:given], strict=False)]
+    return named + arguments[given:]
 
 
-def _support(figures: dict[str, float], rate: float) -> str:
-    lowest = figures["lowest_supported_fmr"]
-    if rate >= lowest:
-        return ""
-    return f" (unsupported: {figures['identities']} people support FAR >= {lowest:.1e})"
+_PLACES = {
+    "checkpoint": "no such checkpoint",
+    "data": "no such folder",
+    "embeddings": "no such file",
+    "pairs": "no such file",
+    "against": "no such checkpoint or embeddings",
+    "a": "no such checkpoint or embeddings",
+    "b": "no such checkpoint or embeddings",
+}
+
+
+def _require_files(settings: Any) -> None:
+    """Notice what is missing before torch is loaded."""
+    for name, reason in _PLACES.items():
+        value = getattr(settings, name, None)
+        if value is not None and not os.path.exists(value):
+            raise UserError(f"--{name} {value}: {reason}")
 
 
 def main() -> NoReturn:

@@ -138,6 +138,8 @@ def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
     expanded = []
     for argument in argv:
         option, equals, value = argument.partition("=")
+        if option.startswith("--"):  # --target-fmr is --target_fmr
+            option = "--" + option[2:].replace("-", "_")
         expanded.append(short.get(option, option) + equals + value)
         text = value if equals else argument
         if text[:1] in ("#", "&"):  # the library would read it as null

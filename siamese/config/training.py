@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from siamese.config.common import PrecisionName, require
 from siamese.errors import UserError
 
 LossName = Literal[
@@ -28,7 +29,6 @@ LossName = Literal[
 MinerName = Literal["none", "all", "semihard", "hard", "batch_hard", "multi_similarity"]
 ReducerName = Literal["default", "mean", "nonzero_mean", "sum"]
 OptimizerName = Literal["radam_schedulefree", "adamw_schedulefree", "sgd_schedulefree", "adamw"]
-PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
 FitName = Literal["squash", "crop"]
 
 
@@ -224,46 +224,6 @@ class TrainSettings:
         return {key: _plain(value) for key, value in asdict(self).items()}
 
 
-@dataclass
-class EmbedSettings:
-    """Settings of siamese-eval embed."""
-
-    checkpoint: str | None = None
-    """A checkpoint file; null: the newest checkpoints/*/best.pt."""
-    data: str | None = None
-    """A folder with one folder per person; null: people of the checkpoint's own split."""
-    part: Literal["validation", "test", "train"] | None = None
-    """Which of the checkpoint's own people are taken; null: validation, with --data everybody."""
-    out: str | None = None
-    """The file to write (.npz); null: embeddings.npz in the run's evaluation folder."""
-    flip: bool = False
-    """Average each embedding with that of the mirrored picture (twice the time)."""
-    device: str = "auto"
-    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
-    precision: PrecisionName = "auto"
-    """Arithmetic of the network; auto: fp32 where the run was set to it, else as in training."""
-    batch: int = 128
-    """Pictures per batch."""
-    workers: int | None = None
-    """Loader processes; null: sized to the machine; 0: load in this process."""
-    checkpoints: str = "checkpoints"
-    """Folder in which the newest checkpoint is looked for."""
-    runs: str = "runs"
-    """Folder in which results are written."""
-
-
-@dataclass
-class JudgeSettings(EmbedSettings):
-    """Settings of siamese-eval roc and siamese-eval pr."""
-
-    embeddings: str | None = None
-    """Judge this .npz (embeddings, labels; names and paths optional), of any system."""
-    target: str | None = None
-    """Judge one registered person against everybody instead of all pairs."""
-    out: str | None = None
-    """Folder for the pictures and the JSON; null: the run's evaluation folder."""
-
-
 # What each loss listens to; anything else set is refused rather than ignored.
 LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "triplet": frozenset({"margin"}),
@@ -304,64 +264,60 @@ def check_settings(settings: TrainSettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     images, augment, split = settings.images, settings.augment, settings.split
-    _require(settings.data != "", "data", "''", "a folder")
+    require(settings.data != "", "data", "''", "a folder")
     for name, seed in (("seed", settings.seed), ("split.seed", settings.split_seed)):
-        _require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
-    _require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
+        require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
+    require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
     both = (images.mean is None) == (images.std is None)
-    _require(both, "images.mean", images.mean, "given together with --images.std")
-    _require(images.std is None or min(images.std) > 0, "images.std", images.std, "above 0")
+    require(both, "images.mean", images.mean, "given together with --images.std")
+    require(images.std is None or min(images.std) > 0, "images.std", images.std, "above 0")
     for name in ("flip", "color_jitter", "grayscale", "blur", "erasing"):
         value = getattr(augment, name)
-        _require(0 <= value <= 1, f"augment.{name}", value, "between 0 and 1")
-    _require(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "0 to 180 degrees")
+        require(0 <= value <= 1, f"augment.{name}", value, "between 0 and 1")
+    require(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "0 to 180 degrees")
     scale = augment.crop_scale
     if scale is not None:
-        _require(0 < scale[0] <= scale[1] <= 1, "augment.crop_scale", scale, "two rising shares")
+        require(0 < scale[0] <= scale[1] <= 1, "augment.crop_scale", scale, "two rising shares")
         ratio = augment.crop_ratio
-        _require(0 < ratio[0] <= ratio[1], "augment.crop_ratio", ratio, "two rising ratios above 0")
+        require(0 < ratio[0] <= ratio[1], "augment.crop_ratio", ratio, "two rising ratios above 0")
     for name in ("validation", "test"):
         value = getattr(split, name)
-        _require(
+        require(
             0 <= value < 1 or (value >= 1 and value == int(value)),
             f"split.{name}",
             value,
             "a share of the people below 1, or a whole number of people",
         )
         if getattr(split, f"{name}_data") is not None and name == "test":
-            _require(
-                value == 0, "split.test", value, "0 beside split.test_data: choose one of them"
-            )
+            require(value == 0, "split.test", value, "0 beside split.test_data: choose one of them")
     batches = settings.batches
-    _require(batches.people >= 2, "batches.people", batches.people, "at least 2")
-    _require(batches.images >= 2, "batches.images", batches.images, "at least 2 (a genuine pair)")
-    _require(
+    require(batches.people >= 2, "batches.people", batches.people, "at least 2")
+    require(batches.images >= 2, "batches.images", batches.images, "at least 2 (a genuine pair)")
+    require(
         batches.workers is None or batches.workers >= 0,
         "batches.workers",
         batches.workers,
         "0 or more",
     )
-    _require(
+    require(
         batches.images_per_epoch is None or batches.images_per_epoch >= 1,
         "batches.images_per_epoch",
         batches.images_per_epoch,
         "at least 1, or null",
     )
     model = settings.model
-    _require(model.embedding_dim >= 1, "model.embedding_dim", model.embedding_dim, "at least 1")
-    _require(
-        model.freeze_backbone >= 0, "model.freeze_backbone", model.freeze_backbone, "0 or more"
-    )
+    require(model.embedding_dim >= 1, "model.embedding_dim", model.embedding_dim, "at least 1")
+    require(model.freeze_backbone >= 0, "model.freeze_backbone", model.freeze_backbone, "0 or more")
     for name in ("dropout", "drop_path"):
         value = getattr(model, name)
-        _require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
+        require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
     _check_loss(settings.loss)
     _check_optimizer(settings.optimizer)
     trainer = settings.trainer
     for name in ("epochs", "accumulate", "embed_batch", "log_every"):
         value = getattr(trainer, name)
-        _require(value >= 1, f"trainer.{name}", value, "at least 1")
-    _require(
+        require(value >= 1, f"trainer.{name}", value, "at least 1")
+    require(
         trainer.recalibration_batches >= 0,
         "trainer.recalibration_batches",
         trainer.recalibration_batches,
@@ -369,7 +325,7 @@ def check_settings(settings: TrainSettings) -> None:
     )
     run = settings.name
     plain = run is None or (run == Path(run).name and run not in ("", ".", ".."))
-    _require(plain, "name", run, "a plain name without folders")
+    require(plain, "name", run, "a plain name without folders")
 
 
 def _check_loss(loss: LossSettings) -> None:
@@ -383,31 +339,24 @@ def _check_loss(loss: LossSettings) -> None:
             raise UserError(f"loss.{option} does nothing for the {loss.name} loss ({listens})")
         positive = option != "margin" or loss.name != "contrastive"
         usable = math.isfinite(value) and (value > 0 or not positive)
-        _require(usable, f"loss.{option}", value, "above 0")
+        require(usable, f"loss.{option}", value, "above 0")
     if loss.miner in ("all", "semihard", "hard"):
-        _require(
-            loss.name == "triplet", "loss.miner", loss.miner, "none unless the loss is triplet"
-        )
+        require(loss.name == "triplet", "loss.miner", loss.miner, "none unless the loss is triplet")
     if loss.name in CLASS_WEIGHT_LOSSES:
-        _require(loss.miner == "none", "loss.miner", loss.miner, f"none for the {loss.name} loss")
-    _require(loss.lr_factor > 0, "loss.lr_factor", loss.lr_factor, "above 0")
+        require(loss.miner == "none", "loss.miner", loss.miner, f"none for the {loss.name} loss")
+    require(loss.lr_factor > 0, "loss.lr_factor", loss.lr_factor, "above 0")
 
 
 def _check_optimizer(optimizer: OptimizerSettings) -> None:
     lr = optimizer.lr
-    _require(lr is None or (math.isfinite(lr) and lr > 0), "optimizer.lr", lr, "above 0")
+    require(lr is None or (math.isfinite(lr) and lr > 0), "optimizer.lr", lr, "above 0")
     betas, decay = optimizer.betas, optimizer.weight_decay
     usable = all(0 < beta < 1 for beta in betas)
-    _require(usable, "optimizer.betas", list(betas), "two numbers between 0 and 1")
-    _require(decay >= 0, "optimizer.weight_decay", decay, "0 or more")
+    require(usable, "optimizer.betas", list(betas), "two numbers between 0 and 1")
+    require(decay >= 0, "optimizer.weight_decay", decay, "0 or more")
     warmup, clip = optimizer.warmup, optimizer.clip
-    _require(0 <= warmup < 1, "optimizer.warmup", warmup, "a share of the run below 1")
-    _require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
-
-
-def _require(condition: bool, name: str, value: object, wanted: str) -> None:
-    if not condition:
-        raise UserError(f"--{name} {value}: must be {wanted}")
+    require(0 <= warmup < 1, "optimizer.warmup", warmup, "a share of the run below 1")
+    require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
 
 
 def _plain(value: Any) -> Any:

@@ -33,6 +33,8 @@ KEYS = (
     "figures",  # validation figures of the weights above; empty when they were not validated
     "versions",
 )
+# What may be added to a finished checkpoint.
+EXTRAS = ("decision",)  # threshold and calibration; see siamese.verification.decision
 # All of them are dictionaries, but for these.
 _KINDS: dict[str, type] = {"train_weights": list}
 
@@ -59,6 +61,23 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def update_checkpoint(path: Path, key: str, value: Any) -> None:
+    """Set one of the :data:`EXTRAS` of a checkpoint; everything else in it stays as it is.
+
+    Args:
+        path: the checkpoint; afterwards it holds either the old or the new content, whole.
+        key: which of them.
+        value: plain values and tensors.
+
+    Raises:
+        UserError: the file is not a readable checkpoint.
+    """
+    if key not in EXTRAS:
+        raise ValueError(f"{key} is none of {', '.join(EXTRAS)}")
+    # Through a link: the file it points to is replaced, not the link.
+    write_checkpoint(Path(path).resolve(), {**read_checkpoint(path), key: value})
 
 
 def _sync_folder(folder: Path) -> None:

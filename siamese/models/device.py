@@ -60,3 +60,9 @@ def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager
         device.type, dtype=dtype, enabled=dtype != torch.float32
     )
     return context
+
+
+def scoring_device(name: str) -> torch.device:
+    """Where scores are computed and counted: the named device if it is a GPU, else the CPU."""
+    device = choose_device(name)
+    return device if device.type == "cuda" else torch.device("cpu")

@@ -1,0 +1,174 @@
+"""What ``siamese-eval`` prints about its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
+    from siamese.report.compare import Comparison
+    from siamese.report.identify import Identified
+    from siamese.report.judge import Judgement
+    from siamese.report.people import PeopleTable
+    from siamese.report.report import Reported
+    from siamese.report.sources import Embeddings
+    from siamese.report.threshold import Choice, Rates
+
+Limits = tuple[float, float] | None
+
+_SHOWN = 15
+
+
+def embeddings(path: Path, people: Embeddings) -> None:
+    """What was embedded, and where it lies."""
+    _notes(people.notes)
+    count, dimensions = people.embeddings.shape
+    print(f"{people.origin}\nwrote {count} embeddings of {dimensions} dimensions to {path}")
+
+
+def judgement(found: Judgement) -> None:
+    """The figures of a 1:1 verification with their intervals."""
+    _notes(found.notes)
+    verified = found.verified
+    f, limits = verified.figures, verified.intervals
+    print(
+        f"{found.origin}\n{f['identities']} identities, {f['images']} images, "
+        f"{f['genuine_pairs']} genuine pairs, {f['impostor_pairs']} impostor pairs"
+    )
+    for name, text in (("auc", "AUC"), ("ap", "AP ")):
+        print(f"{text} {f[name]:.4f}{_limits(limits.get(name))}")
+    print(f"EER {f['eer']:.4f}{_limits(limits.get('eer'))}, threshold {f['eer_threshold']:.4f}")
+    lowest = f["lowest_supported_fmr"]
+    for rate in ("1e-2", "1e-3"):
+        name = f"tar_at_far_{rate}"
+        line = f"TAR@FAR={rate} {f[name]:.4f}{_limits(limits.get(name))}"
+        if verified.supports(float(rate)):
+            print(f"{line}, threshold {f[f'threshold_at_far_{rate}']:.4f}")
+        else:
+            print(f"{line} (unsupported: {f['identities']} people support FAR >= {lowest:.1e})")
+    if found.decision is not None and found.at_decision is not None:
+        fmr, fnmr = found.at_decision
+        print(
+            f"at the checkpoint's own threshold {found.decision.threshold:.4f} (chosen for FMR "
+            f"{found.decision.target_fmr:g}): FMR {fmr:.2e}, FNMR {fnmr:.4f}"
+        )
+    if found.listed is not None:
+        folds, accuracy = found.listed.folds, found.listed.accuracy
+        if folds is not None:
+            print(
+                f"accuracy {folds.mean:.4f} +- {folds.standard_error:.4f} (standard error over "
+                f"{len(folds.accuracies)} folds, threshold chosen on the others)"
+            )
+        if accuracy is not None:
+            print(f"accuracy {accuracy:.4f} at the checkpoint's own threshold")
+        elif folds is None:
+            print("accuracy: none, the checkpoint has no threshold yet (siamese-eval threshold)")
+    _files(found.files)
+
+
+def choice(found: Choice, prior: float) -> None:
+    """A threshold, what it does, and what its scores are worth."""
+    _notes(found.notes)
+    decision = found.decision
+    print(f"threshold {decision.threshold:.4f} for FMR {decision.target_fmr:g}")
+    print(f"chosen on:  {_rates(found.chosen)}")
+    if found.checked is not None:
+        print(f"checked on: {_rates(found.checked)}")
+    line = decision.calibration
+    print(
+        f"log-likelihood ratio = {line.slope:.4g} * score {line.offset:+.4g}; a score at the "
+        f"threshold means one person with probability {found.probability:.4f} at prior {prior:g}"
+    )
+    if found.written:
+        print(f"wrote the threshold into {found.path}")
+    _files(found.files)
+
+
+def _rates(rates: Rates) -> str:
+    return (
+        f"{rates.origin}: {rates.people} people, {rates.images} images\n"
+        f"  FMR {rates.fmr:.2e}{_limits(rates.fmr_interval, '.2e')}, "
+        f"FNMR {rates.fnmr:.4f}{_limits(rates.fnmr_interval)}, "
+        f"Cllr {rates.cllr:.4f} bits (at best {rates.minimum_cllr:.4f})"
+    )
+
+
+def people(found: PeopleTable) -> None:
+    """The most harmful people."""
+    _notes(found.notes)
+    print(f"{found.origin}\n{len(found.rows)} people; {_operating_point(found)}")
+    print("  harm  FNMR    FMR      images  person (nearest other, mean score)")
+    for row in found.rows[:_SHOWN]:
+        wrong = row.mislabelled
+        hint = f"  about {wrong:.0%} look like someone else's" if wrong == wrong else ""
+        print(
+            f"  {row.harm:5.1%} {row.fnmr:.4f}  {row.fmr:.1e}  {row.images:6}  {row.person} "
+            f"({row.nearest_other}, {row.nearest_mean:.3f}){hint}"
+        )
+    if len(found.rows) > _SHOWN:
+        print(f"  ... {len(found.rows) - _SHOWN} more in the file")
+    _files(found.files)
+
+
+def _operating_point(found: PeopleTable) -> str:
+    return (
+        f"at threshold {found.threshold:.4f} ({found.chosen_by}): FMR {found.fmr:.2e}, "
+        f"FNMR {found.fnmr:.4f}"
+    )
+
+
+def identified(found: Identified) -> None:
+    """Ranks, open-set errors and retrieval."""
+    from siamese.report.identify import FPIRS, RANKS, rank_rate
+
+    _notes(found.notes)
+    first = found.galleries[0]
+    print(f"{found.origin}\n{first.people} people, {first.draws} random galleries of each size")
+    for one in found.galleries:
+        left = f", {one.people_left_out} people left out" if one.people_left_out else ""
+        ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in RANKS)
+        rates = ", ".join(f"FNIR@FPIR={rate:g} {one.fnir_at(rate):.4f}" for rate in FPIRS)
+        print(
+            f"{one.images_per_person} enrolled ({one.fusion}), {one.probes} probes{left}: "
+            f"{ranks}; {rates}"
+        )
+    ranked = found.retrieval
+    print(
+        f"MAP@R {ranked.map_at_r:.4f}, R-precision {ranked.r_precision:.4f} "
+        f"({ranked.queries} queries)"
+    )
+    _files(found.files)
+
+
+def comparison(found: Comparison) -> None:
+    """Two models, figure by figure."""
+    _notes(found.notes)
+    print(f"A: {found.names[0]}\nB: {found.names[1]}")
+    for one in found.differences:
+        mark = "" if one.supported else " (unsupported)"
+        print(
+            f"{one.title}{mark}: A {one.a:.4f}, B {one.b:.4f}, B - A {one.difference:+.4f}"
+            f"{_limits(one.interval, '+.4f')}: {one.verdict}"
+        )
+    _files(found.files)
+
+
+def report(found: Reported) -> None:
+    """The summary of a report, and where it lies."""
+    for line in (*found.hints, *found.summary):
+        print(line)
+    _files([found.path])
+
+
+def _limits(limits: Limits, form: str = ".4f") -> str:
+    return "" if limits is None else f" [{limits[0]:{form}}, {limits[1]:{form}}]"
+
+
+def _notes(notes: Iterable[str]) -> None:
+    for note in notes:
+        print(f"note: {note}")
+
+
+def _files(files: Iterable[Path]) -> None:
+    print("wrote " + ", ".join(str(file) for file in files))

@@ -1,0 +1,163 @@
+"""Every setting of siamese-eval: a dataclass per kind of command, with one line of help each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from siamese.config.common import PrecisionName, require
+
+
+@dataclass
+class EmbedSettings:
+    """Settings of siamese-eval embed, and of everything that embeds pictures."""
+
+    checkpoint: str | None = None
+    """A checkpoint file; null: the newest checkpoints/*/best.pt."""
+    data: str | None = None
+    """A folder with one folder per person; null: people of the checkpoint's own split."""
+    part: Literal["validation", "test", "train"] | None = None
+    """Which of the checkpoint's own people are taken; null: validation, with --data everybody."""
+    out: str | None = None
+    """The file to write (.npz); null: embeddings.npz in the run's evaluation folder."""
+    crop: float | None = None
+    """Take the centre square of each picture first: its side in pixels (150), or as a share of the
+    shorter side (0.6); null: the whole picture."""
+    flip: bool = False
+    """Average each embedding with that of the mirrored picture (twice the time)."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    precision: PrecisionName = "auto"
+    """Arithmetic of the network; auto: fp32 where the run was set to it, else as in training."""
+    batch: int = 128
+    """Pictures per batch."""
+    workers: int | None = None
+    """Loader processes; null: sized to the machine; 0: load in this process."""
+    checkpoints: str = "checkpoints"
+    """Folder in which the newest checkpoint is looked for."""
+    runs: str = "runs"
+    """Folder in which results are written."""
+
+
+@dataclass
+class ResampledSettings(EmbedSettings):
+    """Settings of everything that gives intervals."""
+
+    resamples: int = 1000
+    """Bootstrap resamples of the people for 95 % intervals; 0: no intervals."""
+    seed: int = 0
+    """Seed of everything drawn at random in an evaluation."""
+
+
+@dataclass
+class JudgeSettings(ResampledSettings):
+    """Settings that all judgements of one model share."""
+
+    embeddings: str | None = None
+    """Judge this .npz (embeddings, labels; names and paths optional), of any system."""
+    out: str | None = None
+    """Folder for the pictures and the JSON; null: the run's evaluation folder."""
+
+
+@dataclass
+class CurveSettings(JudgeSettings):
+    """Settings of siamese-eval roc, pr, det and pairs."""
+
+    target: str | None = None
+    """Judge one registered person against everybody instead of all pairs."""
+    pairs: str | None = None
+    """Judge the pairs of this list, pictures relative to --data: LFW's format (pairs.txt,
+    pairsDevTest.txt), or a CSV with the columns path_a,path_b,same."""
+
+
+@dataclass
+class ThresholdSettings(ResampledSettings):
+    """Settings of siamese-eval threshold."""
+
+    target_fmr: float = 1e-3
+    """False-match rate that the threshold must keep on the validation people."""
+    data: str | None = None
+    """A folder of other people to check the threshold on (--crop is for these); null: the
+    checkpoint's test people."""
+    part: Literal["test"] | None = None
+    """With --data: check on the checkpoint's test people, found in that folder."""
+    prior: float = 0.5
+    """Probability that two pictures show one person before they are compared."""
+    write: bool = True
+    """Write threshold and calibration into the checkpoint; false: only show them."""
+    out: str | None = None
+    """Folder for the JSON and the reliability plot; null: the run's folder."""
+
+
+@dataclass
+class CompareSettings(ResampledSettings):
+    """Settings of siamese-eval compare."""
+
+    a: str | None = None
+    """The first model: an .npz of embeddings or a checkpoint."""
+    b: str | None = None
+    """The second model: an .npz of embeddings or a checkpoint."""
+    out: str | None = None
+    """Folder for the JSON; null: the present folder."""
+
+
+@dataclass
+class IdentifySettings(JudgeSettings):
+    """Settings of siamese-eval identify."""
+
+    gallery: int = 1
+    """Largest number of enrolled pictures per person; every number from 1 to it is judged."""
+    fusion: Literal["max", "mean"] = "max"
+    """Score of a probe with a person: the best of, or the mean over, the enrolled pictures."""
+    draws: int = 10
+    """Random galleries that the figures are averaged over."""
+
+
+@dataclass
+class PeopleSettings(JudgeSettings):
+    """Settings of siamese-eval people."""
+
+    threshold: float | None = None
+    """Threshold of the error rates; null: the checkpoint's own, else that of FMR 1e-2."""
+
+
+@dataclass
+class ReportSettings(PeopleSettings):
+    """Settings of siamese-eval report."""
+
+    against: str | None = None
+    """A second checkpoint (or an .npz) to show side by side on the same pictures."""
+    prior: float = 0.5
+    """Probability that two pictures show one person before they are compared."""
+    shown: int = 24
+    """Pairs in each gallery of worst pairs."""
+
+
+def check_evaluation(settings: Any) -> None:
+    """Refuse values that cannot work; takes the settings of any command of siamese-eval.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "batch": (lambda v: v >= 1, "at least 1"),
+        "workers": (lambda v: v is None or v >= 0, "0 or more"),
+        "crop": (
+            lambda v: v is None or 0 < v < 1 or (v >= 1 and v == int(v)),
+            "a share of the shorter side below 1, or whole pixels",
+        ),
+        "resamples": (lambda v: v == 0 or v >= 100, "0, or at least 100"),
+        "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2**63 - 1"),
+        "target_fmr": (lambda v: 0 < v < 1, "between 0 and 1"),
+        "prior": (lambda v: 0 < v < 1, "between 0 and 1"),
+        "gallery": (lambda v: v >= 1, "at least 1"),
+        "draws": (lambda v: v >= 1, "at least 1"),
+        "shown": (lambda v: v >= 1, "at least 1"),
+        "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
+    }
+    for name, (holds, words) in wanted.items():
+        if hasattr(settings, name):
+            value = getattr(settings, name)
+            require(holds(value), name, value, words)

@@ -1,32 +1,64 @@
-"""Judge embeddings: figures, curve, picture and JSON of a 1:1 verification."""
+"""Judge embeddings by 1:1 verification: exact figures, their intervals, curves and files."""
 
 from __future__ import annotations
 
-import difflib
 import json
 import time
-import unicodedata
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from siamese.config import EmbedSettings, JudgeSettings
+from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
-from siamese.report.figures import pr_figure, roc_figure, save_figure
+from siamese.models.device import scoring_device
+from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
+from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
     Embeddings,
     checkpoint_path,
     embed_people,
+    find_person,
     load_embeddings,
     save_embeddings,
 )
-from siamese.verification.figures import curve, summarise
-from siamese.verification.scores import pair_scores, target_scores
+from siamese.verification.bootstrap import (
+    ROUGH_BELOW,
+    Bootstrap,
+    Interval,
+    count_and_resample,
+)
+from siamese.verification.counts import PairCounts, count_pairs, count_target
+from siamese.verification.decision import Decision
+from siamese.verification.figures import curve, error_rates, summarise
+from siamese.verification.people import mislabelled_share
 
+Kind = Literal["roc", "pr", "det", "pairs"]
 _JSON_POINTS = 500
+
+
+@dataclass(frozen=True)
+class Verified:
+    """All pairs of some people, judged.
+
+    Attributes:
+        counts: the pairs by score.
+        figures: see :func:`siamese.verification.figures.summarise`.
+        intervals: 95 % intervals of the figures, by name; empty without a bootstrap.
+        bootstrap: the resamples; None where none were drawn.
+        notes: what the reader of the intervals must know.
+    """
+
+    counts: PairCounts
+    figures: dict[str, float]
+    intervals: dict[str, Interval]
+    bootstrap: Bootstrap | None
+    notes: tuple[str, ...]
+
+    def supports(self, fmr: float) -> bool:
+        """Whether there are enough people for figures at this FMR."""
+        return fmr >= self.figures["lowest_supported_fmr"]
 
 
 @dataclass(frozen=True)
@@ -34,53 +66,174 @@ class Judgement:
     """What was found, and where it was written.
 
     Attributes:
-        figures: figures by their plain names; see :func:`siamese.verification.figures.summarise`.
+        verified: figures and intervals.
+        decision: the model's own threshold, if it has one.
+        at_decision: FMR and FNMR there.
+        listed: what a list of pairs gives besides; None without one.
         origin: what was judged, in words.
         notes: what the reader of the figures must know.
         files: the files written.
     """
 
-    figures: dict[str, float]
+    verified: Verified
+    decision: Decision | None
+    at_decision: tuple[float, float] | None
+    listed: Listed | None
     origin: str
     notes: tuple[str, ...]
     files: tuple[Path, ...]
 
 
-def judge(settings: JudgeSettings, kind: Literal["roc", "pr"]) -> Judgement:
-    """Verify all pairs (or one target's) and write ``<kind>.png``, ``.svg`` and ``.json``.
+def judge(settings: CurveSettings, kind: Kind) -> Judgement:
+    """Verify all pairs (or one target's, or a list's) and write the pictures and JSON.
+
+    The files are named after the kind; ``pairs`` draws the ROC and writes ``pairs.csv`` besides.
 
     Raises:
         UserError: unusable input; see the sources of embeddings and the scores.
     """
+    listed: Listed | None = None
+    if settings.pairs is not None:
+        if settings.target is not None:
+            raise UserError("--target: give it without --pairs, which names its own pictures")
+        listed = judge_list(settings, settings.pairs)
+        people = listed.people
+        verified = with_figures(listed.counts, listed.bootstrap)
+        title = f"{len(listed.scores)} listed pairs"
+    elif kind == "pairs":
+        raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
+    else:
+        people = judged_people(settings, settings.target)
+        verified = verify(people, settings, settings.target)
+        others = f"{verified.counts.identities - 1} others"
+        everybody = f"{verified.counts.identities} people, all pairs"
+        title = everybody if settings.target is None else f"{settings.target} against {others}"
+    decision = people.decision
+    rates = None if decision is None else error_rates(verified.counts, decision.threshold)
+    at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
+    out = output_folder(settings, _ending(settings))
+    draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
+    files = save_figure(draw(curve(verified.counts), verified.figures, title), out / kind)
+    content: dict[str, Any] = {
+        **verification_json(verified),
+        "decision": None if decision is None else decision.as_dict(),
+        "at_decision": None if at_decision is None else dict(zip(_RATES, at_decision, strict=True)),
+        "curve": _curve_json(verified.counts),
+    }
+    if listed is not None:
+        content["list"] = listed.as_dict()
+        files.append(listed.write_csv(out / "pairs.csv"))
+    files.append(write_json(out / f"{kind}.json", content, people, settings))
+    notes = (*people.notes, *verified.notes)
+    return Judgement(verified, decision, at_decision, listed, people.origin, notes, tuple(files))
+
+
+_RATES = ("fmr", "fnmr")
+
+
+def judged_people(settings: JudgeSettings, target: str | None = None) -> Embeddings:
+    """Embeddings from a file, or from a checkpoint and a folder, as the settings say.
+
+    Raises:
+        UserError: both are given; unusable input.
+    """
     if settings.embeddings is None:
-        people = embed_people(settings)
-    elif settings.checkpoint is not None or settings.data is not None:
+        return embed_people(settings, target)
+    if settings.checkpoint is not None or settings.data is not None:
         raise UserError("--embeddings: give it alone, without --checkpoint and --data")
-    else:
-        people = load_embeddings(Path(settings.embeddings))
-    if settings.target is None:
-        scores = pair_scores(people.embeddings, people.labels)
-        title = f"{scores.identities} people, all pairs"
-    else:
-        label = _target_label(people, settings.target)
-        scores = target_scores(people.embeddings, people.labels, label)
-        title = f"{settings.target} against {scores.identities - 1} others"
-    figures = summarise(scores)
-    out = Path(settings.out) if settings.out is not None else _default_folder(settings)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
-    draw = roc_figure if kind == "roc" else pr_figure
-    files = save_figure(draw(curve(scores), figures, title), out / kind)
-    table = out / f"{kind}.json"
-    table.write_text(_json(figures, scores, people, settings), encoding="utf-8")
-    return Judgement(figures, people.origin, people.notes, (*files, table))
+    return load_embeddings(Path(settings.embeddings))
+
+
+def verify(people: Embeddings, settings: ResampledSettings, target: str | None = None) -> Verified:
+    """Figures of all pairs, or of one target's pairs, with intervals where they are wanted.
+
+    One target alone gets no intervals: they would have to resample people, and it is one.
+
+    Raises:
+        UserError: unusable embeddings; nobody is the target.
+    """
+    device = scoring_device(settings.device)
+    vectors, labels = people.embeddings, people.labels
+    if target is not None:
+        names = [str(label) for label in range(int(labels.max()) + 1)]
+        label = find_person(target, people.names if people.names is not None else names)
+        return with_figures(count_target(vectors, labels, label), None)
+    if settings.resamples == 0:
+        counts = count_pairs(vectors, labels, device=device, progress=True)
+        return with_figures(counts, None)
+    return with_figures(
+        *count_and_resample(
+            vectors,
+            labels,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            device=device,
+            progress=True,
+        )
+    )
+
+
+def with_figures(counts: PairCounts, bootstrap: Bootstrap | None) -> Verified:
+    """Counted pairs with all that follows from them."""
+    notes = []
+    if (wrong := mislabelled_share(counts)) is not None:
+        notes.append(
+            "the curve has the signature of mislabelled folders: about "
+            f"{wrong:.0%} of the pictures look like someone else's; siamese-eval people names them"
+        )
+    if bootstrap is not None and counts.identities < ROUGH_BELOW:
+        notes.append(
+            f"{counts.identities} people are few: the intervals are rough below {ROUGH_BELOW}"
+        )
+    intervals = {} if bootstrap is None else bootstrap.intervals()
+    return Verified(counts, summarise(counts), intervals, bootstrap, tuple(notes))
+
+
+def verification_json(verified: Verified) -> dict[str, Any]:
+    """Figures, intervals and which of them are supported, under their plain names."""
+    rates = {"1e-2": 1e-2, "1e-3": 1e-3}
+    return {
+        **verified.figures,
+        "intervals": {name: list(v) if v else None for name, v in verified.intervals.items()},
+        "supported": {
+            f"{figure}_at_far_{name}": verified.supports(rate)
+            for figure in ("tar", "threshold")
+            for name, rate in rates.items()
+        },
+    }
+
+
+def _curve_json(counts: PairCounts) -> dict[str, list[float]]:
+    thin = curve(counts, _JSON_POINTS)
+    return {
+        "threshold": thin.threshold.tolist(),
+        "fmr": thin.fmr.tolist(),
+        "fnmr": thin.fnmr.tolist(),
+        "recall": thin.recall.tolist(),
+        "precision": thin.precision.tolist(),
+    }
+
+
+def write_json(
+    path: Path, content: Mapping[str, Any], people: Embeddings, settings: EmbedSettings
+) -> Path:
+    """Write results with where they come from: origin, notes, settings, versions, time."""
+    whole = {
+        **content,
+        "origin": people.origin,
+        "notes": list(people.notes),
+        "settings": asdict(settings),
+        "versions": package_versions(),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+    text = json.dumps(whole, indent=1, allow_nan=False)
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
 def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     """Embed and write the .npz; returns its path and what is in it."""
-    out = Path(settings.out) if settings.out else _default_folder(settings) / "embeddings.npz"
+    out = Path(settings.out) if settings.out else results_folder(settings) / "embeddings.npz"
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: the file's name must end in .npz")
     people = embed_people(settings)
@@ -88,51 +241,25 @@ def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     return out, people
 
 
-def _json(
-    figures: dict[str, float], scores: Any, people: Embeddings, settings: JudgeSettings
-) -> str:
-    thin = curve(scores, _JSON_POINTS)
-    content = {
-        **figures,
-        "supported": {
-            name: rate >= figures["lowest_supported_fmr"]
-            for name, rate in (("tar_at_far_1e-2", 1e-2), ("tar_at_far_1e-3", 1e-3))
-        },
-        "curve": {
-            "threshold": thin.threshold.tolist(),
-            "fmr": thin.fmr.tolist(),
-            "fnmr": thin.fnmr.tolist(),
-            "recall": thin.recall.tolist(),
-            "precision": thin.precision.tolist(),
-        },
-        "origin": people.origin,
-        "notes": list(people.notes),
-        "settings": asdict(settings),
-        "versions": package_versions(),
-        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-    return json.dumps(content, indent=1, allow_nan=False)
+def output_folder(settings: EmbedSettings, ending: str = "") -> Path:
+    """The folder that results go to, made if need be.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    out = Path(settings.out) if settings.out is not None else results_folder(settings, ending)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
+    return out
 
 
-def _target_label(people: Embeddings, target: str) -> int:
-    if people.names is None:
-        known = {str(label): int(label) for label in np.unique(people.labels)}
-    else:
-        known = {unicodedata.normalize("NFC", n): i for i, n in enumerate(people.names)}
-    wanted = unicodedata.normalize("NFC", target)
-    if wanted in known:
-        return known[wanted]
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(list(known)[:5])}, ..."
-    raise UserError(f"--target {target}: nobody of that name among {len(known)} people; {hint}")
-
-
-def _default_folder(settings: EmbedSettings) -> Path:
-    """``runs/<run>/eval-<people>``, or a folder beside an embeddings file; a target has its own."""
-    target = settings.target if isinstance(settings, JudgeSettings) else None
-    ending = "" if target is None else f"-{target.replace('/', '_')}"
-    if isinstance(settings, JudgeSettings) and settings.embeddings is not None:
-        file = Path(settings.embeddings)
+def results_folder(settings: EmbedSettings, ending: str = "") -> Path:
+    """``runs/<run>/eval-<people>``, or a folder beside an embeddings file."""
+    embeddings = getattr(settings, "embeddings", None)
+    if embeddings is not None:
+        file = Path(embeddings)
         return file.with_name(f"{file.stem}-eval{ending}")
     part = settings.part or "validation"
     people = part if settings.data is None else Path(settings.data).resolve().name
@@ -140,3 +267,10 @@ def _default_folder(settings: EmbedSettings) -> Path:
         people += f"-{part}"
     run = checkpoint_path(settings).resolve().parent.name
     return Path(settings.runs) / run / f"eval-{people}{ending}"
+
+
+def _ending(settings: CurveSettings) -> str:
+    """A target or a list has a folder of its own."""
+    if settings.target is not None:
+        return f"-{settings.target.replace('/', '_')}"
+    return "" if settings.pairs is None else f"-{Path(settings.pairs).stem}"

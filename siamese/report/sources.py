@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,19 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     EmbedSettings,
+    FitName,
 )
 from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.transforms import Preprocess
-from siamese.errors import UserError
+from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import newest_best, read_checkpoint
 from siamese.models.device import choose_device, choose_precision
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.models.loading import embedder_of, spec_of
+from siamese.verification.decision import Decision
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Embeddings:
         paths: one path per picture; None when unknown.
         origin: where they come from, in words.
         notes: what the reader of the figures must know.
+        root: the folder that the paths are relative to; None when unknown.
+        decision: threshold and calibration that were chosen for the model; None when none were.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -51,6 +58,34 @@ class Embeddings:
     paths: tuple[str, ...] | None
     origin: str
     notes: tuple[str, ...] = ()
+    root: Path | None = None
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint that is ready to embed.
+
+    Attributes:
+        path: the checkpoint's file.
+        content: what is in it.
+        spec: the embedder's description.
+        network: the embedder, in eval mode, on the device.
+        device: where it runs.
+        precision: arithmetic of the network.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    spec: EmbedderSpec
+    network: SiameseEmbedder
+    device: torch.device
+    precision: torch.dtype
+
+    @property
+    def decision(self) -> Decision | None:
+        """The threshold and calibration that were chosen for this model, if any were."""
+        return decision_of(self.content, self.path)
 
 
 def checkpoint_path(settings: EmbedSettings) -> Path:
@@ -61,11 +96,28 @@ def checkpoint_path(settings: EmbedSettings) -> Path:
     return newest_best(Path(settings.checkpoints))
 
 
-def embed_people(settings: EmbedSettings) -> Embeddings:
-    """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
+def decision_of(content: dict[str, Any], path: Path) -> Decision | None:
+    """The decision stored in a checkpoint's content; None where there is none.
 
     Raises:
-        UserError: unusable checkpoint or folder; no picture can be decoded.
+        UserError: it is damaged.
+    """
+    if "decision" not in content:
+        return None
+    try:
+        return Decision.from_dict(content["decision"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: is damaged, its threshold cannot be used; choose one anew with siamese-eval "
+            "threshold"
+        ) from None
+
+
+def load_model(settings: EmbedSettings) -> Model:
+    """Load the checkpoint that the settings name.
+
+    Raises:
+        UserError: unusable checkpoint, device or precision.
     """
     path = checkpoint_path(settings)
     content = read_checkpoint(path)
@@ -73,78 +125,152 @@ def embed_people(settings: EmbedSettings) -> Embeddings:
     trained = content["settings"].get("trainer", {}).get("precision")
     in_fp32 = settings.precision == "auto" and trained == "fp32"  # as it was validated
     precision = choose_precision("fp32" if in_fp32 else settings.precision, device)
-    folder, notes = _people(settings, content, path)
-    spec = spec_of(content, path)
-    model = embedder_of(content, path)
-    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    workers = default_workers(device.type) if settings.workers is None else settings.workers
+    spec, network = spec_of(content, path), embedder_of(content, path)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Model(path, content, spec, network, device, precision)
+
+
+def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddings:
+    """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
+
+    Args:
+        settings: which checkpoint and which people.
+        target: a person who must be among them; looked up before anything is embedded.
+
+    Raises:
+        UserError: unusable checkpoint or folder; no picture can be decoded; no such target.
+    """
+    model = load_model(settings)
+    folder, notes = _people(settings, model)
+    if target is not None:
+        find_person(target, folder.names)
+    if not model.content["figures"]:
+        notes.append("the checkpoint was saved at an interruption: its weights were not validated")
+    part = settings.part or ("validation" if settings.data is None else None)
+    own = "" if part is None else f"{part} people of "
+    return embed_folder(model, folder, settings, f"{model.path} on {own}{folder.root}", notes)
+
+
+def embed_folder(
+    model: Model, folder: FaceFolder, settings: EmbedSettings, origin: str, notes: Sequence[str]
+) -> Embeddings:
+    """Embed every picture of a folder; those that cannot be decoded are left out and noted.
+
+    Raises:
+        UserError: not one picture can be decoded.
+    """
+    workers = default_workers(model.device.type) if settings.workers is None else settings.workers
+    fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
     loader = evaluation_loader(
         folder,
-        Preprocess(spec.size, "squash" if spec.fit == "squash" else "crop"),
-        spec.size,
+        Preprocess(model.spec.size, fit, settings.crop),
+        model.spec.size if settings.crop is None else None,
         batch_size=settings.batch,
         workers=workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=model.device.type == "cuda",
     )
-    failed: list[tuple[str, str]] = []
+    failed: list[str] = []
 
     def watched() -> Iterator[Batch]:
         with tqdm(
             total=len(folder.paths), desc="embedding", unit="img", leave=False, disable=None
         ) as bar:
             for batch in loader:
-                failed.extend(batch.failed)
+                failed.extend(path for path, _ in batch.failed)
                 yield batch
                 bar.update(len(batch.images) + len(batch.failed))
 
     vectors, positions = embed(
-        model, watched(), device=device, precision=precision, flip=settings.flip
+        model.network,
+        watched(),
+        device=model.device,
+        precision=model.precision,
+        flip=settings.flip,
     )
     if not len(vectors):
         raise UserError(
             f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
         )
+    told = list(notes)
     if failed:
-        names = ", ".join(name for name, _ in failed[:3]) + (", ..." if len(failed) > 3 else "")
-        notes.append(f"{len(failed)} pictures cannot be decoded and are left out: {names}")
-    if not content["figures"]:
-        notes.append("the checkpoint was saved at an interruption: its weights were not validated")
+        told.append(
+            f"{len(failed)} pictures cannot be decoded and are left out: {first_few(failed)}"
+        )
     kept = positions.numpy()
-    part = settings.part or ("validation" if settings.data is None else None)
-    own = "" if part is None else f"{part} people of "
+    decision = model.decision
+    if decision is not None and decision.flip != settings.flip:
+        told.append(
+            f"the checkpoint's threshold was chosen with --flip {str(decision.flip).lower()}: "
+            "scores differ without it"
+        )
     return Embeddings(
         vectors.numpy(),
         np.asarray(folder.labels, np.int64)[kept],
         folder.names,
         tuple(folder.paths[i] for i in kept),
-        f"{path} on {own}{folder.root}",
-        tuple(notes),
+        origin,
+        tuple(told),
+        folder.root,
+        decision,
     )
 
 
-def _people(
-    settings: EmbedSettings, content: dict[str, Any], path: Path
-) -> tuple[FaceFolder, list[str]]:
+def find_person(name: str, names: Sequence[str]) -> int:
+    """The label of a person's name, in any Unicode form.
+
+    Raises:
+        UserError: nobody has that name; names the nearest.
+    """
+    known = {unicodedata.normalize("NFC", n): i for i, n in enumerate(names)}
+    wanted = unicodedata.normalize("NFC", name)
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"there are {first_few(list(known))}"
+    raise UserError(f"--target {name}: nobody of that name among {len(known)} people; {hint}")
+
+
+def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str]]:
     """The folder to embed, and what must be said about it."""
-    split = content["split"]
-    part_name = settings.part or "validation"
+    split = model.content["split"]
     if settings.data is not None and settings.part is None:
         folder = scan_folder(Path(settings.data))
         notes = [folder.summary()] if folder.left_out else []
-        trained = {unicodedata.normalize("NFC", name) for name in split["train"]["identities"]}
-        seen = [n for n in folder.names if unicodedata.normalize("NFC", n) in trained]
+        seen = shared_names(folder.names, split["train"]["identities"])
         if seen:
-            some = ", ".join(seen[:3]) + (", ..." if len(seen) > 3 else "")
             notes.append(
                 f"{len(seen)} of these {len(folder.names)} people have names that were trained on "
-                f"({some}): figures on them flatter"
+                f"({first_few(seen)}): figures on them flatter"
             )
         return folder, notes
-    if part_name not in split:
+    part = settings.part or "validation"
+    notes = ["these people trained the network: figures on them flatter"]
+    return own_people(model, part, settings.data), notes if part == "train" else []
+
+
+def shared_names(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of the names that are among the others, too, in any Unicode form."""
+    known = {unicodedata.normalize("NFC", name) for name in others}
+    return [name for name in names if unicodedata.normalize("NFC", name) in known]
+
+
+def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
+    """People of one part of the checkpoint's own split.
+
+    Args:
+        model: the checkpoint.
+        part_name: ``train``, ``validation`` or ``test``.
+        data: where the folder is now; None: where it was.
+
+    Raises:
+        UserError: no such part; the folder or some of the people are not there.
+    """
+    path, content = model.path, model.content
+    if part_name not in content["split"]:
         raise UserError(f"{path}: it has no {part_name} people; give a folder with --data")
-    part = split[part_name]
-    root = Path(part["folder"] if settings.data is None else settings.data)
-    drawn = content["settings"].get("data") is None and settings.data is None
+    part = content["split"][part_name]
+    root = Path(part["folder"] if data is None else data)
+    drawn = content["settings"].get("data") is None and data is None
     if drawn and not root.exists():
         write_demo_faces(root, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
     if not root.exists():
@@ -157,10 +283,9 @@ def _people(
     if missing:
         raise UserError(
             f"{root}: {len(missing)} {part_name} people of {path} are not in it "
-            f"({', '.join(missing[:3])}); give the folder that has them with --data"
+            f"({first_few(missing)}); give the folder that has them with --data"
         )
-    notes = ["these people trained the network: figures on them flatter"]
-    return folder.only(part["identities"]), notes if part_name == "train" else []
+    return folder.only(part["identities"])
 
 
 def save_embeddings(path: Path, people: Embeddings) -> None:
@@ -212,4 +337,7 @@ def load_embeddings(path: Path) -> Embeddings:
         )
     if paths is not None and len(paths) != len(labels):
         raise UserError(f"{path}: {len(paths)} paths for {len(labels)} labels")
+    if paths is not None and len(set(paths)) < len(paths):
+        twice = next(name for name, count in Counter(paths).items() if count > 1)
+        raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
     return Embeddings(arrays["embeddings"], labels, names, paths, str(path))

@@ -1,6 +1,8 @@
 """Figures: what they show, that they are written, that names never become boxes."""
 
+import re
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,28 +13,66 @@ from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
 from PIL import Image
+from scipy.stats import norm
 
-from siamese.report.figures import pr_figure, roc_figure, save_figure, score_figure
+from siamese.report.figures import (
+    Against,
+    AgainstCmc,
+    AgainstOpenSet,
+    cmc_figure,
+    det_figure,
+    open_set_figure,
+    pr_figure,
+    reliability_figure,
+    roc_figure,
+    save_figure,
+    score_figure,
+    svg_of,
+)
 from siamese.report.text import drawable
-from siamese.verification.figures import curve, summarise
-from siamese.verification.scores import PairScores, pair_scores
+from siamese.verification.counts import PairCounts, count_pairs, counts_of
+from siamese.verification.figures import Curve, curve, summarise
+
+CURVES = {"roc": roc_figure, "pr": pr_figure, "det": det_figure}
+ALL = [*CURVES, "scores", "cmc", "open set", "reliability"]
 
 
-def scores(people: int = 6, images: int = 5, noise: float = 0.8) -> PairScores:
+def scores(people: int = 6, images: int = 5, noise: float = 0.8) -> PairCounts:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(people), images)
     vectors = rng.normal(size=(people, 16))[labels]
-    return pair_scores(vectors + rng.normal(scale=noise, size=vectors.shape), labels)
+    return count_pairs(vectors + rng.normal(scale=noise, size=vectors.shape), labels)
 
 
-def draw(kind: str, found: PairScores, title: str = "six people"):
+def draw(kind: str, found: PairCounts, title: str = "six people", rival: str | None = None):
+    points, figures = curve(found), summarise(found)
+    other = curve(scores(noise=1.2))
+    if kind in CURVES:
+        against = None
+        if rival is not None:
+            against = Against(rival, "own", other, summarise(scores(noise=1.2)))
+        return CURVES[kind](points, figures, title, against)
     if kind == "scores":
         return score_figure(found, title)
-    figure = roc_figure if kind == "roc" else pr_figure
-    return figure(curve(found), summarise(found), title)
+    if kind == "cmc":
+        rates = points.recall[1:]
+        return cmc_figure(rates, title, rival and AgainstCmc(rival, "own", other.recall[1:]))
+    if kind == "open set":
+        against = rival and AgainstOpenSet(rival, "own", other.fmr, other.fnmr)
+        return open_set_figure(points.fmr, points.fnmr, title, against)
+    predicted = np.linspace(0, 1, 7)
+    return reliability_figure(predicted, predicted**2, np.arange(7) ** 6, title)
 
 
-@pytest.mark.parametrize("kind", ["roc", "pr", "scores"])
+def lines(axes) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Data of an axes' lines that are neither dotted nor single points."""
+    thick = [
+        line for line in axes.lines if line.get_linewidth() > 1.5 and len(line.get_xdata()) > 1
+    ]
+    return [line.get_data() for line in thick]
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_png_and_svg_are_written(tmp_path, kind):
     paths = save_figure(draw(kind, scores()), tmp_path / "v1.2" if kind == "pr" else tmp_path / "a")
     assert [path.suffix for path in paths] == [".png", ".svg"]
@@ -59,6 +99,14 @@ def test_the_roc_curve_is_drawn_on_linear_and_on_logarithmic_axes():
     assert f"{figures['auc']:.4f}" in linear.get_title()
 
 
+@pytest.mark.parametrize("panel", ["linear", "log"])
+def test_one_panel_of_the_roc_can_be_drawn_alone(panel):
+    found = scores()
+    (axes,) = roc_figure(curve(found), summarise(found), "", panels=(panel,)).axes
+    assert axes.get_xscale() == panel
+    assert np.array_equal(axes.lines[0].get_ydata(), curve(found).recall)
+
+
 def test_the_chance_line_of_roc_is_the_diagonal():
     linear, log = draw("roc", scores()).axes
     for axes in (linear, log):
@@ -69,41 +117,271 @@ def test_the_chance_line_of_roc_is_the_diagonal():
 def test_the_chance_line_of_pr_is_the_share_of_genuine_pairs(people, images):
     found = scores(people, images)
     axes = draw("pr", found).axes[0]
-    share = len(found.genuine) / (len(found.genuine) + len(found.impostor))
-    lines = [line for line in axes.lines if str(line.get_label()).startswith("chance")]
-    assert [list(line.get_ydata()) for line in lines] == [[share, share]]
-    assert lines[0].get_label() == f"chance {share:.4f}"
+    share = found.genuine_pairs / (found.genuine_pairs + found.impostor_pairs)
+    chance = [line for line in axes.lines if str(line.get_label()).startswith("chance")]
+    assert [list(line.get_ydata()) for line in chance] == [[share, share]]
+    assert chance[0].get_label() == f"chance {share:.4f}"
     assert f"AP {summarise(found)['ap']:.4f}" in axes.get_title()
 
 
+def legend(axes) -> list[str]:
+    return [text.get_text() for text in axes.get_legend().texts] if axes.get_legend() else []
+
+
+@pytest.mark.parametrize("draw_curve", [roc_figure, det_figure])
 @pytest.mark.parametrize(("people", "grey"), [(4, True), (600, False)])
-def test_unsupported_rates_are_marked(people, grey):
+def test_unsupported_rates_are_marked(draw_curve, people, grey):
     found = scores(4)
-    figures = {**summarise(found), "lowest_supported_fmr": min(1, 6 / (people * (people - 1)))}
-    log = roc_figure(curve(found), figures, "").axes[1]
-    assert any("too few people" in text.get_text() for text in log.texts) == grey
+    lowest = min(1, 6 / (people * (people - 1)))
+    axes = draw_curve(curve(found), {**summarise(found), "lowest_supported_fmr": lowest}, "").axes
+    assert ("too few people for this FMR" in legend(axes[-1])) == grey
+    if grey:
+        (zone,) = axes[-1].patches
+        assert zone.get_x() + zone.get_width() == pytest.approx(min(lowest, axes[-1].get_xlim()[1]))
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.8])
 def test_histograms_hold_every_score_with_area_one(noise):
     found = scores(noise=noise)
     axes = draw("scores", found).axes[0]
+    heights = {}
     for patch in axes.patches:
-        corners = patch.get_xy()
-        x, y = corners[:, 0], corners[:, 1]
-        area = abs(np.sum(x * np.roll(y, 1) - y * np.roll(x, 1))) / 2
-        if patch.get_fill():
-            assert area == pytest.approx(1, rel=1e-6)
-    assert {text.get_text() for text in axes.get_legend().texts} == {"impostor", "genuine"}
+        values, edges, _ = patch.get_data()
+        assert np.sum(values * np.diff(edges)) == pytest.approx(1)
+        heights[patch.get_label()] = (values, edges)
+    assert legend(axes) == ["impostor", "genuine"]
+    for name, pairs in (("genuine", found.genuine), ("impostor", found.impostor)):
+        values, edges = heights[name]
+        each = np.repeat(found.score, pairs)
+        assert np.allclose(values, np.histogram(each, edges, density=True)[0])
 
 
-@pytest.mark.parametrize("kind", ["roc", "pr", "scores"])
+# Rates of normally distributed scores are a straight line on normal-deviate axes.
+
+
+def test_a_det_curve_of_normal_scores_is_straight_and_lies_where_the_quantiles_say():
+    threshold = np.linspace(4, -3, 400)
+    fmr, fnmr = norm.sf(threshold), norm.cdf(threshold - 1.5)
+    points = Curve(threshold, fmr, fnmr, np.ones(400))
+    eer = float(norm.cdf(-0.75))
+    figures = {"eer": eer, "lowest_supported_fmr": 0.0, "impostor_pairs": 1e6}
+    figure = det_figure(points, figures, "")
+    (axes,) = figure.axes
+    figure.canvas.draw()
+    ((x, y),) = lines(axes)
+    assert np.array_equal(x, fmr)
+    assert np.array_equal(y, fnmr)
+    pixels = axes.transData.transform(np.column_stack([fmr, fnmr]))
+    assert np.polyfit(*pixels.T, 1, full=True)[1] < 1e-9
+    (left, right), box = norm.ppf(axes.get_xlim()), axes.bbox
+    for rate in (0.001, 0.05, 0.4):
+        expected = box.x0 + box.width * (norm.ppf(rate) - left) / (right - left)
+        assert axes.transData.transform((rate, rate))[0] == pytest.approx(expected)
+    (mark,) = [line for line in axes.lines if line.get_marker() == "o"]
+    assert np.ravel(mark.get_data()).tolist() == [eer, eer]
+    assert f"EER {eer:.4f}" in axes.get_title()
+
+
+def test_det_ticks_are_round_percentages_that_do_not_touch():
+    figure = draw("det", scores(30, 8))
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.get_xticklabels()]
+    assert {"1 %", "20 %"} <= set(texts)
+    for axis in (axes.xaxis, axes.yaxis):
+        boxes = [text.get_window_extent() for text in axis.get_ticklabels()]
+        boxes.sort(key=lambda box: (box.x0, box.y0))
+        assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_det_leaves_out_rates_of_none_and_all():
+    points = Curve(
+        np.arange(5.0), np.array([0, 0.1, 0.2, 0.5, 1]), np.array([1, 0.5, 0.3, 0, 0]), np.ones(5)
+    )
+    figures = {"eer": 0.25, "lowest_supported_fmr": 0.0, "impostor_pairs": 10}
+    ((x, y),) = lines(det_figure(points, figures, "").axes[0])
+    assert (x.tolist(), y.tolist()) == ([0.1, 0.2], [0.5, 0.3])
+
+
+def test_a_perfect_model_has_an_empty_det_that_says_so():
+    (axes,) = draw("det", scores(noise=0.0)).axes
+    assert lines(axes) == []
+    assert "nothing can be drawn" in axes.texts[0].get_text()
+
+
+@pytest.mark.parametrize("ranks", [1, 10, 200])
+def test_cmc_is_drawn_over_ranks_from_one(ranks):
+    rates = np.linspace(0.4, 0.9, ranks)
+    (axes,) = cmc_figure(rates, "").axes
+    x, y = axes.lines[0].get_data()
+    assert x.tolist() == list(range(1, ranks + 1))
+    assert np.array_equal(y, rates)
+    assert axes.get_xscale() == ("log" if ranks > 50 else "linear")
+    assert axes.get_title() == "rank 1: 0.4000"
+
+
+def test_open_set_errors_are_drawn_on_a_logarithmic_axis():
+    found = curve(scores())
+    (axes,) = open_set_figure(found.fmr, found.fnmr, "").axes
+    ((x, y),) = lines(axes)
+    assert np.array_equal(x, found.fmr)
+    assert np.array_equal(y, found.fnmr)
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim() == pytest.approx((found.fmr[found.fmr > 0].min(), 1))
+
+
+def test_reliability_leaves_out_empty_bins():
+    predicted, observed = np.array([0.1, 0.5, 0.9]), np.array([0.2, np.nan, 0.8])
+    axes, strip = reliability_figure(predicted, observed, np.array([100, 0, 3]), "").axes
+    ((x, y),) = lines(axes)
+    assert (x.tolist(), y.tolist()) == ([0.1, 0.9], [0.2, 0.8])
+    bars = [path.vertices for path in strip.collections[0].get_paths()]
+    assert [(bar[0, 0], bar[1, 1]) for bar in bars] == [(0.1, 100), (0.9, 3)]
+
+
+# A second model.
+
+
+@pytest.mark.parametrize("kind", [*CURVES, "cmc", "open set"])
+def test_a_second_model_has_its_own_line_colour_and_name(kind):
+    axes = draw(kind, scores(), rival="_夏子 $x_$").axes[0]
+    own, other = [line for line in axes.lines if line.get_linewidth() > 1.5][:2]
+    single = draw(kind, scores()).axes[0].lines[0]
+    assert np.array_equal(own.get_data(), single.get_data())
+    assert not np.array_equal(other.get_ydata(), own.get_ydata())
+    assert own.get_color() == single.get_color() != other.get_color()
+    assert own.get_linestyle() == "-" != other.get_linestyle()
+    assert any(text.startswith("own") for text in legend(axes))
+    assert sum(text.startswith(drawable("_夏子 $x_$")[0]) for text in legend(axes)) in (1, 2)
+    assert not any(text.get_parse_math() for text in axes.get_legend().texts)
+
+
+def test_a_long_name_is_shortened_in_the_legend():
+    texts = legend(draw("pr", scores(), rival="x" * 100).axes[0])
+    assert max(map(len, texts)) < 40
+    assert any(text.startswith("xxxx") and "…" in text for text in texts)
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("rival", [None, "other"])
 @pytest.mark.parametrize("vectors", [np.ones((3, 4)), [[1, 0], [0, 1], [1, 0]]])
-def test_extreme_scores_are_drawn_without_a_warning(tmp_path, kind, vectors):
-    found = pair_scores(np.asarray(vectors, np.float32), [0, 0, 1])
+def test_extreme_scores_are_drawn_without_a_warning(kind, rival, vectors):
+    found = count_pairs(np.asarray(vectors, np.float32), [0, 0, 1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        save_figure(draw(kind, found), tmp_path / kind)
+        figure = draw(kind, found, rival=rival)
+        figure.canvas.draw()
+        svg_of(figure)
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("scored", [([0.9, 0.1], [True, False]), ([0.1, 0.9], [True, False])])
+def test_a_single_pair_of_each_kind_is_drawn_without_a_warning(kind, scored):
+    found = counts_of(*scored, identities=2, images=4, identity_pairs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(kind, found).canvas.draw()
+
+
+# Figures inside a page.
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def parsed(svg: str) -> ElementTree.Element:
+    return ElementTree.fromstring(svg)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_svg_for_a_page_has_no_size_no_background_and_the_colours_of_the_page(kind):
+    svg = svg_of(draw(kind, scores(), rival="other"))
+    root = parsed(svg)
+    assert root.tag == f"{SVG}svg"
+    assert not {"width", "height", "id"} & set(root.attrib)
+    assert len(root.get("viewBox").split()) == 4
+    # A style element or a font would reach into the page, a date would change with each run.
+    assert not re.search("<style|<metadata|<!|<\\?|xlink|font-family|font:", svg)
+    assert re.findall('https?://[^"]*', svg) == ["http://www.w3.org/2000/svg"]
+    for variable in ("ink", "first"):
+        assert f"var(--{variable}, #" in svg
+    assert not set(re.findall(r"(?<!, )#[0-9a-f]{6}\b", svg))
+    background = root.find(f".//{SVG}path")
+    assert background.get("style") == "fill: none"
+    assert len(svg) < 60_000
+
+
+def test_text_of_an_svg_is_text():
+    texts = ["".join(e.itertext()) for e in parsed(svg_of(draw("pr", scores()))).iter(f"{SVG}text")]
+    assert "recall: genuine pairs accepted" in texts
+    assert "six people" in texts
+
+
+def test_a_dense_curve_stays_small_and_near_the_points_given():
+    rng = np.random.default_rng(1)
+    labels = np.repeat(np.arange(40), 20)
+    vectors = rng.normal(size=(40, 24))[labels] + rng.normal(scale=1.2, size=(800, 24))
+    found = count_pairs(vectors, labels)
+    points, figures = curve(found), summarise(found)
+    against = Against("other", "own", points, figures)
+    assert all(len(svg_of(f(points, figures, "", against))) < 60_000 for f in CURVES.values())
+    figure = roc_figure(points, figures, "", panels=("linear",))
+    curve_path = max((p.get("d") for p in parsed(svg_of(figure)).iter(f"{SVG}path")), key=len)
+    drawn, at = [], np.zeros(2)
+    for command, values in re.findall("([MLHV])([^MLHV]+)", curve_path):
+        numbers = [float(n) for n in values.split()]
+        at = at.copy()
+        if command in "ML":
+            at[:] = numbers
+        else:
+            at["HV".index(command)] = numbers[0]
+        drawn.append(at)
+    # The axes' frame in the SVG tells where 0 and 1 lie.
+    frame = parsed(svg_of(figure)).findall(f".//{SVG}path")[1].get("d")
+    corners = np.array(re.findall(r"[\d.]+", frame), float).reshape(-1, 2)
+    (left, top), (right, bottom) = corners.min(0), corners.max(0)
+    x = left + points.fmr * (right - left)
+    y = bottom - points.recall / 1.01 * (bottom - top)
+    # Distance of each given point (rows) to each drawn stretch (columns).
+    start, end = np.array(drawn[:-1]), np.array(drawn[1:])
+    stretch, away = end - start, np.stack([x, y], 1)[:, None] - start
+    share = (away * stretch).sum(-1) / np.maximum((stretch**2).sum(-1), 1e-12)
+    distance = np.linalg.norm(away - share.clip(0, 1)[..., None] * stretch, axis=-1).min(1)
+    assert distance.max() < 0.3  # of some 340 in width
+
+
+def test_svgs_of_two_figures_share_no_id_and_refer_to_their_own():
+    drawn = [svg_of(draw(kind, scores(), rival="b")) for kind in ("roc", "det", "cmc", "pr")]
+    ids = [{e.get("id") for e in parsed(svg).iter() if e.get("id")} for svg in drawn]
+    assert len(set().union(*ids)) == sum(map(len, ids)) > 0
+    for svg, own in zip(drawn, ids, strict=True):
+        assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg)) <= {
+            pair for name in own for pair in ((name, ""), ("", name))
+        }
+
+
+def test_an_svg_is_the_same_each_time_and_leaves_the_figure_as_it_was():
+    figure = draw("roc", scores())
+    size = figure.get_size_inches().tolist()
+    first = svg_of(figure)
+    assert svg_of(draw("roc", scores())) == first
+    assert svg_of(figure) == first
+    assert figure.get_size_inches().tolist() == size
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("夏子", "夏子"),
+        ("$x_$", "$x_$"),
+        ('<b> & " id="x" url(#a)', '<b> & " id="x" url(#a)'),
+        ("a\x07b", "a\\x07b"),
+        ("caf\udce9", "caf\\udce9"),
+    ],
+)
+def test_names_in_an_svg_are_written_for_the_readers_fonts(plain_fonts, name, shown):
+    svg = svg_of(draw("pr", scores(), rival=name))
+    texts = ["".join(e.itertext()) for e in parsed(svg).iter(f"{SVG}text")]
+    assert any(text.startswith(f"{shown}: AP") for text in texts)
 
 
 # Names in any script. Bug: matplotlib's own "Last Resort" font is taken, a box for each character.

@@ -1,0 +1,184 @@
+"""Compare two models on the same pictures: differences with paired intervals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from siamese.config import CompareSettings, EmbedSettings
+from siamese.errors import UserError, first_few
+from siamese.report.judge import Verified, output_folder, verify, write_json
+from siamese.report.sources import Embeddings, embed_people, load_embeddings
+from siamese.verification.bootstrap import Interval, interval
+
+# Figures that are compared, and whether more of them is better.
+COMPARED = {
+    "auc": ("AUC", True),
+    "ap": ("AP", True),
+    "eer": ("EER", False),
+    "tar_at_far_1e-2": ("TAR@FAR=1e-2", True),
+    "tar_at_far_1e-3": ("TAR@FAR=1e-3", True),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One figure of two models.
+
+    Attributes:
+        name: the figure's field in the JSON.
+        title: the figure's usual name.
+        a: the first model's figure.
+        b: the second model's figure.
+        difference: b - a.
+        interval: 95 % interval of the difference; None without resamples.
+        supported: whether there are enough people for the figure.
+        verdict: in words.
+    """
+
+    name: str
+    title: str
+    a: float
+    b: float
+    difference: float
+    interval: Interval
+    supported: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same pictures.
+
+    Attributes:
+        names: what A and B are, in words.
+        verified: all pairs judged by either.
+        differences: one per figure.
+        notes: what the reader must know.
+        files: the files written.
+    """
+
+    names: tuple[str, str]
+    verified: tuple[Verified, Verified]
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def compare(settings: CompareSettings) -> Comparison:
+    """Judge both models on the same pictures and write ``compare.json``.
+
+    Raises:
+        UserError: a model is missing; their pictures are not the same.
+    """
+    if settings.a is None or settings.b is None:
+        raise UserError(
+            "two models are needed: siamese-eval compare A B (an .npz of embeddings or a "
+            "checkpoint each)"
+        )
+    if settings.checkpoint is not None:
+        raise UserError("--checkpoint: name both models instead: siamese-eval compare A B")
+    a, b = (model_people(settings, given) for given in (settings.a, settings.b))
+    a, b = same_pictures(a, b)
+    verified = verify(a, settings), verify(b, settings)
+    differences = differences_of(*verified)
+    out = output_folder(settings if settings.out is not None else replace(settings, out="."))
+    content = {
+        "a": {"origin": a.origin, **verified[0].figures},
+        "b": {"origin": b.origin, **verified[1].figures},
+        "differences": {
+            d.name: {
+                "difference": d.difference,
+                "interval": list(d.interval) if d.interval else None,
+                "supported": d.supported,
+                "verdict": d.verdict,
+            }
+            for d in differences
+        },
+    }
+    notes = (*dict.fromkeys((*a.notes, *b.notes, *verified[0].notes, *verified[1].notes)),)
+    both = replace(a, origin=f"{a.origin}; {b.origin}", notes=notes)
+    path = write_json(out / "compare.json", content, both, settings)
+    return Comparison((a.origin, b.origin), verified, differences, notes, (path,))
+
+
+def model_people(settings: EmbedSettings, given: str) -> Embeddings:
+    """The embeddings of one of the models: a file of them, or a checkpoint's on the people set."""
+    if given.endswith(".npz"):
+        return load_embeddings(Path(given))
+    return embed_people(replace(settings, checkpoint=given))
+
+
+def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]:
+    """Both with the pictures in the same order.
+
+    Raises:
+        UserError: one has pictures that the other lacks, or other people on them.
+    """
+    if a.paths is None or b.paths is None:
+        if len(a.labels) != len(b.labels) or (a.labels != b.labels).any():
+            raise UserError(
+                f"{a.origin} and {b.origin} have other labels, and no paths to match them by: "
+                "embed the same pictures in the same order"
+            )
+        return a, b
+    only = sorted(set(a.paths) ^ set(b.paths))
+    if only:
+        raise UserError(
+            f"{a.origin} and {b.origin} are not on the same pictures: {len(only)} are in one of "
+            f"them only ({first_few(only)}); embed the same folder with both"
+        )
+    where = {path: at for at, path in enumerate(b.paths)}
+    order = np.array([where[path] for path in a.paths])
+    labels = b.labels[order]
+    if not _same_partition(a.labels, labels):
+        raise UserError(
+            f"{a.origin} and {b.origin} say otherwise who is on the same pictures: embed the same "
+            "folder with both"
+        )
+    # A's labels for both: equal labels give equal resamples, which makes the difference paired.
+    return a, replace(b, embeddings=b.embeddings[order], labels=a.labels, paths=a.paths)
+
+
+def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
+    pairs = set(zip(a.tolist(), b.tolist(), strict=True))
+    return len(pairs) == len(set(a.tolist())) == len(set(b.tolist()))
+
+
+def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
+    """B minus A for each compared figure; both judged with the same resamples of the people."""
+    resampled = None
+    if a.bootstrap is not None and b.bootstrap is not None:
+        resampled = a.bootstrap.figures(), b.bootstrap.figures()
+    found = []
+    for name, (title, more_is_better) in COMPARED.items():
+        difference = b.figures[name] - a.figures[name]
+        limits = None
+        if resampled is not None:
+            limits = interval(resampled[1][name] - resampled[0][name], a.counts.identities)
+        rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
+        found.append(
+            Difference(
+                name,
+                title,
+                a.figures[name],
+                b.figures[name],
+                difference,
+                limits,
+                a.supports(rate),
+                _verdict(limits, more_is_better),
+            )
+        )
+    return tuple(found)
+
+
+def _verdict(limits: Interval, more_is_better: bool) -> str:
+    if limits is None:
+        return "no interval, no verdict"
+    low, high = limits
+    if low <= 0 <= high:
+        largest = max(-low, high)
+        return f"no difference shown (up to {largest:.4f} either way is not ruled out)"
+    return f"{'B' if (low > 0) == more_is_better else 'A'} is better"

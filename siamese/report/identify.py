@@ -1,0 +1,95 @@
+"""1:N identification: closed set, open set, retrieval."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from siamese.config import IdentifySettings
+from siamese.report.figures import cmc_figure, open_set_figure, save_figure
+from siamese.report.judge import judged_people, output_folder, write_json
+from siamese.verification.identification import (
+    Identification,
+    Retrieval,
+    identify,
+    retrieval,
+)
+
+RANKS = (1, 5, 10)
+FPIRS = (0.01, 0.1)
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What was found, and where it was written.
+
+    Attributes:
+        galleries: one result per number of enrolled pictures, from 1.
+        retrieval: MAP@R and R-precision.
+        origin: what was judged, in words.
+        notes: what the reader must know.
+        files: the files written.
+    """
+
+    galleries: tuple[Identification, ...]
+    retrieval: Retrieval
+    origin: str
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def judge_identification(settings: IdentifySettings) -> Identified:
+    """Judge galleries of 1 to ``settings.gallery`` pictures; write pictures and JSON.
+
+    Raises:
+        UserError: unusable input; nobody has enough pictures.
+    """
+    people = judged_people(settings)
+    found = tuple(
+        identify(
+            people.embeddings,
+            people.labels,
+            images_per_person=images,
+            fusion=settings.fusion,
+            seed=settings.seed,
+            draws=settings.draws,
+        )
+        for images in range(1, settings.gallery + 1)
+    )
+    ranked = retrieval(people.embeddings, people.labels)
+    out = output_folder(settings)
+    last = found[-1]
+    title = f"{last.people} people enrolled, {last.images_per_person} picture(s) each"
+    files = save_figure(cmc_figure(last.cmc, title), out / "cmc")
+    files += save_figure(open_set_figure(last.fpir, last.fnir, title), out / "open_set")
+    content = {
+        "galleries": [identification_json(one) for one in found],
+        **asdict(ranked),
+    }
+    files.append(write_json(out / "identify.json", content, people, settings))
+    return Identified(found, ranked, people.origin, people.notes, tuple(files))
+
+
+def rank_rate(found: Identification, rank: int) -> float:
+    """Share of probes whose own person is among the best ``rank``, in [0, 1]."""
+    return float(found.cmc[min(rank, found.people) - 1])
+
+
+def identification_json(found: Identification) -> dict[str, object]:
+    """Figures and curves under their plain names."""
+    return {
+        "images_per_person": found.images_per_person,
+        "fusion": found.fusion,
+        "people": found.people,
+        "people_left_out": found.people_left_out,
+        "probes": found.probes,
+        "draws": found.draws,
+        **{f"rank_{rank}": rank_rate(found, rank) for rank in RANKS},
+        **{f"fnir_at_fpir_{rate:g}": found.fnir_at(rate) for rate in FPIRS},
+        "cmc": found.cmc.tolist(),
+        "open_set": {
+            "threshold": found.threshold.tolist(),
+            "fpir": found.fpir.tolist(),
+            "fnir": found.fnir.tolist(),
+        },
+    }

@@ -1,0 +1,168 @@
+"""Judge a list of picture pairs: LFW's protocols, or a CSV."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from siamese.config import CurveSettings
+from siamese.data.folder import FaceFolder
+from siamese.data.pair_lists import PairList, read_pairs
+from siamese.errors import UserError, first_few
+from siamese.report.sources import Embeddings, embed_folder, load_model
+from siamese.verification.bootstrap import Bootstrap, resample_listed
+from siamese.verification.counts import PairCounts, counts_of
+from siamese.verification.decision import Decision
+from siamese.verification.protocols import FoldAccuracy, accuracy_at, fold_accuracy
+from siamese.verification.scores import listed_scores, normalise
+
+
+@dataclass(frozen=True)
+class Listed:
+    """The pairs of a list whose pictures could be embedded.
+
+    Attributes:
+        people: the embedded pictures, with notes on what is missing.
+        paths: paths of both pictures of each pair.
+        scores: float64 (M,).
+        same: bool (M,).
+        counts: the pairs by score.
+        bootstrap: the resamples of the people; None where none were drawn.
+        folds: accuracy of a list with folds; None for lists without.
+        accuracy: accuracy at the model's own threshold; None where it has none.
+        decision: the model's own threshold.
+        skipped: pairs left out because a picture is missing or broken.
+    """
+
+    people: Embeddings
+    paths: tuple[tuple[str, str], ...]
+    scores: npt.NDArray[np.float64]
+    same: npt.NDArray[np.bool_]
+    counts: PairCounts
+    bootstrap: Bootstrap | None
+    folds: FoldAccuracy | None
+    accuracy: float | None
+    decision: Decision | None
+    skipped: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        folds = self.folds
+        return {
+            "pairs": len(self.scores),
+            "skipped": self.skipped,
+            "accuracy_at_own_threshold": self.accuracy,
+            "fold_accuracy": None
+            if folds is None
+            else {
+                "mean": folds.mean,
+                "standard_error": folds.standard_error,
+                "accuracies": folds.accuracies.tolist(),
+                "thresholds": folds.thresholds.tolist(),
+            },
+        }
+
+    def write_csv(self, path: Path) -> Path:
+        """One line per pair: paths, truth, score; with a calibration its log-likelihood ratio."""
+        columns = ["path_a", "path_b", "same", "score"]
+        rows: list[list[object]] = [
+            [*paths, int(same), f"{score:.6f}"]
+            for paths, same, score in zip(self.paths, self.same, self.scores, strict=True)
+        ]
+        if self.decision is not None:
+            columns.append("llr")
+            for row, llr in zip(rows, self.decision.calibration.llr(self.scores), strict=True):
+                row.append(f"{llr:.4f}")
+        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(rows)
+        return path
+
+
+def judge_list(settings: CurveSettings, file: str) -> Listed:
+    """Embed the pictures of a list and score its pairs.
+
+    Raises:
+        UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
+    """
+    if settings.embeddings is not None:
+        raise UserError("--pairs: needs a checkpoint and pictures (--data), not --embeddings")
+    if settings.data is None:
+        raise UserError("--pairs: give the folder of the pictures with --data")
+    if settings.part is not None:
+        raise UserError("--part: give it without --pairs, which names its own pictures")
+    root = Path(settings.data)
+    pairs = read_pairs(Path(file), root)
+    model = load_model(settings)
+    folder = _pictures(root, pairs)
+    notes = []
+    if pairs.missing:
+        notes.append(
+            f"{len(pairs.missing)} pictures of the list are missing in {root}, {pairs.skipped} "
+            f"pairs left out: {first_few(pairs.missing)}"
+        )
+    origin = f"{model.path} on the pairs of {file} in {root}"
+    people = embed_folder(model, folder, settings, origin, notes)
+    assert people.paths is not None, "embedded folders name their pictures"
+    position = {path: at for at, path in enumerate(people.paths)}
+    kept = [
+        at
+        for at, both in enumerate(zip(pairs.first, pairs.second, strict=True))
+        if all(path in position for path in both)
+    ]
+    first = np.array([position[pairs.first[at]] for at in kept], np.int64)
+    second = np.array([position[pairs.second[at]] for at in kept], np.int64)
+    same = np.array([pairs.same[at] for at in kept], bool)
+    scores = listed_scores(normalise(people.embeddings), first, second)
+    persons = people.labels[first], people.labels[second]
+    counts = counts_of(
+        scores,
+        same,
+        identities=len(np.unique(np.concatenate(persons))),
+        images=len(people.paths),
+        identity_pairs=len({tuple(sorted(pair)) for pair in _impostors(persons, same)}),
+    )
+    bootstrap = None
+    if settings.resamples:
+        bootstrap = resample_listed(
+            counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
+        )
+    folds = None if pairs.fold is None else np.array([pairs.fold[at] for at in kept])
+    decision = people.decision
+    return Listed(
+        people,
+        tuple((pairs.first[at], pairs.second[at]) for at in kept),
+        scores,
+        same,
+        counts,
+        bootstrap,
+        None if folds is None else fold_accuracy(scores, same, folds),
+        None if decision is None else accuracy_at(scores, same, decision.threshold),
+        decision,
+        pairs.skipped + len(pairs.same) - len(kept),
+    )
+
+
+def _pictures(root: Path, pairs: PairList) -> FaceFolder:
+    """The listed pictures as a folder; who is on one, the folder it lies in tells."""
+    paths = sorted({*pairs.first, *pairs.second})
+    names = sorted({_person(path) for path in paths})
+    label = {name: at for at, name in enumerate(names)}
+    labels = tuple(label[_person(path)] for path in paths)
+    return FaceFolder(root, tuple(names), tuple(paths), labels, ())
+
+
+def _person(path: str) -> str:
+    return path.rpartition("/")[0] or path
+
+
+def _impostors(
+    persons: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], same: npt.NDArray[np.bool_]
+) -> list[tuple[int, int]]:
+    return list(zip(persons[0][~same].tolist(), persons[1][~same].tolist(), strict=True))

@@ -1,0 +1,237 @@
+"""Choose a threshold that may be deployed, check it on other people, keep it in the checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamese.config import ThresholdSettings
+from siamese.data.folder import FaceFolder, scan_folder
+from siamese.errors import UserError, first_few
+from siamese.models.checkpoint import package_versions, update_checkpoint
+from siamese.report.figures import reliability_figure, save_figure
+from siamese.report.judge import Verified, output_folder, verify
+from siamese.report.sources import (
+    Embeddings,
+    Model,
+    embed_folder,
+    load_model,
+    own_people,
+    shared_names,
+)
+from siamese.verification.bootstrap import Interval, interval
+from siamese.verification.calibration import (
+    Calibration,
+    Reliability,
+    cllr,
+    fit_calibration,
+    minimum_cllr,
+    reliability,
+)
+from siamese.verification.decision import Decision
+from siamese.verification.figures import error_rates, threshold_at_fmr
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a decision rule does on some people.
+
+    Attributes:
+        origin: who they are, in words.
+        people: number of identities.
+        images: number of images.
+        fmr: false-match rate at the threshold, and its 95 % interval.
+        fnmr: false-non-match rate at the threshold, and its 95 % interval.
+        cllr: cost of the log-likelihood ratios, in bits.
+        minimum_cllr: the least that any calibration could reach on these people.
+    """
+
+    origin: str
+    people: int
+    images: int
+    fmr: float
+    fmr_interval: Interval
+    fnmr: float
+    fnmr_interval: Interval
+    cllr: float
+    minimum_cllr: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen threshold.
+
+    Attributes:
+        decision: the rule.
+        chosen: what it does on the people it was chosen on.
+        checked: what it does on other people; None where there are none.
+        path: the checkpoint.
+        written: whether the checkpoint holds the rule now.
+        probability: that two pictures whose score is the threshold show one person, at the prior.
+        notes: what the reader must know.
+        files: the files written.
+    """
+
+    decision: Decision
+    chosen: Rates
+    checked: Rates | None
+    path: Path
+    written: bool
+    probability: float
+    notes: tuple[str, ...]
+    files: tuple[Path, ...]
+
+
+def choose_threshold(settings: ThresholdSettings) -> Choice:
+    """Choose the threshold for an FMR on the validation people and check it on others.
+
+    Raises:
+        UserError: too few validation people for that FMR; unusable checkpoint or folder.
+    """
+    model = load_model(settings)
+    validation = own_people(model, "validation", None)
+    _require_support(len(validation.names), settings.target_fmr)
+    others, notes = _others(settings, model)
+    origin = f"{model.path} on validation people of {validation.root}"
+    # --crop belongs to --data; the validation people are taken as they were trained.
+    people = embed_folder(model, validation, replace(settings, crop=None), origin, [])
+    verified = verify(people, settings)
+    counts = verified.counts
+    # Some of the people may have lost all their pictures.
+    _require_support(counts.identities, settings.target_fmr)
+    threshold = threshold_at_fmr(counts, settings.target_fmr)
+    calibration = fit_calibration(counts)
+    chosen = _rates(people, verified, threshold, calibration)
+    checked = None
+    if others is not None:
+        origin = f"{model.path} on {len(others.names)} other people of {others.root}"
+        judged = embed_folder(model, others, settings, origin, notes)
+        verified = verify(judged, settings)
+        checked, counts = _rates(judged, verified, threshold, calibration), verified.counts
+        notes = [*judged.notes]
+    decision = Decision(
+        threshold,
+        settings.target_fmr,
+        calibration,
+        settings.flip,
+        asdict(chosen),
+        {} if checked is None else asdict(checked),
+    )
+    probability = float(calibration.probability(threshold, settings.prior))
+    bars = reliability(counts, calibration, settings.prior)
+    files = _write_files(settings, model.path, decision, bars, probability)
+    if settings.write:
+        update_checkpoint(model.path, "decision", _plain(decision.as_dict()))
+    return Choice(
+        decision, chosen, checked, model.path, settings.write, probability, tuple(notes), files
+    )
+
+
+def _require_support(people: int, fmr: float) -> None:
+    pairs = people * (people - 1) // 2
+    lowest = min(1.0, 3 / pairs) if pairs else 1.0
+    if fmr < lowest:
+        raise UserError(
+            f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest:.1e}; add "
+            "people or ask for less"
+        )
+
+
+def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | None, list[str]]:
+    """The people to check on, who neither chose the threshold nor trained the network."""
+    split = model.content["split"]
+    if settings.part is not None or settings.data is None:
+        if "test" in split:
+            return own_people(model, "test", settings.data), []
+        if settings.part is not None:
+            raise UserError(f"{model.path}: it has no test people; give --data without --part")
+        return None, [
+            "not checked: the checkpoint has no test people; give other people with --data DIR"
+        ]
+    folder = scan_folder(Path(settings.data))
+    notes = [folder.summary()] if folder.left_out else []
+    used = shared_names(
+        folder.names, [*split["train"]["identities"], *split["validation"]["identities"]]
+    )
+    if used:
+        notes.append(
+            f"{len(used)} people left out whose names trained the network or chose the threshold: "
+            f"{first_few(used)}"
+        )
+        folder = folder.only([name for name in folder.names if name not in set(used)])
+    if len(folder.names) < 2:
+        raise UserError(
+            f"{folder.root}: {len(folder.names)} people in it who neither trained the network nor "
+            "chose the threshold; two are needed to check it: add other people"
+        )
+    return folder, notes
+
+
+def _rates(
+    people: Embeddings, verified: Verified, threshold: float, calibration: Calibration
+) -> Rates:
+    counts = verified.counts
+    fmr, fnmr = (float(rate) for rate in error_rates(counts, threshold))
+    intervals: tuple[Interval, Interval] = (None, None)
+    if verified.bootstrap is not None:
+        found = verified.bootstrap.rates_at(threshold)
+        intervals = (
+            interval(found[0], counts.identities),
+            interval(found[1], counts.identities),
+        )
+    return Rates(
+        people.origin,
+        counts.identities,
+        counts.images,
+        fmr,
+        intervals[0],
+        fnmr,
+        intervals[1],
+        cllr(counts, calibration),
+        minimum_cllr(counts),
+    )
+
+
+def _write_files(
+    settings: ThresholdSettings,
+    checkpoint: Path,
+    decision: Decision,
+    bars: Reliability,
+    probability: float,
+) -> tuple[Path, ...]:
+    out = (
+        Path(settings.runs) / checkpoint.resolve().parent.name
+        if settings.out is None
+        else output_folder(settings)
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    figure = reliability_figure(
+        bars.predicted,
+        bars.observed,
+        bars.genuine + bars.impostor,
+        f"probability of one person at prior {settings.prior:g}",
+    )
+    files = save_figure(figure, out / "reliability")
+    content = {
+        **_plain(decision.as_dict()),
+        "prior": settings.prior,
+        "probability_at_threshold": probability,
+        "settings": asdict(settings),
+        "versions": package_versions(),
+    }
+    path = out / "threshold.json"
+    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    return (*files, path)
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as a checkpoint and JSON keep them."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value

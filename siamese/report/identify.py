@@ -45,7 +45,7 @@ def judge_identification(settings: IdentifySettings) -> Identified:
         UserError: unusable input; nobody has enough pictures.
     """
     people = judged_people(settings)
-    found = tuple(
+    found = tuple(  # the largest first: people with too few pictures are noticed at once
         identify(
             people.embeddings,
             people.labels,
@@ -53,10 +53,11 @@ def judge_identification(settings: IdentifySettings) -> Identified:
             fusion=settings.fusion,
             seed=settings.seed,
             draws=settings.draws,
+            progress=True,
         )
-        for images in range(1, settings.gallery + 1)
-    )
-    ranked = retrieval(people.embeddings, people.labels)
+        for images in range(settings.gallery, 0, -1)
+    )[::-1]
+    ranked = retrieval(people.embeddings, people.labels, progress=True)
     out = output_folder(settings)
     last = found[-1]
     title = f"{last.people} people enrolled, {last.images_per_person} picture(s) each"

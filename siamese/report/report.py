@@ -152,7 +152,9 @@ def _hints(people: Embeddings, verified: Verified, table: PeopleTable) -> tuple[
         (row for row in table.rows if not math.isnan(row.mislabelled)), key=lambda r: -r.mislabelled
     )
     found = [
-        f"about {row.mislabelled:.0%} of {row.person}'s pictures look like someone else's"
+        # Isolated: a name in a right-to-left script must not turn the sentence round.
+        f"about {row.mislabelled:.0%} of \u2068{row.person}\u2069's pictures look like "
+        "someone else's"
         for row in wrong[:5]
     ]
     if len(wrong) > 5:
@@ -241,7 +243,9 @@ def _charts(
         second = curve(other.verified.counts, _POINTS)
         against = figures.Against(other.name, name, second, other.verified.figures)
     made = [
-        ("ROC", "Pairs accepted over the false-match rate, logarithmic: deployed thresholds lie "
+        ("ROC", "Genuine pairs accepted over impostor pairs accepted.",
+         figures.roc_figure(points, f, "", against, panels=("linear",))),
+        ("ROC, logarithmic", "The same over the logarithm of the FMR: deployed thresholds lie "
          "at the left.", figures.roc_figure(points, f, "", against, panels=("log",))),
         ("Precision and recall", "How many of the accepted pairs are genuine.",
          figures.pr_figure(points, f, "", against)),

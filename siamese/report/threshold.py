@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         UserError: too few validation people for that FMR; unusable checkpoint or folder.
     """
     model = load_model(settings)
+    model.content.pop("decision", None)  # it is chosen anew, even where it is damaged
     validation = own_people(model, "validation", None)
     _require_support(len(validation.names), settings.target_fmr)
     others, notes = _others(settings, model)

@@ -262,7 +262,8 @@ class Resampler:
         device = pairs.unit.device
         self._unit_of = torch.from_numpy(unit_of).to(device, torch.int32)
         self._bins = len(edges) + 1
-        bins = np.searchsorted(edges, np.arange(LEVELS), side="right").astype(np.int32)
+        widths = np.diff(edges, prepend=0, append=LEVELS)
+        bins = np.repeat(np.arange(self._bins, dtype=np.int32), widths)
         self._bin_of = torch.from_numpy(bins).to(device)
         self._weights = torch.from_numpy(weights).to(device, torch.float32)
         empty = torch.zeros(len(weights), self._bins, dtype=torch.float64, device=device)

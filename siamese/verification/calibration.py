@@ -56,8 +56,11 @@ def fit_calibration(counts: PairCounts) -> Calibration:
     "Application-independent evaluation of speaker detection"). The targets are Platt's (1999):
     (G + 1) / (G + 2) and 1 / (I + 2) instead of 1 and 0. Scores that separate the two kinds
     perfectly would otherwise fit best with an infinite slope; as it is, no ratio can be much
-    beyond what the number of pairs supports. With thousands of pairs whose scores overlap the
-    fit is the same to three digits or more.
+    beyond what the number of pairs supports. With many pairs whose scores overlap they change
+    nothing measurable: of Gaussian scores, 5000 genuine and 500,000 impostor pairs, the slope falls
+    by 0.1 % at an EER of 16 %, by 0.3 % at 5 %, Cllr rises by less than 0.00001 bits. Only where
+    hardly a pair is told wrong are they felt: at an EER of 0.1 % the slope falls by 18 %, Cllr
+    rises by 0.0002 bits.
 
     A slope below 0 is returned as fitted. One score for all pairs tells nothing: LLR 0.
     """
@@ -102,9 +105,8 @@ def _newton(x: Floats, same: Floats, other: Floats) -> tuple[float, float]:
         across = bend @ x
         hessian = np.array([[bend @ x**2, across], [across, bend.sum()]])
         step = np.linalg.solve(hessian, gradient)
-        # Far from the minimum a full step may overshoot: at most double, and ask for a good part of
-        # the promised descent, but for rounding noise.
-        step *= min(1.0, max(1.0, np.abs(line).max()) / max(1.0, np.abs(step).max()))
+        # Far from the minimum a full step may overshoot: ask for a good part of the promised
+        # descent, but for rounding noise.
         descent = float(gradient @ step)
         while (reached := loss(line - step)) > current - descent / 4 + 1e-14:
             step, descent = step / 2, descent / 2

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from tqdm import tqdm
 
 from siamese.errors import UserError
 from siamese.verification.counts import Floats
@@ -87,6 +88,7 @@ def identify(
     fusion: Fusion = "max",
     seed: int = 0,
     draws: int = 10,
+    progress: bool = False,
 ) -> Identification:
     """Search every image in galleries of the others (ISO/IEC 19795-1).
 
@@ -105,6 +107,7 @@ def identify(
             "mean": the mean.
         seed: of the random galleries.
         draws: number of random galleries, at least 1.
+        progress: show a bar.
 
     Raises:
         UserError: unusable embeddings, labels or settings; fewer than two people with more than
@@ -129,7 +132,9 @@ def identify(
     person = (np.cumsum(enough) - 1)[person[taken]]
 
     found, mated, non_mated = np.zeros(people, np.int64), [], []
-    for draw in range(draws):
+    for draw in tqdm(
+        range(draws), desc="searching galleries", leave=False, disable=None if progress else True
+    ):
         gallery = _draw_gallery(person, images_per_person, np.random.default_rng([seed, draw]))
         probes = np.ones(len(person), bool)
         probes[gallery] = False
@@ -229,7 +234,9 @@ class Retrieval:
 
 
 @torch.inference_mode()
-def retrieval(embeddings: npt.ArrayLike, labels: npt.ArrayLike) -> Retrieval:
+def retrieval(
+    embeddings: npt.ArrayLike, labels: npt.ArrayLike, *, progress: bool = False
+) -> Retrieval:
     """MAP@R and R-precision (Musgrave et al. 2020, "A Metric Learning Reality Check").
 
     Every image is the query once and all others are ranked by cosine similarity; R is the number
@@ -240,6 +247,7 @@ def retrieval(embeddings: npt.ArrayLike, labels: npt.ArrayLike) -> Retrieval:
     Args:
         embeddings: (N, D), of any length above 0.
         labels: integers (N,), equal for images of one identity.
+        progress: show a bar.
 
     Raises:
         UserError: unusable embeddings or labels; nobody has two images.
@@ -256,7 +264,8 @@ def retrieval(embeddings: npt.ArrayLike, labels: npt.ArrayLike) -> Retrieval:
         raise UserError("no query: nobody has two images; add images of the same people")
     average_precision = precision = 0.0
     identity = torch.from_numpy(person)
-    for query in torch.split(torch.from_numpy(queries), max(1, _BLOCK // len(unit))):
+    blocks = torch.split(torch.from_numpy(queries), max(1, _BLOCK // len(unit)))
+    for query in tqdm(blocks, desc="ranking", leave=False, disable=None if progress else True):
         r = torch.from_numpy(relevant)[query, None]
         hit = _best_are_own(unit, identity, query, int(r.max()))
         place = torch.arange(1, hit.shape[1] + 1)

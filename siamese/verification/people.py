@@ -13,8 +13,8 @@ from siamese.verification.figures import threshold_at_fmr
 from siamese.verification.scores import PairMatrix, Tile, level_scores, score_level
 
 # A mixture of a folder's own person with strangers: see `mislabelled_share`.
-_HALF, _TENTH = 0.5, 0.1
-_STRAIGHT = 1.4
+_FMRS = (0.5, 0.1, 0.02)
+_TELLING = 0.75
 _LEAST = 0.15
 _PAIRS = 45  # ten pictures
 
@@ -178,7 +178,7 @@ def examine(
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
     """
     pairs = PairMatrix(embeddings, labels, device=device)
-    thresholds = [threshold, *(threshold_at_fmr(counts, rate) for rate in (_HALF, _TENTH))]
+    thresholds = [threshold, *(threshold_at_fmr(counts, rate) for rate in _FMRS)]
     levels = [score_level(min(max(value, -1.0), 2.0)) for value in thresholds]
     examiner = _Examiner(pairs, levels, counts, worst)
     pairs.feed(examiner, progress=progress)
@@ -266,7 +266,8 @@ def mislabelled_share(counts: PairCounts) -> float | None:
     Where a share q of a folder's pictures shows strangers, 1 - (1 - q)**2 of its genuine pairs are
     impostor pairs in truth: the ROC jumps to (1 - q)**2 and from there runs straight to (1, 1),
     FNMR(t) = m * (1 - FMR(t)). A weak model has such genuine scores, too, but then m grows as the
-    FMR falls. So m is read off at FMR 0.5 and at 0.1, and believed where both agree.
+    FMR falls. So m at FMR 0.5 and at 0.02 must nearly agree; it is read off at 0.1.
+    A model too weak to tell most of the right pictures from strangers shows no sign.
 
     Args:
         counts: pairs by score, of one target or of all people.
@@ -277,7 +278,7 @@ def mislabelled_share(counts: PairCounts) -> float | None:
     if counts.genuine_pairs < _PAIRS:
         return None
     rates = []
-    for rate in (_HALF, _TENTH):
+    for rate in _FMRS:
         at = np.searchsorted(counts.score, threshold_at_fmr(counts, rate))
         rates.append(
             (
@@ -291,10 +292,11 @@ def mislabelled_share(counts: PairCounts) -> float | None:
 
 
 def mixed_share(fnmr: Floats, fmr: Floats) -> float:
-    """Q of :func:`mislabelled_share` from FNMR and FMR at two thresholds, (2,) each; or NaN."""
-    if (fmr >= 1).any():
+    """The share of :func:`mislabelled_share` from FNMR and FMR at its thresholds, (3,) each; or NaN."""
+    if (fmr >= 1).any() or fnmr[0] >= 1 - fmr[0]:
         return float("nan")
-    low, high = fnmr / (1 - fmr)
-    if low < _LEAST or high > _STRAIGHT * low or low >= 1:
+    least, share, most = fnmr / (1 - fmr)
+    # The right pictures' pairs must stay above the strangers' as the FMR falls.
+    if least < _LEAST or share >= 1 or 1 - most < _TELLING * (1 - least):
         return float("nan")
-    return float(1 - np.sqrt(1 - low))
+    return float(1 - np.sqrt(1 - share))

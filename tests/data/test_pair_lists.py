@@ -11,6 +11,7 @@ from siamese.errors import UserError
 PICTURES = (
     "Ann/Ann_0001.jpg",
     "Ann/Ann_0002.png",
+    "Ann/Ann_0002.csv",
     "Ann/Ann_0003.JPEG",
     "Ann/Ann_0003.txt",
     "Ann/Ann_0004.bmp",
@@ -131,9 +132,10 @@ def test_missing_pictures_are_named_and_their_pairs_left_out(root: Path) -> None
     assert (pairs.skipped, pairs.same, pairs.fold) == (3, (False,), (1,))
     pairs = _read(
         root,
-        "path_a,path_b,same\nAnn/Ann_0001.jpg,Ann,1\nAnn/Ann_0001.jpg,Ann/Ann_0002.png,1\n",
+        "path_a,path_b,same\nAnn/Ann_0001.jpg,Ann,1\nAnn,Ann/Ann_0002.png,1\n"
+        "Ann/Ann_0001.jpg,Ann/Ann_0002.png,1\n",
     )
-    assert (pairs.missing, pairs.skipped, len(pairs.same)) == (("Ann",), 1, 1)
+    assert (pairs.missing, pairs.skipped, len(pairs.same)) == (("Ann",), 2, 1)  # a folder
 
 
 def _lfw(*lines: str) -> str:

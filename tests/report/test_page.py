@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ ROWS = tuple(
     for name, pictures, rate in zip(
         NAMES,
         ("1,200", "9", "30", "30", "2", "101"),
-        ("10.5 %", "—", "9.1 %", "−1 %", "", "1e-3"),
+        ("—", "10.5 %", "9.1 %", "", "−1 %", "1e-3"),
         strict=True,
     )
 )
@@ -95,7 +96,7 @@ def written(folder: Path, page: Page) -> str:
 class Elements(HTMLParser):
     """The elements of a page, its text, and whether its tags match."""
 
-    EMPTY = frozenset({"meta", "link", "input", "img", "br"})
+    EMPTY = frozenset({"meta", "link", "input", "img"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -106,6 +107,8 @@ class Elements(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "wbr":  # a place to break the line: a path has as many as it has slashes
+            return
         self.found.append((tag, dict(attrs)))
         if tag not in self.EMPTY:
             self.open.append(tag)
@@ -288,8 +291,8 @@ class Browser:
             [
                 str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
                 "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                "--disable-sync", f"--user-data-dir={profile}", "--remote-debugging-pipe",
-                "about:blank",
+                "--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe",
+                f"--user-data-dir={profile}", "about:blank",
             ],
             pass_fds=(3, 4), preexec_fn=connect, stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -298,7 +301,11 @@ class Browser:
         os.close(its_output)
         self.received, self.count, self.session = b"", 0, None
         self.events: list[dict[str, Any]] = []
-        tabs = self.call("Target.getTargets")["targetInfos"]
+        try:
+            tabs = self.call("Target.getTargets")["targetInfos"]
+        except BrokenPipeError:
+            self.process.kill()
+            pytest.skip(f"{CHROMIUM} does not start on this machine")
         (tab,) = [tab["targetId"] for tab in tabs if tab["type"] == "page"]
         self.session = self.call("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -306,8 +313,10 @@ class Browser:
 
     def receive(self) -> dict[str, Any]:
         while b"\0" not in self.received:
-            part = os.read(self.input, 1 << 16)
-            assert part, "the browser has ended"
+            ready, _, _ = select.select([self.input], [], [], 60)
+            part = os.read(self.input, 1 << 16) if ready else b""
+            if not part:
+                raise BrokenPipeError("the browser has ended or says nothing")
             self.received += part
         message, self.received = self.received.split(b"\0", 1)
         return json.loads(message)
@@ -367,7 +376,7 @@ class Browser:
         try:
             self.session = None
             self.call("Browser.close")
-        except (AssertionError, OSError):
+        except OSError:
             self.process.kill()
         self.process.wait(20)
         os.close(self.input)

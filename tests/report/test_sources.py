@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese.config import JudgeSettings
+from siamese.config import CurveSettings
 from siamese.errors import UserError
 from siamese.report.judge import judge
 from siamese.report.sources import Embeddings, load_embeddings, save_embeddings
@@ -140,8 +140,8 @@ def test_a_wrong_number_of_paths_is_refused(tmp_path):
 # Judging a file
 
 
-def settings(path: Path, **others) -> JudgeSettings:
-    return JudgeSettings(embeddings=str(path), out=str(path.parent / "out"), **others)
+def settings(path: Path, **others) -> CurveSettings:
+    return CurveSettings(embeddings=str(path), out=str(path.parent / "out"), **others)
 
 
 @pytest.mark.parametrize(
@@ -155,6 +155,8 @@ def settings(path: Path, **others) -> JudgeSettings:
         ({"embeddings": np.zeros(12)}, r"embeddings must be numbers of shape \(N, D\)"),
         ({"embeddings": np.full((12, 2), "x")}, "embeddings must be numbers"),
         ({"embeddings": np.full((12, 2), np.nan)}, "12 of 12 embeddings hold NaN or Inf"),
+        ({"embeddings": np.zeros((12, 2))}, "12 of 12 embeddings are all zeros"),
+        ({"paths": np.array(["a.jpg"] * 12)}, "the path a.jpg is there twice"),
     ],
 )
 def test_arrays_that_cannot_be_judged_are_refused(tmp_path, arrays, message):
@@ -163,7 +165,7 @@ def test_arrays_that_cannot_be_judged_are_refused(tmp_path, arrays, message):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", ["roc", "pr"])
+@pytest.mark.parametrize("kind", ["roc", "pr", "det"])
 def test_a_judgement_is_written(tmp_path, kind):
     save_embeddings(tmp_path / "e.npz", people())
     found = judge(settings(tmp_path / "e.npz"), kind)
@@ -171,30 +173,32 @@ def test_a_judgement_is_written(tmp_path, kind):
     assert {file.name for file in (tmp_path / "out").iterdir()} == {f.name for f in found.files}
     table = json.loads((tmp_path / "out" / f"{kind}.json").read_text(encoding="utf-8"))
     for name in ("auc", "ap", "eer", "tar_at_far_1e-2", "genuine_pairs", "impostor_pairs"):
-        assert table[name] == found.figures[name]
+        assert table[name] == found.verified.figures[name]
     assert (table["identities"], table["images"]) == (4, 12)
     assert (table["genuine_pairs"], table["impostor_pairs"]) == (12, 54)
     assert table["settings"]["embeddings"] == str(tmp_path / "e.npz")
-    assert table["supported"] == {"tar_at_far_1e-2": False, "tar_at_far_1e-3": False}
+    assert set(table["supported"].values()) == {False}
+    low, high = table["intervals"]["auc"]
+    assert 0 <= low <= table["auc"] <= high <= 1
     assert len(table["curve"]["fmr"]) == len(table["curve"]["recall"]) > 10
 
 
 def test_without_out_the_results_lie_beside_the_file(tmp_path):
     save_embeddings(tmp_path / "e.npz", people())
-    found = judge(JudgeSettings(embeddings=str(tmp_path / "e.npz")), "roc")
+    found = judge(CurveSettings(embeddings=str(tmp_path / "e.npz")), "roc")
     assert {file.parent for file in found.files} == {tmp_path / "e-eval"}
 
 
 @pytest.mark.parametrize("target", [*NAMES, "Chloe\u0301"])
 def test_one_person_is_judged_against_everybody(tmp_path, target):
     save_embeddings(tmp_path / "e.npz", people(per_person=3))
-    figures = judge(settings(tmp_path / "e.npz", target=target), "roc").figures
+    figures = judge(settings(tmp_path / "e.npz", target=target), "roc").verified.figures
     assert (figures["genuine_pairs"], figures["impostor_pairs"]) == (3, 27)
 
 
 def test_without_names_the_target_is_a_label(tmp_path):
     path = write(tmp_path / "e.npz")
-    assert judge(settings(path, target="2"), "pr").figures["genuine_pairs"] == 3
+    assert judge(settings(path, target="2"), "pr").verified.figures["genuine_pairs"] == 3
     with pytest.raises(UserError, match="--target 7: nobody of that name among 4 people"):
         judge(settings(path, target="7"), "pr")
 

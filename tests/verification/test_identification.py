@@ -155,6 +155,15 @@ def test_open_set_curve_is_thin_and_exact() -> None:
         assert 0 <= near - result.fnir_at(wanted) < 0.01
 
 
+def test_rates_that_are_no_floats_are_met_exactly() -> None:
+    # 0.29 * 100 is 28.999...: 29 false alarms of 100 are allowed all the same.
+    scores = np.arange(100.0)
+    none = np.zeros(0)
+    result = Identification(2, 0, 1, "max", 1, 100, none, none, none, none, scores, scores)
+    for share in range(101):
+        assert result.fnir_at(share / 100) == (100 - share) / 100
+
+
 def test_more_images_in_the_gallery_help() -> None:
     embeddings, labels = _people([12] * 30, noise=1.5)
 

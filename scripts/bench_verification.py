@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 IMAGES, PEOPLE, DIMENSIONS = 34_283, 571, 512
+SIZES = [5000, 10_000, 20_000, IMAGES, 60_000]
 PARTS = ("product", "exact", "intervals", "sklearn", "loop")
 LOOP_PAIRS = 20_000
 SKLEARN_IMAGES = 10_000
@@ -125,7 +126,7 @@ def run(part: str, images: int, device: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[5000, 10_000, 20_000, IMAGES])
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--part", choices=PARTS, help="run one part in this process only")
     parser.add_argument("--images", type=int, default=IMAGES)

@@ -86,9 +86,11 @@ def choice(found: Choice, prior: float) -> None:
 
 
 def _rates(rates: Rates) -> str:
+    lowest = rates.lowest_supported_fmr
+    mark = f" (unsupported below {lowest:.1e})" if rates.fmr < lowest else ""
     return (
         f"{rates.origin}: {rates.people} people, {rates.images} images\n"
-        f"  FMR {rates.fmr:.2e}{_limits(rates.fmr_interval, '.2e')}, "
+        f"  FMR {rates.fmr:.2e}{_limits(rates.fmr_interval, '.2e')}{mark}, "
         f"FNMR {rates.fnmr:.4f}{_limits(rates.fnmr_interval)}, "
         f"Cllr {rates.cllr:.4f} bits (at best {rates.minimum_cllr:.4f})"
     )

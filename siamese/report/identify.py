@@ -8,6 +8,7 @@ from pathlib import Path
 from siamese.config import IdentifySettings
 from siamese.report.figures import cmc_figure, open_set_figure, save_figure
 from siamese.report.judge import judged_people, output_folder, write_json
+from siamese.report.sources import naming
 from siamese.verification.identification import (
     Identification,
     Retrieval,
@@ -45,19 +46,20 @@ def judge_identification(settings: IdentifySettings) -> Identified:
         UserError: unusable input; nobody has enough pictures.
     """
     people = judged_people(settings)
-    found = tuple(  # the largest first: people with too few pictures are noticed at once
-        identify(
-            people.embeddings,
-            people.labels,
-            images_per_person=images,
-            fusion=settings.fusion,
-            seed=settings.seed,
-            draws=settings.draws,
-            progress=True,
-        )
-        for images in range(settings.gallery, 0, -1)
-    )[::-1]
-    ranked = retrieval(people.embeddings, people.labels, progress=True)
+    with naming(people):
+        found = tuple(  # the largest first: people with too few pictures are noticed at once
+            identify(
+                people.embeddings,
+                people.labels,
+                images_per_person=images,
+                fusion=settings.fusion,
+                seed=settings.seed,
+                draws=settings.draws,
+                progress=True,
+            )
+            for images in range(settings.gallery, 0, -1)
+        )[::-1]
+        ranked = retrieval(people.embeddings, people.labels, progress=True)
     out = output_folder(settings)
     last = found[-1]
     title = f"{last.people} people enrolled, {last.images_per_person} picture(s) each"

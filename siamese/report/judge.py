@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
@@ -21,6 +23,7 @@ from siamese.report.sources import (
     embed_people,
     find_person,
     load_embeddings,
+    naming,
     save_embeddings,
 )
 from siamese.verification.bootstrap import (
@@ -154,15 +157,13 @@ def verify(people: Embeddings, settings: ResampledSettings, target: str | None =
     """
     device = scoring_device(settings.device)
     vectors, labels = people.embeddings, people.labels
-    if target is not None:
-        names = [str(label) for label in range(int(labels.max()) + 1)]
-        label = find_person(target, people.names if people.names is not None else names)
-        return with_figures(count_target(vectors, labels, label), None)
-    if settings.resamples == 0:
-        counts = count_pairs(vectors, labels, device=device, progress=True)
-        return with_figures(counts, None)
-    return with_figures(
-        *count_and_resample(
+    with naming(people):
+        if target is not None:
+            return with_figures(count_target(vectors, labels, _label_of(target, people)), None)
+        if settings.resamples == 0:
+            counts = count_pairs(vectors, labels, device=device, progress=True)
+            return with_figures(counts, None)
+        counts, bootstrap = count_and_resample(
             vectors,
             labels,
             resamples=settings.resamples,
@@ -170,7 +171,15 @@ def verify(people: Embeddings, settings: ResampledSettings, target: str | None =
             device=device,
             progress=True,
         )
-    )
+    return with_figures(counts, bootstrap)
+
+
+def _label_of(target: str, people: Embeddings) -> int:
+    """The label of a person's name, or the label itself where names are unknown."""
+    if people.names is not None:
+        return find_person(target, people.names)
+    known = np.unique(people.labels)
+    return int(known[find_person(target, [str(label) for label in known])])
 
 
 def with_figures(counts: PairCounts, bootstrap: Bootstrap | None) -> Verified:

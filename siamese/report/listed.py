@@ -36,6 +36,7 @@ class Listed:
         folds: accuracy of a list with folds; None for lists without.
         accuracy: accuracy at the model's own threshold; None where it has none.
         decision: the model's own threshold.
+        missing: pictures that are named but not there.
         skipped: pairs left out because a picture is missing or broken.
     """
 
@@ -48,6 +49,7 @@ class Listed:
     folds: FoldAccuracy | None
     accuracy: float | None
     decision: Decision | None
+    missing: tuple[str, ...]
     skipped: int
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Listed:
         return {
             "pairs": len(self.scores),
             "skipped": self.skipped,
+            "missing": list(self.missing),
             "accuracy_at_own_threshold": self.accuracy,
             "fold_accuracy": None
             if folds is None
@@ -145,6 +148,7 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
         None if folds is None else fold_accuracy(scores, same, folds),
         None if decision is None else accuracy_at(scores, same, decision.threshold),
         decision,
+        pairs.missing,
         pairs.skipped + len(pairs.same) - len(kept),
     )
 

@@ -7,6 +7,7 @@ import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,15 @@ def embed_folder(
         folder.root,
         decision,
     )
+
+
+@contextmanager
+def naming(people: Embeddings) -> Iterator[None]:
+    """Errors inside say which embeddings they are about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{people.origin}: {error}") from None
 
 
 def find_person(name: str, names: Sequence[str]) -> int:

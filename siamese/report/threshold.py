@@ -33,7 +33,7 @@ from siamese.verification.calibration import (
     reliability,
 )
 from siamese.verification.decision import Decision
-from siamese.verification.figures import error_rates, threshold_at_fmr
+from siamese.verification.figures import error_rates, lowest_supported_fmr, threshold_at_fmr
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Rates:
         origin: who they are, in words.
         people: number of identities.
         images: number of images.
+        lowest_supported_fmr: below it nothing can be told with so few people.
         fmr: false-match rate at the threshold, and its 95 % interval.
         fnmr: false-non-match rate at the threshold, and its 95 % interval.
         cllr: cost of the log-likelihood ratios, in bits.
@@ -53,6 +54,7 @@ class Rates:
     origin: str
     people: int
     images: int
+    lowest_supported_fmr: float
     fmr: float
     fmr_interval: Interval
     fnmr: float
@@ -124,7 +126,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     )
     probability = float(calibration.probability(threshold, settings.prior))
     bars = reliability(counts, calibration, settings.prior)
-    files = _write_files(settings, model.path, decision, bars, probability)
+    files = _write_files(settings, model.path, decision, bars, counts.identities, probability)
     if settings.write:
         update_checkpoint(model.path, "decision", _plain(decision.as_dict()))
     return Choice(
@@ -188,6 +190,7 @@ def _rates(
         people.origin,
         counts.identities,
         counts.images,
+        lowest_supported_fmr(counts),
         fmr,
         intervals[0],
         fnmr,
@@ -202,6 +205,7 @@ def _write_files(
     checkpoint: Path,
     decision: Decision,
     bars: Reliability,
+    people: int,
     probability: float,
 ) -> tuple[Path, ...]:
     out = (
@@ -214,7 +218,7 @@ def _write_files(
         bars.predicted,
         bars.observed,
         bars.genuine + bars.impostor,
-        f"probability of one person at prior {settings.prior:g}",
+        f"{people} people, prior {settings.prior:g}",
     )
     files = save_figure(figure, out / "reliability")
     content = {

@@ -147,7 +147,7 @@ class Bootstrap:
         at = np.searchsorted(self.counts.score, thresholds)
         genuine, impostor = self._totals
         fmr, fnmr = self.rates(at[None])
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             found = _thinned_ap(1 - fnmr, fmr * (impostor / genuine)[:, None])
         exact = self.counts
         recall = exact.genuine_at_least[at] / exact.genuine_pairs

@@ -292,7 +292,7 @@ def mislabelled_share(counts: PairCounts) -> float | None:
 
 
 def mixed_share(fnmr: Floats, fmr: Floats) -> float:
-    """The share of :func:`mislabelled_share` from FNMR and FMR at its thresholds, (3,) each; or NaN."""
+    """:func:`mislabelled_share` from FNMR and FMR at its thresholds, (3,) each; or NaN."""
     if (fmr >= 1).any() or fnmr[0] >= 1 - fmr[0]:
         return float("nan")
     least, share, most = fnmr / (1 - fmr)

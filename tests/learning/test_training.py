@@ -15,8 +15,8 @@ import torch
 from siamese.config import (
     AugmentSettings,
     BatchSettings,
+    CurveSettings,
     ImageSettings,
-    JudgeSettings,
     LossSettings,
     ModelSettings,
     OptimizerSettings,
@@ -176,13 +176,13 @@ def test_what_is_validated_is_what_is_saved(settings: TrainSettings, precision: 
     best = Path(settings.checkpoints) / "run" / "best.pt"
     recorded = read_checkpoint(best)["figures"]
     again = judge(
-        JudgeSettings(
+        CurveSettings(
             checkpoint=str(best), device="cpu", precision=precision, workers=0, runs=settings.runs
         ),
         "roc",
     )
     for name in ("auc", "ap", "eer", "genuine_mean", "impostor_mean"):
-        assert again.figures[name] == pytest.approx(recorded[name], abs=1e-6)
+        assert again.verified.figures[name] == pytest.approx(recorded[name], abs=1e-6)
 
 
 def test_best_is_the_epoch_with_the_best_figure_on_unseen_people(settings: TrainSettings) -> None:

@@ -48,11 +48,11 @@ class ResampledSettings(EmbedSettings):
     resamples: int = 1000
     """Bootstrap resamples of the people for 95 % intervals; 0: no intervals."""
     seed: int = 0
-    """Seed of everything drawn at random in an evaluation."""
+    """Seed of the resamples."""
 
 
 @dataclass
-class JudgeSettings(ResampledSettings):
+class JudgeSettings(EmbedSettings):
     """Settings that all judgements of one model share."""
 
     embeddings: str | None = None
@@ -62,7 +62,7 @@ class JudgeSettings(ResampledSettings):
 
 
 @dataclass
-class CurveSettings(JudgeSettings):
+class CurveSettings(ResampledSettings, JudgeSettings):
     """Settings of siamese-eval roc, pr, det and pairs."""
 
     target: str | None = None
@@ -113,6 +113,8 @@ class IdentifySettings(JudgeSettings):
     """Score of a probe with a person: the best of, or the mean over, the enrolled pictures."""
     draws: int = 10
     """Random galleries that the figures are averaged over."""
+    seed: int = 0
+    """Seed of the random galleries."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ class PeopleSettings(JudgeSettings):
 
 
 @dataclass
-class ReportSettings(PeopleSettings):
+class ReportSettings(ResampledSettings, PeopleSettings):
     """Settings of siamese-eval report."""
 
     against: str | None = None

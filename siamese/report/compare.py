@@ -82,7 +82,10 @@ def compare(settings: CompareSettings) -> Comparison:
         raise UserError("--checkpoint: name both models instead: siamese-eval compare A B")
     a, b = (model_people(settings, given) for given in (settings.a, settings.b))
     a, b = same_pictures(a, b)
-    verified = verify(a, settings), verify(b, settings)
+    verified = (
+        verify(a, device=settings.device, resamples=settings.resamples, seed=settings.seed),
+        verify(b, device=settings.device, resamples=settings.resamples, seed=settings.seed),
+    )
     differences = differences_of(*verified)
     out = output_folder(settings if settings.out is not None else replace(settings, out="."))
     content = {

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
+from siamese.config import CurveSettings, EmbedSettings, JudgeSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
@@ -107,7 +107,13 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
         raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
     else:
         people = judged_people(settings, settings.target)
-        verified = verify(people, settings, settings.target)
+        verified = verify(
+            people,
+            device=settings.device,
+            resamples=settings.resamples,
+            seed=settings.seed,
+            target=settings.target,
+        )
         others = f"{verified.counts.identities - 1} others"
         everybody = f"{verified.counts.identities} people, all pairs"
         title = everybody if settings.target is None else f"{settings.target} against {others}"
@@ -147,28 +153,42 @@ def judged_people(settings: JudgeSettings, target: str | None = None) -> Embeddi
     return load_embeddings(Path(settings.embeddings))
 
 
-def verify(people: Embeddings, settings: ResampledSettings, target: str | None = None) -> Verified:
+def verify(
+    people: Embeddings,
+    *,
+    device: str,
+    resamples: int = 0,
+    seed: int = 0,
+    target: str | None = None,
+) -> Verified:
     """Figures of all pairs, or of one target's pairs, with intervals where they are wanted.
 
     One target alone gets no intervals: they would have to resample people, and it is one.
 
+    Args:
+        people: who is judged.
+        device: setting that says where scores are computed.
+        resamples: bootstrap resamples of the people; 0: no intervals.
+        seed: of the resamples.
+        target: one person against everybody; None: all pairs.
+
     Raises:
         UserError: unusable embeddings; nobody is the target.
     """
-    device = scoring_device(settings.device)
+    place = scoring_device(device)
     vectors, labels = people.embeddings, people.labels
     with naming(people):
         if target is not None:
             return with_figures(count_target(vectors, labels, _label_of(target, people)), None)
-        if settings.resamples == 0:
-            counts = count_pairs(vectors, labels, device=device, progress=True)
+        if resamples == 0:
+            counts = count_pairs(vectors, labels, device=place, progress=True)
             return with_figures(counts, None)
         counts, bootstrap = count_and_resample(
             vectors,
             labels,
-            resamples=settings.resamples,
-            seed=settings.seed,
-            device=device,
+            resamples=resamples,
+            seed=seed,
+            device=place,
             progress=True,
         )
     return with_figures(counts, bootstrap)

@@ -82,7 +82,7 @@ def write_people(settings: PeopleSettings) -> PeopleTable:
         UserError: unusable input; see the sources of embeddings and the scores.
     """
     people = judged_people(settings)
-    verified = verify(people, settings)
+    verified = verify(people, device=settings.device)
     path = output_folder(settings) / "people.csv"
     table = people_table(people, verified, settings, worst=1)
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:

@@ -97,10 +97,14 @@ def write_report(settings: ReportSettings) -> Reported:
     if settings.against is not None:
         alone = replace(settings, checkpoint=None, embeddings=None)
         against = same_pictures(people, model_people(alone, settings.against))[1]
-    verified = verify(people, settings)
+    verified = verify(
+        people, device=settings.device, resamples=settings.resamples, seed=settings.seed
+    )
     other = None
     if against is not None and settings.against is not None:
-        judged = verify(against, settings)
+        judged = verify(
+            against, device=settings.device, resamples=settings.resamples, seed=settings.seed
+        )
         other = _Other(
             _model_name(settings.against),
             judged,

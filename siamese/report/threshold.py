@@ -102,7 +102,9 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     origin = f"{model.path} on validation people of {validation.root}"
     # --crop belongs to --data; the validation people are taken as they were trained.
     people = embed_folder(model, validation, replace(settings, crop=None), origin, [])
-    verified = verify(people, settings)
+    verified = verify(
+        people, device=settings.device, resamples=settings.resamples, seed=settings.seed
+    )
     counts = verified.counts
     # Some of the people may have lost all their pictures.
     _require_support(counts.identities, settings.target_fmr)
@@ -113,7 +115,9 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
-        verified = verify(judged, settings)
+        verified = verify(
+            judged, device=settings.device, resamples=settings.resamples, seed=settings.seed
+        )
         checked, counts = _rates(judged, verified, threshold, calibration), verified.counts
         notes = [*judged.notes]
     decision = Decision(

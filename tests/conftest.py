@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -79,5 +80,29 @@ def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
             timeout=timeout,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def run_here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`run_cli` without a process of its own, which would load torch anew each time."""
+
+    def run(
+        command: str, *arguments: object, cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        given = [f"siamese-{command}", *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", given)
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        if cwd is not None:
+            monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            import_module(f"siamese.cli.{command}").main()
+        told = capsys.readouterr()
+        code = end.value.code
+        return subprocess.CompletedProcess(given, int(code or 0), told.out, told.err)
 
     return run

@@ -200,8 +200,9 @@ def _headlines(
         meaning = f"accepted where {float(rate):.1%} of impostor pairs are"
         figure = f"{f[name]:.4f}"
         found.append(Headline(f"TAR@FAR={rate}", figure, _range(limits.get(name)), meaning, mark))
-    at = f"threshold {table.threshold:.4f}: {table.chosen_by}"
-    found.append(Headline("FMR / FNMR", f"{table.fmr:.4f} / {table.fnmr:.4f}", None, at))
+    at = f"at threshold {table.threshold:.4f}: {table.chosen_by}"
+    found.append(Headline("FMR", f"{table.fmr:.4f}", None, at))
+    found.append(Headline("FNMR", f"{table.fnmr:.4f}", None, at))
     if identification is not None:
         meaning = f"found first among {identification.people} people, one picture each"
         found.append(Headline("rank-1", f"{identification.cmc[0]:.4f}", None, meaning))

@@ -299,7 +299,7 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
 
 
 def save_embeddings(path: Path, people: Embeddings) -> None:
-    """Write ``embeddings``, ``labels``, ``names`` and ``paths`` to an .npz, whole or not at all."""
+    """Write an .npz that :func:`load_embeddings` reads, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     arrays: dict[str, Any] = {"embeddings": people.embeddings, "labels": people.labels}
@@ -307,6 +307,8 @@ def save_embeddings(path: Path, people: Embeddings) -> None:
         arrays["names"] = np.asarray(people.names, dtype=np.str_)
     if people.paths is not None:
         arrays["paths"] = np.asarray(people.paths, dtype=np.str_)
+    if people.root is not None:
+        arrays["root"] = np.asarray(str(people.root.resolve()), dtype=np.str_)
     try:
         with open(temporary, "wb") as file:
             np.savez(file, **arrays)
@@ -316,7 +318,10 @@ def save_embeddings(path: Path, people: Embeddings) -> None:
 
 
 def load_embeddings(path: Path) -> Embeddings:
-    """Read an .npz with ``embeddings`` (N, D) and ``labels`` (N,); ``names``, ``paths`` optional.
+    """Read an .npz with ``embeddings`` (N, D) and ``labels`` (N,).
+
+    Optional are ``names`` (one per label value), ``paths`` (one per image) and ``root`` (text, the
+    folder of the paths, for pictures in the report).
 
     Raises:
         UserError: missing or damaged file, pickled content, missing or misshapen arrays.
@@ -350,4 +355,6 @@ def load_embeddings(path: Path) -> Embeddings:
     if paths is not None and len(set(paths)) < len(paths):
         twice = next(name for name, count in Counter(paths).items() if count > 1)
         raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
-    return Embeddings(arrays["embeddings"], labels, names, paths, str(path))
+    text = arrays["root"] if "root" in arrays else None
+    root = Path(str(text)) if text is not None and text.shape == () else None
+    return Embeddings(arrays["embeddings"], labels, names, paths, str(path), (), root)

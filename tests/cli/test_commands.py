@@ -78,32 +78,32 @@ def test_embed_then_judge_the_file_gives_the_checkpoint_s_figures(
     assert len(a["curve"]["fmr"]) == len(a["curve"]["recall"]) > 50
 
 
-def test_one_person_against_everybody(trained: Path, run_cli: Cli, faces: Path) -> None:
-    result = run_cli(
+def test_one_person_against_everybody(trained: Path, run_here: Cli, faces: Path) -> None:
+    result = run_here(
         *("eval", "pr", "--data", faces, "--target", "夏子", "--out", "t"), cwd=trained
     )
     assert result.returncode == 0, result.stderr
     judged = json.loads((trained / "t/pr.json").read_text("utf-8"))
     assert (judged["genuine_pairs"], judged["impostor_pairs"]) == (15, 6 * 30)
     assert "missing from font" not in result.stderr
-    wrong = run_cli("eval", "pr", "--data", faces, "--target", "Bob", cwd=trained)
+    wrong = run_here("eval", "pr", "--data", faces, "--target", "Bob", cwd=trained)
     assert "did you mean Bob Lee?" in _error(wrong)
 
 
-def test_evaluation_tells_of_broken_pictures(trained: Path, run_cli: Cli, faces: Path) -> None:
+def test_evaluation_tells_of_broken_pictures(trained: Path, run_here: Cli, faces: Path) -> None:
     victim = faces / "Ann" / "0.png"
     victim.write_bytes(victim.read_bytes()[:600])
     (faces / "Ann" / "notes.txt").write_text("x")
-    result = run_cli("eval", "roc", "--data", faces, cwd=trained)
+    result = run_here("eval", "roc", "--data", faces, cwd=trained)
     assert result.returncode == 0, result.stderr
     assert "1 pictures cannot be decoded and are left out: Ann/0.png" in result.stdout
     assert "1 not an image" in result.stdout
     assert "35 images" in result.stdout
 
 
-def test_moved_faces_are_judged_at_their_new_place(trained: Path, run_cli: Cli) -> None:
+def test_moved_faces_are_judged_at_their_new_place(trained: Path, run_here: Cli) -> None:
     (trained / "faces").rename(trained / "moved")
-    result = run_cli("eval", "roc", "--data", "moved", "--part", "validation", cwd=trained)
+    result = run_here("eval", "roc", "--data", "moved", "--part", "validation", cwd=trained)
     assert result.returncode == 0, result.stderr
     assert "2 identities, 12 images" in result.stdout
     recorded = (trained / "runs/run/metrics.csv").read_text().splitlines()
@@ -137,15 +137,15 @@ def test_moved_faces_are_judged_at_their_new_place(trained: Path, run_cli: Cli) 
     ],
 )
 def test_bad_input_is_one_line_with_the_fix(
-    trained: Path, run_cli: Cli, arguments: tuple[str, ...], message: str
+    trained: Path, run_here: Cli, arguments: tuple[str, ...], message: str
 ) -> None:
     before = sorted(str(path) for path in (trained / "faces").rglob("*"))
-    assert message in _error(run_cli(*arguments, cwd=trained))
+    assert message in _error(run_here(*arguments, cwd=trained))
     assert sorted(str(path) for path in (trained / "faces").rglob("*")) == before
 
 
-def test_a_finished_run_goes_on_with_more_epochs(trained: Path, run_cli: Cli) -> None:
-    result = run_cli("train", "--resume", "run", "--epochs", 3, cwd=trained)
+def test_a_finished_run_goes_on_with_more_epochs(trained: Path, run_here: Cli) -> None:
+    result = run_here("train", "--resume", "run", "--epochs", 3, cwd=trained)
     assert result.returncode == 0, result.stderr
     assert (trained / "runs/run/metrics.csv").read_text().count("\n") == 4
 

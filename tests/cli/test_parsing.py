@@ -312,20 +312,20 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> No
         (["data", "demo", "--peopel", "3"], "did you mean people?"),
     ],
 )
-def test_a_bad_command_line_is_one_line_and_exit_code_2(run_cli, tmp_path, arguments, part):
-    result = run_cli(*arguments, cwd=tmp_path)
+def test_a_bad_command_line_is_one_line_and_exit_code_2(run_here, tmp_path, arguments, part):
+    result = run_here(*arguments, cwd=tmp_path)
     assert_one_line(result, part)
     assert not result.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_the_printed_settings_can_be_fed_back(run_cli, tmp_path):
+def test_the_printed_settings_can_be_fed_back(run_here, tmp_path):
     first = ["--loss", "circle", "--loss.margin", "0.3", "--name", "夏子 1", "--lr", "1e-3"]
-    printed = run_cli("train", *first, "--print_config", cwd=tmp_path)
+    printed = run_here("train", *first, "--print_config", cwd=tmp_path)
     assert printed.returncode == 0
     assert not printed.stderr
     (tmp_path / "a.yaml").write_text(printed.stdout, encoding="utf-8")
-    again = run_cli("train", "--config", "a.yaml", "--print_config", cwd=tmp_path)
+    again = run_here("train", "--config", "a.yaml", "--print_config", cwd=tmp_path)
     assert again.stdout == printed.stdout
     assert parse(["--config", str(tmp_path / "a.yaml")]) == parse(first)
 
@@ -356,8 +356,8 @@ def test_help_and_errors_do_not_load_torch(module, arguments):
         assert f"'{heavy}'" not in loaded
 
 
-def test_help_explains_every_setting(run_cli):
-    text = " ".join(run_cli("train", "--help").stdout.split())
+def test_help_explains_every_setting(run_here):
+    text = " ".join(run_here("train", "--help").stdout.split())
     for group, values in asdict(TrainSettings()).items():
         names = [f"{group}.{name}" for name in values] if isinstance(values, dict) else [group]
         for name in names:
@@ -378,22 +378,22 @@ def test_help_explains_every_setting(run_cli):
         ("one person", "one person only (夏子)"),
     ],
 )
-def test_a_bad_data_folder_is_one_line(run_cli, draw_people, tmp_path, kind, reason):
+def test_a_bad_data_folder_is_one_line(run_here, draw_people, tmp_path, kind, reason):
     root = tmp_path / "faces"
     if kind != "missing":
         root.mkdir()
     if kind == "one person":
         draw_people(root, ["夏子"])
-    result = run_cli("train", "--data", root, "--model.pretrained", "false", cwd=tmp_path)
+    result = run_here("train", "--data", root, "--model.pretrained", "false", cwd=tmp_path)
     assert_one_line(result, str(root), reason)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_validation_folder_that_shares_a_person_is_one_line(
-    run_cli, draw_people, face_folder, tmp_path
+    run_here, draw_people, face_folder, tmp_path
 ):
     own = draw_people(tmp_path / "own", ["夏子", "new"])
-    result = run_cli("train", "--data", face_folder, "--split.validation_data", own, cwd=tmp_path)
+    result = run_here("train", "--data", face_folder, "--split.validation_data", own, cwd=tmp_path)
     assert_one_line(result, f"{own}: 1 people are in {face_folder}, too (夏子)")
 
 

@@ -30,6 +30,15 @@ def test_everything_is_on_one_page(trained: Path, evaluate) -> None:
     assert not re.findall(r'(?:src|href)="(?!data:|#)', page)
 
 
+def test_embeddings_of_a_file_bring_their_pictures(trained: Path, evaluate) -> None:
+    evaluate("embed", "--data", "others", "--out", "e.npz")
+    evaluate("report", "--embeddings", "e.npz", "--out", "o", "--shown", 3)
+    assert text_of(trained / "o/report.html").count("data:image/jpeg;base64,") == 12
+    (trained / "others").rename(trained / "gone")
+    evaluate("report", "--embeddings", "e.npz", "--out", "o", "--shown", 3)
+    assert "not available" in text_of(trained / "o/report.html")
+
+
 def test_two_models_side_by_side(trained: Path, evaluate) -> None:
     evaluate("threshold", "--target-fmr", 0.3)
     told = evaluate("report", "--against", "checkpoints/run/last.pt", "--part", "test")

@@ -355,6 +355,6 @@ def load_embeddings(path: Path) -> Embeddings:
     if paths is not None and len(set(paths)) < len(paths):
         twice = next(name for name, count in Counter(paths).items() if count > 1)
         raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
-    text = arrays["root"] if "root" in arrays else None
+    text = arrays.get("root")
     root = Path(str(text)) if text is not None and text.shape == () else None
     return Embeddings(arrays["embeddings"], labels, names, paths, str(path), (), root)

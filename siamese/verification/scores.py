@@ -64,7 +64,10 @@ def normalise(embeddings: npt.ArrayLike) -> torch.Tensor:
             f"{int((lengths == 0).sum())} of {len(vectors)} embeddings are all zeros (the first at "
             f"position {first}): a zero vector has no direction; leave it out or embed it again"
         )
-    return torch.from_numpy((vectors / lengths[:, None]).astype(np.float32))
+    # Divided in float64, rounded once, without a float64 copy of everything.
+    unit = np.empty_like(vectors)
+    np.divide(vectors, lengths[:, None], out=unit, casting="same_kind")
+    return torch.from_numpy(unit)
 
 
 def check_labels(labels: npt.ArrayLike, images: int) -> Labels:

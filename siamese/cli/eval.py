@@ -163,6 +163,9 @@ def _require_files(settings: Any) -> None:
         value = getattr(settings, name, None)
         if value is not None and not os.path.exists(value):
             raise UserError(f"--{name} {value}: {reason}")
+    out = settings.out
+    if out is not None and type(settings) is not EmbedSettings and os.path.isfile(out):
+        raise UserError(f"--out {out}: is a file; give the folder to write into")
 
 
 def main() -> NoReturn:

@@ -82,7 +82,8 @@ class ThresholdSettings(ResampledSettings):
     """A folder of other people to check the threshold on (--crop is for these); null: the
     checkpoint's test people."""
     part: Literal["test"] | None = None
-    """With --data: check on the checkpoint's test people, found in that folder."""
+    """With --data: that folder is the new place of the checkpoint's own people; it is checked on
+    the test people among them."""
     prior: float = 0.5
     """Probability that two pictures show one person before they are compared."""
     write: bool = True
@@ -150,7 +151,7 @@ def check_evaluation(settings: Any) -> None:
             lambda v: v is None or 0 < v < 1 or (v >= 1 and v == int(v)),
             "a share of the shorter side below 1, or whole pixels",
         ),
-        "resamples": (lambda v: v == 0 or v >= 100, "0, or at least 100"),
+        "resamples": (lambda v: v == 0 or 100 <= v <= 10_000, "0, or from 100 to 10000"),
         "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2**63 - 1"),
         "target_fmr": (lambda v: 0 < v < 1, "between 0 and 1"),
         "prior": (lambda v: 0 < v < 1, "between 0 and 1"),

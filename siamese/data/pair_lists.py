@@ -74,7 +74,7 @@ def read_pairs(file: Path, root: Path) -> PairList:
     header = lines[0].strip().split("\t")
     if all(_NUMBER.fullmatch(entry) for entry in header) and len(header) < 3:
         pairs = list(_lfw_pairs(file, lines, _Pictures(root)))
-        folded = len(header) == 2
+        folded = len(header) == 2 and int(header[0]) > 1  # one fold has no others to choose by
     else:
         pairs = list(_csv_pairs(file, lines))
         folded = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -39,12 +40,15 @@ EXTRAS = ("decision",)  # threshold and calibration; see siamese.verification.de
 _KINDS: dict[str, type] = {"train_weights": list}
 
 
-def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+def write_checkpoint(
+    path: Path, content: Mapping[str, Any], *, like: os.stat_result | None = None
+) -> None:
     """Write a checkpoint so that ``path`` holds either the old file or the whole new one.
 
     Args:
         path: the file; its folder is made when missing.
         content: tensors and plain values under :data:`KEYS`.
+        like: permissions and time that the file gets; None: those of a new file.
     """
     missing = [key for key in KEYS if key not in content]
     if missing:
@@ -56,6 +60,9 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
             torch.save({"format": FORMAT, "version": VERSION, **content}, file)
             file.flush()
             os.fsync(file.fileno())
+        if like is not None:
+            os.chmod(temporary, stat.S_IMODE(like.st_mode))
+            os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -63,21 +70,37 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
     _sync_folder(path.parent)
 
 
-def update_checkpoint(path: Path, key: str, value: Any) -> None:
+def update_checkpoint(
+    path: Path, key: str, value: Any, *, model: Mapping[str, Any] | None = None
+) -> None:
     """Set one of the :data:`EXTRAS` of a checkpoint; everything else in it stays as it is.
+
+    The file keeps its permissions and its time: the newest run stays the newest.
 
     Args:
         path: the checkpoint; afterwards it holds either the old or the new content, whole.
         key: which of them.
         value: plain values and tensors.
+        model: the weights that the value was found with; None: any.
 
     Raises:
-        UserError: the file is not a readable checkpoint.
+        UserError: the file is not a readable checkpoint; it holds other weights by now.
     """
     if key not in EXTRAS:
         raise ValueError(f"{key} is none of {', '.join(EXTRAS)}")
     # Through a link: the file it points to is replaced, not the link.
-    write_checkpoint(Path(path).resolve(), {**read_checkpoint(path), key: value})
+    file = Path(path).resolve()
+    before, content = file.stat() if file.exists() else None, read_checkpoint(path)
+    if model is not None and not _same_tensors(model, content["model"]):
+        raise UserError(
+            f"{path}: holds other weights than it did at the start (a training run goes on?), so "
+            "nothing was written into it; do it again when training has ended"
+        )
+    write_checkpoint(file, {**content, key: value}, like=before)
+
+
+def _same_tensors(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -159,8 +159,11 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
     for name, (title, more_is_better) in COMPARED.items():
         difference = b.figures[name] - a.figures[name]
         limits = None
-        if resampled is not None:
-            limits = interval(resampled[1][name] - resampled[0][name], a.counts.identities)
+        if resampled is not None and a.bootstrap is not None:
+            own, other = (figures[name] for figures in resampled)
+            # Equal in all resamples: an interval of 0, unless neither makes any error.
+            equal = (own == other).all() and np.ptp(own) > 0
+            limits = (0.0, 0.0) if equal else interval(other - own, a.bootstrap.genuine_people)
         rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
         found.append(
             Difference(
@@ -182,6 +185,6 @@ def _verdict(limits: Interval, more_is_better: bool) -> str:
         return "no interval, no verdict"
     low, high = limits
     if low <= 0 <= high:
-        largest = max(-low, high)
+        largest = max(abs(low), abs(high))
         return f"no difference shown (up to {largest:.4f} either way is not ruled out)"
     return f"{'B' if (low > 0) == more_is_better else 'A'} is better"

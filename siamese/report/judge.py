@@ -214,6 +214,11 @@ def with_figures(counts: PairCounts, bootstrap: Bootstrap | None) -> Verified:
         notes.append(
             f"{counts.identities} people are few: the intervals are rough below {ROUGH_BELOW}"
         )
+    elif bootstrap is not None and bootstrap.genuine_people < ROUGH_BELOW:
+        notes.append(
+            f"only {bootstrap.genuine_people} of {counts.identities} people have a pair of "
+            f"pictures: the intervals are rough below {ROUGH_BELOW} such people"
+        )
     intervals = {} if bootstrap is None else bootstrap.intervals()
     return Verified(counts, summarise(counts), intervals, bootstrap, tuple(notes))
 

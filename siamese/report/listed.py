@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
@@ -123,7 +125,8 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     second = np.array([position[pairs.second[at]] for at in kept], np.int64)
     same = np.array([pairs.same[at] for at in kept], bool)
     scores = listed_scores(normalise(people.embeddings), first, second)
-    persons = people.labels[first], people.labels[second]
+    person = _persons(people.labels, first, second, same)
+    persons = person[first], person[second]
     counts = counts_of(
         scores,
         same,
@@ -170,3 +173,20 @@ def _impostors(
     persons: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], same: npt.NDArray[np.bool_]
 ) -> list[tuple[int, int]]:
     return list(zip(persons[0][~same].tolist(), persons[1][~same].tolist(), strict=True))
+
+
+def _persons(
+    labels: npt.NDArray[np.int64],
+    first: npt.NDArray[np.int64],
+    second: npt.NDArray[np.int64],
+    same: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.int64]:
+    """Who is on each picture: their folders tell, unless the list contradicts them.
+
+    Then pictures that genuine pairs connect are of one person, and all others of one each.
+    """
+    if ((labels[first] == labels[second]) == same).all():
+        return labels
+    size = len(labels)
+    joined = coo_array((np.ones(int(same.sum())), (first[same], second[same])), (size, size))
+    return np.asarray(connected_components(joined, directed=False)[1], np.int64)

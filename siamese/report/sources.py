@@ -338,12 +338,19 @@ def load_embeddings(path: Path) -> Embeddings:
     for key in ("embeddings", "labels"):
         if key not in arrays:
             raise UserError(f"{path}: has no array {key!r}; needed: embeddings (N, D), labels (N,)")
+    if arrays["embeddings"].ndim != 2:
+        shape = arrays["embeddings"].shape
+        raise UserError(f"{path}: embeddings must be numbers of shape (N, D), not {shape}")
     for key in ("labels", "names", "paths"):
         if key in arrays and arrays[key].ndim != 1:
             raise UserError(f"{path}: {key} must have shape (N,), not {arrays[key].shape}")
     names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else None
     paths = tuple(str(name) for name in arrays["paths"]) if "paths" in arrays else None
-    labels = arrays["labels"]
+    labels, images = arrays["labels"], len(arrays["embeddings"])
+    if len(labels) != images:
+        raise UserError(
+            f"{path}: {len(labels)} labels for {images} embeddings: one per image is needed"
+        )
     named = names is not None and np.issubdtype(labels.dtype, np.integer) and labels.size
     if named and not 0 <= labels.min() <= labels.max() < len(names or ()):
         raise UserError(

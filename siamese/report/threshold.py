@@ -96,7 +96,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     """
     model = load_model(settings)
     model.content.pop("decision", None)  # it is chosen anew, even where it is damaged
-    validation = own_people(model, "validation", None)
+    validation = own_people(model, "validation", _validation_place(settings, model))
     _require_support(len(validation.names), settings.target_fmr)
     others, notes = _others(settings, model)
     origin = f"{model.path} on validation people of {validation.root}"
@@ -132,10 +132,28 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     bars = reliability(counts, calibration, settings.prior)
     files = _write_files(settings, model.path, decision, bars, counts.identities, probability)
     if settings.write:
-        update_checkpoint(model.path, "decision", _plain(decision.as_dict()))
+        weights = model.content["model"]
+        update_checkpoint(model.path, "decision", _plain(decision.as_dict()), model=weights)
     return Choice(
         decision, chosen, checked, model.path, settings.write, probability, tuple(notes), files
     )
+
+
+def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
+    """Where the validation people are now: where they were, else in --data with --part.
+
+    Raises:
+        UserError: they are not where they were, and no --part says that --data has them.
+    """
+    before = Path(model.content["split"]["validation"]["folder"])
+    if before.exists() or model.content["settings"].get("data") is None:
+        return None
+    if settings.data is None or settings.part is None:
+        raise UserError(
+            f"{before}: the validation people of {model.path} are not here; give the new place of "
+            "the folder with --data DIR --part test"
+        )
+    return settings.data
 
 
 def _require_support(people: int, fmr: float) -> None:
@@ -154,8 +172,6 @@ def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | Non
     if settings.part is not None or settings.data is None:
         if "test" in split:
             return own_people(model, "test", settings.data), []
-        if settings.part is not None:
-            raise UserError(f"{model.path}: it has no test people; give --data without --part")
         return None, [
             "not checked: the checkpoint has no test people; give other people with --data DIR"
         ]
@@ -188,7 +204,7 @@ def _rates(
         found = verified.bootstrap.rates_at(threshold)
         intervals = (
             interval(found[0], counts.identities),
-            interval(found[1], counts.identities),
+            interval(found[1], verified.bootstrap.genuine_people),
         )
     return Rates(
         people.origin,

@@ -54,12 +54,15 @@ class Bootstrap:
         edges: float64 (T - 1,), rising: bin k holds scores in [edges[k - 1], edges[k]).
         genuine: float64 (B, T), weighted genuine pairs.
         impostor: float64 (B, T), weighted impostor pairs.
+        genuine_people: number of people behind the genuine pairs. Where most have one picture
+            these are the few that AUC and TAR rest on, however many there are besides.
     """
 
     counts: PairCounts
     edges: Floats
     genuine: Floats
     impostor: Floats
+    genuine_people: int
 
     @cached_property
     def _bin(self) -> Counts:
@@ -153,7 +156,8 @@ class Bootstrap:
         recall = exact.genuine_at_least[at] / exact.genuine_pairs
         false = exact.impostor_at_least[at] / exact.genuine_pairs
         own = _thinned_ap(recall[None], false[None])[0]
-        return np.asarray(np.clip(found + average_precision(exact) - own, 0, 1))
+        shifted = np.clip(found + average_precision(exact) - own, 0, 1)
+        return np.where(impostor > 0, shifted, np.nan)
 
     def eer(self) -> tuple[Floats, Floats]:
         """EER and its threshold of each resample, (B,) each."""
@@ -168,7 +172,9 @@ class Bootstrap:
     def tar_at_fmr(self, fmr: float) -> tuple[Floats, Floats]:
         """TAR at an FMR and the threshold of each resample, (B,) each."""
         at = self._first(lambda found, _: ~(found > fmr))
-        return 1 - self.rates(at)[1][:, 0], self._score(at)
+        exists = self._totals[1] > 0  # no FMR without impostor pairs
+        tar, threshold = 1 - self.rates(at)[1][:, 0], self._score(at)
+        return np.where(exists, tar, np.nan), np.where(exists, threshold, np.nan)
 
     def rates_at(self, threshold: float) -> tuple[Floats, Floats]:
         """FMR and FNMR of each resample at a threshold, (B,) each."""
@@ -190,7 +196,7 @@ class Bootstrap:
 
     def intervals(self) -> dict[str, Interval]:
         """95 % interval of each of :meth:`figures`; see :func:`interval`."""
-        people = self.counts.identities
+        people = self.genuine_people
         return {name: interval(values, people) for name, values in self.figures().items()}
 
 
@@ -203,14 +209,15 @@ def interval(values: Floats, people: int) -> Interval:
 
     Args:
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P.
+        people: number of people P that the figure rests on.
 
     Returns:
         ``(low, high)``; None where the figure does not exist in a tenth of the resamples or more,
-        as with two people.
+        as with two people, and where it is the same in all of them: no error in the sample (an
+        AUC of 1) is none in any resample, which does not say how rare errors are.
     """
     found = values[np.isfinite(values)]
-    if people < 3 or len(found) < max(2, 0.9 * len(values)):
+    if people < 3 or len(found) < max(2, 0.9 * len(values)) or np.ptp(found) == 0:
         return None
     outwards = stats.t.ppf(0.975, people - 1) * np.sqrt(people / (people - 1))
     share = stats.norm.cdf(-outwards)
@@ -337,7 +344,7 @@ def count_and_resample(
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
     """
-    vectors = np.asarray(embeddings)
+    vectors = np.atleast_1d(np.asarray(embeddings))
     own = check_labels(labels, len(vectors))
     identity = np.unique(own, return_inverse=True)[1]
     people = int(identity.max(initial=-1)) + 1
@@ -352,7 +359,8 @@ def count_and_resample(
     pairs.feed(counter, resampler, progress=progress)
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
-    return counts, Bootstrap(counts, level_scores(edges), genuine, impostor)
+    several = int((pairs.counts > 1).sum())
+    return counts, Bootstrap(counts, level_scores(edges), genuine, impostor, several)
 
 
 def _edges(
@@ -420,10 +428,15 @@ def resample_listed(
     bins = np.searchsorted(edges, values, side="right")
     sums = []
     for kind in (truth, ~truth):
-        weight = weights[:, first[kind]]
-        if kind is not truth:
-            weight = weight * weights[:, second[kind]]
-        counted = np.zeros((len(edges) + 1, len(weight)))
-        np.add.at(counted, bins[kind], weight.T)
+        one, other, into = first[kind], second[kind], bins[kind]
+        counted = np.zeros((len(edges) + 1, resamples))
+        step = max(1, _CELLS // resamples)
+        for start in range(0, len(one), step):
+            part = slice(start, start + step)
+            weight = weights[:, one[part]]
+            if kind is not truth:
+                weight = weight * weights[:, other[part]]
+            np.add.at(counted, into[part], weight.T)
         sums.append(counted.T)
-    return Bootstrap(counts, edges, sums[0], sums[1])
+    several = len(np.unique(first[truth]))
+    return Bootstrap(counts, edges, sums[0], sums[1], several)

@@ -49,7 +49,10 @@ class People:
 
     @property
     def harm(self) -> Floats:
-        """Mean of the two shares: this person's part in all errors; sums to 1."""
+        """Mean of the two shares: this person's part in all errors.
+
+        The sum is 1 where there are errors of both kinds, else 1/2 or 0.
+        """
         return (self.false_non_match_share + self.false_match_share) / 2
 
 

@@ -50,7 +50,8 @@ def normalise(embeddings: npt.ArrayLike) -> torch.Tensor:
         raise UserError(
             f"embeddings must be numbers of shape (N, D); these are {array.dtype} {array.shape}"
         )
-    vectors = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 they are Inf, which is refused below
+        vectors = np.ascontiguousarray(array, dtype=np.float32)
     broken = int((~np.isfinite(vectors).all(axis=1)).sum())
     if broken:
         raise UserError(
@@ -74,7 +75,7 @@ def check_labels(labels: npt.ArrayLike, images: int) -> Labels:
     """Labels as int64 (N,).
 
     Raises:
-        UserError: not integers, not one per image.
+        UserError: not integers, not one per image, beyond int64.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
@@ -83,6 +84,8 @@ def check_labels(labels: npt.ArrayLike, images: int) -> Labels:
         )
     if len(array) != images:
         raise UserError(f"{len(array)} labels for {images} embeddings: one per image is needed")
+    if len(array) and int(array.max()) > np.iinfo(np.int64).max:
+        raise UserError(f"the label {array.max()} is above 2**63 - 1: number the people from 0")
     return array.astype(np.int64)
 
 
@@ -272,8 +275,13 @@ def listed_scores(
     Returns:
         float64 (M,) in [-1, 1].
     """
-    vectors = unit.double().numpy()
-    products = np.einsum("md,md->m", vectors[np.asarray(first)], vectors[np.asarray(second)])
+    vectors, one, other = unit.numpy(), np.asarray(first), np.asarray(second)
+    products = np.zeros(len(one))
+    for start in range(0, len(one), _ROWS):
+        part = slice(start, start + _ROWS)
+        products[part] = np.einsum(
+            "md,md->m", vectors[one[part]], vectors[other[part]], dtype=np.float64
+        )
     return np.asarray(np.clip(np.round(products * SCALE) / SCALE, -1, 1))
 
 
@@ -303,7 +311,8 @@ def level_scores(levels: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def score_level(score: float) -> int:
     """The lowest level that is at least a score (a threshold)."""
-    return int(np.ceil((score + 1) * SCALE))
+    # Not (score + 1) * SCALE: a threshold just above 0 would be rounded to 0.
+    return int(np.ceil(score * SCALE)) + SCALE
 
 
 def _require_pairs(genuine: int, impostor: int) -> None:

@@ -75,8 +75,9 @@ def test_folds_of_lfw(root: Path, ending: str, encoding: str) -> None:
     )
 
 
-def test_one_fold_of_lfw(root: Path) -> None:
-    lines = ["2", "Ann\t1\t2", "Bob Lee\t1\t12", "Ann\t1\tBob Lee\t1", "Ann\t2\tBob Lee\t1"]
+@pytest.mark.parametrize("header", ["2", "1\t2"])
+def test_one_fold_of_lfw(root: Path, header: str) -> None:
+    lines = [header, "Ann\t1\t2", "Bob Lee\t1\t12", "Ann\t1\tBob Lee\t1", "Ann\t2\tBob Lee\t1"]
     pairs = _read(root, "\n".join(lines))
     assert pairs.same == (True, True, False, False)
     assert pairs.fold is None

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,9 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
         (("roc", "--pairs", "p.csv", "--data", "others", "--target", "a"), "--target"),
         (("roc", "--pairs", "p.csv", "--data", "others", "--part", "test"), "--part"),
         (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "not --embeddings"),
-        (("roc", "--resamples", 5), "--resamples 5: must be 0, or at least 100"),
+        (("roc", "--resamples", 5), "--resamples 5: must be 0, or from 100 to 10000"),
+        (("roc", "--resamples", 20_000), "--resamples 20000: must be 0, or from 100 to 10000"),
+        (("roc", "--out", "p.csv"), "--out p.csv: is a file"),
         (("identify", "--gallery", 9), "nobody has more than 9 image"),
         (("identify", "--fusion", "sum"), "must be one of max, mean"),
         (("roc", "--target", "nobody", "--data", "others"), "nobody of that name among 8"),
@@ -126,6 +129,18 @@ def test_bad_input(trained: Path, evaluate, arguments: tuple, message: str) -> N
     with pytest.raises(UserError, match=message):
         evaluate(*arguments)
     assert not Path("runs/run/eval-others").exists()
+
+
+def test_people_of_a_list_whose_folders_are_no_people(trained: Path, evaluate) -> None:
+    Path("flat/all").mkdir(parents=True)
+    for path in Path("others").glob("*/*.png"):
+        shutil.copy(path, f"flat/all/{path.parent.name}_{path.name}")
+    nested = evaluate("pairs", "--pairs", write_csv(trained / "p.csv", PAIRS), "--data", "others")
+    flat = [(f"all/{a.replace('/', '_')}", f"all/{b.replace('/', '_')}", s) for a, b, s in PAIRS]
+    told = evaluate("pairs", "--pairs", write_csv(trained / "f.csv", flat), "--data", "flat")
+    auc = [line for line in nested.splitlines() if line.startswith("AUC")]
+    assert auc[0].split("[")[0] in told
+    assert "1 identities" not in told
 
 
 def test_people_by_harm(trained: Path, evaluate) -> None:

@@ -53,7 +53,7 @@ def test_equal_models_and_a_finer_difference_than_either_interval(tmp_path: Path
     auc = judged()["differences"]["auc"]
     assert auc["difference"] == pytest.approx(0, abs=1e-9)
     assert auc["interval"] == pytest.approx([0, 0], abs=1e-6)
-    assert "no difference shown" in auc["verdict"]
+    assert "no difference shown (up to 0.0000" in auc["verdict"]
     write(tmp_path / "b.npz", 1.02)
     evaluate("compare", "a.npz", "b.npz")
     low, high = judged()["differences"]["auc"]["interval"]
@@ -72,6 +72,8 @@ def test_equal_models_and_a_finer_difference_than_either_interval(tmp_path: Path
         (("a.npz", "shuffled.npz"), "other labels, and no paths"),
         (("a.npz", "b.npz", "--checkpoint", "a.npz"), "name both models instead"),
         (("a.npz", "renamed.npz"), "say otherwise who is on"),
+        (("a.npz", "short.npz"), "short.npz: 240 labels for 239 embeddings"),
+        (("a.npz", "scalar.npz"), r"scalar.npz: embeddings must be numbers of shape \(N, D\)"),
     ],
 )
 def test_pictures_must_be_the_same(
@@ -86,6 +88,8 @@ def test_pictures_must_be_the_same(
         arrays = dict(file)
     arrays["labels"] = arrays["labels"] // 2
     np.savez("renamed.npz", **arrays)
+    np.savez("short.npz", **{**dict(np.load("a.npz")), "embeddings": arrays["embeddings"][1:]})
+    np.savez("scalar.npz", **{**dict(np.load("a.npz")), "embeddings": np.float32(1)})
     if message is None:
         assert "no difference shown" in evaluate("compare", *arguments)
         return

@@ -1,6 +1,8 @@
 """A deployed threshold: chosen on validation people, checked on others, kept in the checkpoint."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,12 @@ import torch
 from PIL import Image
 
 from siamese.errors import UserError
-from siamese.models.checkpoint import read_checkpoint, update_checkpoint
+from siamese.models.checkpoint import (
+    newest_best,
+    read_checkpoint,
+    update_checkpoint,
+    write_checkpoint,
+)
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
 from tests.report.conftest import TEST, VALIDATION
@@ -153,6 +160,45 @@ def test_a_failed_write_leaves_the_checkpoint(
         evaluate("threshold", "--target-fmr", 0.3)
     assert BEST.read_bytes() == before
     assert [path.name for path in BEST.parent.iterdir() if "tmp" in path.name] == []
+
+
+def test_the_file_keeps_its_permissions_and_its_age(trained: Path, evaluate) -> None:
+    BEST.chmod(0o600)
+    newer = Path(shutil.copytree("checkpoints/run", "checkpoints/newer")) / "best.pt"
+    os.utime(BEST, (1e9, 1e9))
+    evaluate("threshold", "--target-fmr", 0.3, "--checkpoint", BEST)
+    assert BEST.stat().st_mode & 0o777 == 0o600
+    assert newest_best(Path("checkpoints")) == newer
+
+
+def test_weights_that_training_replaced_meanwhile_get_no_threshold(
+    trained: Path, evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trains_on(*arguments: object) -> tuple[Path, ...]:
+        content = read_checkpoint(BEST)
+        content["model"] = {name: tensor + 1 for name, tensor in content["model"].items()}
+        write_checkpoint(BEST, content)
+        return ()
+
+    monkeypatch.setattr("siamese.report.threshold._write_files", trains_on)
+    with pytest.raises(UserError, match="holds other weights than it did at the start"):
+        evaluate("threshold", "--target-fmr", 0.3)
+    assert "decision" not in read_checkpoint(BEST)
+
+
+def test_a_folder_that_moved(trained: Path, evaluate) -> None:
+    before = evaluate("threshold", "--target-fmr", 0.3).splitlines()
+    content = read_checkpoint(BEST)
+    for part in content["split"].values():
+        part["folder"] = "gone"
+    write_checkpoint(BEST, content)
+    with pytest.raises(UserError, match=r"gone: .* give the new place of the folder with --data"):
+        evaluate("threshold", "--target-fmr", 0.3)
+    told = evaluate("threshold", "--target-fmr", 0.3, "--data", "faces", "--part", "test")
+    assert told.splitlines()[0] == before[0]
+    assert [line for line in told.splitlines() if line.startswith("  FMR")] == [
+        line for line in before if line.startswith("  FMR")
+    ]
 
 
 def test_only_known_extras_are_written(trained: Path) -> None:

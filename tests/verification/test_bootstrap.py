@@ -74,7 +74,9 @@ def test_the_sample_itself_is_met_exactly(sample) -> None:
         ]
         for pairs in (counts.genuine, counts.impostor)
     ]
-    itself = Bootstrap(counts, bootstrap.edges, ones[0][None], ones[1][None])
+    itself = Bootstrap(
+        counts, bootstrap.edges, ones[0][None], ones[1][None], bootstrap.genuine_people
+    )
     for name, values in itself.figures().items():
         tolerance = 5e-4 if name.startswith("threshold") else 1e-12
         assert values[0] == pytest.approx(summarise(counts)[name], abs=tolerance), name
@@ -128,16 +130,50 @@ def test_listed_pairs_are_resampled_by_their_people() -> None:
     assert np.isnan(bootstrap.auc()[~exists]).all()
 
 
-def test_two_people_get_no_interval_and_identical_ones_no_width() -> None:
+def test_no_interval_of_two_people_or_of_what_never_varies() -> None:
     embeddings, labels = people(20, 2)
     bootstrap = count_and_resample(embeddings, labels, resamples=100)[1]
     assert set(bootstrap.intervals().values()) == {None}
-    same = np.tile(np.eye(3, dtype=np.float32), (8, 1))
-    limits = count_and_resample(same, np.repeat(np.arange(8), 3), resamples=100)[1].intervals()
-    assert limits["auc"] == (0.5, 0.5) or limits["auc"] is not None
-    equal = np.ones((24, 4), np.float32)
-    limits = count_and_resample(equal, np.repeat(np.arange(8), 3), resamples=100)[1].intervals()
-    assert limits["auc"] == limits["eer"] == (0.5, 0.5)
+    labels = np.repeat(np.arange(8), 3)
+    # All alike, and without any error: no resample differs from the sample.
+    for vectors in (np.ones((24, 4)), np.eye(8)[labels]):
+        bootstrap = count_and_resample(vectors, labels, resamples=100)[1]
+        found = bootstrap.auc()[np.isfinite(bootstrap.auc())]
+        assert (found == found[0]).all()
+        assert bootstrap.intervals()["auc"] is None
+        assert bootstrap.intervals()["eer"] is None
+
+
+def test_resamples_without_impostors_have_no_figure() -> None:
+    embeddings, labels = people(12, 3)
+    bootstrap = count_and_resample(embeddings, labels, resamples=200)[1]
+    alone = bootstrap.impostor.sum(1) == 0
+    assert alone.any()
+    for name, values in bootstrap.figures().items():
+        if not name.startswith("eer"):
+            np.testing.assert_array_equal(np.isnan(values), alone, err_msg=name)
+
+
+def test_intervals_rest_on_the_people_with_genuine_pairs() -> None:
+    """Of 60 people four have more than one picture: as wide as four people's interval."""
+    rng = np.random.default_rng(0)
+    labels = np.r_[np.repeat(np.arange(4), 8), np.arange(4, 60)]
+    vectors = rng.normal(size=(60, 8))[labels] + 0.7 * rng.normal(size=(len(labels), 8))
+    bootstrap = count_and_resample(vectors, labels, resamples=500)[1]
+    assert bootstrap.genuine_people == 4
+    assert bootstrap.intervals()["auc"] == interval(bootstrap.auc(), 4)
+
+
+def test_listed_pairs_in_chunks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    scores, same = np.round(rng.uniform(-1, 1, 300), 3), rng.random(300) < 0.5
+    persons = rng.integers(0, 20, 300), rng.integers(0, 20, 300)
+    counts = counts_of(scores, same, identities=20, images=300, identity_pairs=100)
+    whole = resample_listed(counts, scores, same, persons, resamples=100)
+    monkeypatch.setattr("siamese.verification.bootstrap._CELLS", 700)
+    parts = resample_listed(counts, scores, same, persons, resamples=100)
+    np.testing.assert_array_equal(whole.genuine, parts.genuine)
+    np.testing.assert_array_equal(whole.impostor, parts.impostor)
 
 
 def test_intervals_widen_as_students_t_asks() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from siamese.verification.counts import count_pairs, count_target
+from siamese.verification.figures import threshold_at_fmr
 from siamese.verification.people import Examination, examine, mislabelled_share
 from siamese.verification.scores import listed_scores, normalise
 from tests.verification.test_scores import people
@@ -72,6 +73,16 @@ def test_worst_pairs(case, kind: str) -> None:
     np.testing.assert_allclose(pairs.score, wanted, atol=1e-6)
     np.testing.assert_allclose(pairs.score, scores[pairs.first, pairs.second], atol=1e-6)
     assert len({frozenset(p) for p in zip(pairs.first, pairs.second, strict=True)}) == 30
+
+
+def test_pairs_of_score_0_below_a_threshold_just_above_0() -> None:
+    embeddings, labels = np.eye(4)[[0, 1, 2, 3, 3]], np.array([0, 0, 1, 1, 2])
+    counts = count_pairs(embeddings, labels)
+    threshold = threshold_at_fmr(counts, 0.2)  # one of eight impostor pairs scores 1, others 0
+    assert 0 < threshold < 1e-30
+    table = examine(embeddings, labels, counts, threshold).people
+    assert table.fmr.tolist() == [0, 1 / 6, 1 / 4]
+    assert table.fnmr[:2].tolist() == [1, 1]
 
 
 def test_more_equal_pairs_than_wanted_and_fewer_pairs_than_wanted() -> None:

@@ -16,6 +16,7 @@ from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
 from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
+from siamese.report.files import replacing
 from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
     Embeddings,
@@ -261,7 +262,8 @@ def write_json(
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
     text = json.dumps(whole, indent=1, allow_nan=False)
-    path.write_text(text, encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 

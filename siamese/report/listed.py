@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
 from siamese.data.pair_lists import PairList, read_pairs
 from siamese.errors import UserError, first_few
+from siamese.report.files import write_csv
 from siamese.report.sources import Embeddings, embed_folder, load_model
 from siamese.verification.bootstrap import Bootstrap, resample_listed
 from siamese.verification.counts import PairCounts, counts_of
@@ -83,10 +83,7 @@ class Listed:
             columns.append("llr")
             for row, llr in zip(rows, self.decision.calibration.llr(self.scores), strict=True):
                 row.append(f"{llr:.4f}")
-        with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(rows)
+        write_csv(path, columns, rows)
         return path
 
 

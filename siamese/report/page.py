@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-import os
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from siamese.report.files import replacing
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,8 @@ class Page:
 def write_page(path: Path, page: Page) -> None:
     """Write one HTML file that needs no other, whole or not at all; folders are made."""
     html = _environment().get_template("report.html").render(page=page)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from siamese.config import PeopleSettings
 from siamese.models.device import scoring_device
+from siamese.report.files import write_csv
 from siamese.report.judge import Verified, judged_people, output_folder, verify
 from siamese.report.sources import Embeddings
 from siamese.verification.figures import error_rates
@@ -85,11 +85,7 @@ def write_people(settings: PeopleSettings) -> PeopleTable:
     verified = verify(people, device=settings.device)
     path = output_folder(settings) / "people.csv"
     table = people_table(people, verified, settings, worst=1)
-    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for row in table.rows:
-            writer.writerow([_cell(getattr(row, name)) for name in COLUMNS])
+    write_csv(path, COLUMNS, ([_cell(getattr(row, c)) for c in COLUMNS] for row in table.rows))
     return PeopleTable(**{**vars(table), "files": (path,)})
 
 

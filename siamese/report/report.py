@@ -171,8 +171,8 @@ def _summary(verified: Verified, table: PeopleTable, other: _Other | None) -> tu
     lines = [
         f"A pair of one person scores higher than a pair of two people in {f['auc']:.1%} of all "
         f"cases{_percent_interval(limits.get('auc'))}.",
-        f"At the threshold {table.threshold:.4f} ({table.chosen_by}) {table.fmr:.2%} of the pairs "
-        f"of two people pass and {table.fnmr:.1%} of the pairs of one person fail.",
+        f"At the threshold {table.threshold:.4f} ({table.chosen_by}) {_percent(table.fmr)} of the "
+        f"pairs of two people pass and {_percent(table.fnmr)} of the pairs of one person fail.",
         f"{f['identities']} people support statements about false-match rates down to "
         f"{f['lowest_supported_fmr']:.1e}; beyond that more people are needed.",
     ]
@@ -396,6 +396,11 @@ def _facts(
         Facts("Settings", chosen),
         Facts("Versions", tuple(package_versions().items())),
     )
+
+
+def _percent(share: float) -> str:
+    """Three digits, however small: a deployed FMR may be 0.001 %."""
+    return f"{100 * share:.3g} %"
 
 
 def _range(limits: Interval, form: str = ".4f") -> str | None:

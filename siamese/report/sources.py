@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +34,7 @@ from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.models.loading import embedder_of, spec_of
+from siamese.report.files import replacing
 from siamese.verification.decision import Decision
 
 
@@ -300,8 +300,6 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
 
 def save_embeddings(path: Path, people: Embeddings) -> None:
     """Write an .npz that :func:`load_embeddings` reads, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     arrays: dict[str, Any] = {"embeddings": people.embeddings, "labels": people.labels}
     if people.names is not None:
         arrays["names"] = np.asarray(people.names, dtype=np.str_)
@@ -309,12 +307,8 @@ def save_embeddings(path: Path, people: Embeddings) -> None:
         arrays["paths"] = np.asarray(people.paths, dtype=np.str_)
     if people.root is not None:
         arrays["root"] = np.asarray(str(people.root.resolve()), dtype=np.str_)
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
 
 
 def load_embeddings(path: Path) -> Embeddings:
@@ -344,8 +338,7 @@ def load_embeddings(path: Path) -> Embeddings:
     for key in ("labels", "names", "paths"):
         if key in arrays and arrays[key].ndim != 1:
             raise UserError(f"{path}: {key} must have shape (N,), not {arrays[key].shape}")
-    names = tuple(str(name) for name in arrays["names"]) if "names" in arrays else None
-    paths = tuple(str(name) for name in arrays["paths"]) if "paths" in arrays else None
+    names, paths = _texts(arrays.get("names")), _texts(arrays.get("paths"))
     labels, images = arrays["labels"], len(arrays["embeddings"])
     if len(labels) != images:
         raise UserError(
@@ -365,3 +358,11 @@ def load_embeddings(path: Path) -> Embeddings:
     text = arrays.get("root")
     root = Path(str(text)) if text is not None and text.shape == () else None
     return Embeddings(arrays["embeddings"], labels, names, paths, str(path), (), root)
+
+
+def _texts(array: npt.NDArray[Any] | None) -> tuple[str, ...] | None:
+    if array is None:
+        return None
+    if array.dtype.kind == "S":  # as other systems write them
+        array = np.char.decode(array, "utf-8", "backslashreplace")
+    return tuple(str(text) for text in array)

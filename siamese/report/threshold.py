@@ -14,6 +14,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
+from siamese.report.files import replacing
 from siamese.report.judge import Verified, output_folder, verify
 from siamese.report.sources import (
     Embeddings,
@@ -120,6 +121,8 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         )
         checked, counts = _rates(judged, verified, threshold, calibration), verified.counts
         notes = [*judged.notes]
+    if calibration.slope <= 0:
+        notes.append("pairs of one person do not score higher here: the model is of no use")
     decision = Decision(
         threshold,
         settings.target_fmr,
@@ -249,7 +252,8 @@ def _write_files(
         "versions": package_versions(),
     }
     path = out / "threshold.json"
-    path.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     return (*files, path)
 
 

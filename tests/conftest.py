@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+# Before anything asks for it: the hub would try to reach the network for a minute.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 NAMES = ("Ann", "Bob Lee", "Chloé", "夏子", "dora", "eve")
 WIDTH, HEIGHT = 40, 48
 
@@ -74,7 +77,7 @@ def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(
             [sys.executable, "-c", code, *map(str, arguments)],
             cwd=cwd,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
             text=True,
             capture_output=True,
             timeout=timeout,
@@ -95,7 +98,6 @@ def run_here(
     ) -> subprocess.CompletedProcess[str]:
         given = [f"siamese-{command}", *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", given)
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         if cwd is not None:
             monkeypatch.chdir(cwd)
         capsys.readouterr()

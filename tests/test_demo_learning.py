@@ -61,7 +61,7 @@ def test_bare_eval_after_training_judges_the_newest_checkpoint(
     recorded = (demo_run / "runs/demo/metrics.csv").read_text().splitlines()
     column = recorded[0].split(",").index("ap")
     best = max(float(row.split(",")[column]) for row in recorded[1:])
-    shown = re.search(r"^AP +(\d\.\d+)$", judged.stdout, re.M)
+    shown = re.search(r"^AP +(\d\.\d+) \[", judged.stdout, re.M)
     assert shown is not None
     assert float(shown.group(1)) == pytest.approx(best, abs=0.05)
     for ending in ("png", "svg", "json"):

@@ -125,15 +125,15 @@ def identified(found: Identified) -> None:
     from siamese.report.identify import FPIRS, RANKS, rank_rate
 
     _notes(found.notes)
-    first = found.galleries[0]
-    print(f"{found.origin}\n{first.people} people, {first.draws} random galleries of each size")
+    print(f"{found.origin}\n{found.galleries[0].draws} random galleries of each size")
     for one in found.galleries:
-        left = f", {one.people_left_out} people left out" if one.people_left_out else ""
+        left = f" ({one.people_left_out} people have too few pictures)"
+        left = left if one.people_left_out else ""
         ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in RANKS)
         rates = ", ".join(f"FNIR@FPIR={rate:g} {one.fnir_at(rate):.4f}" for rate in FPIRS)
         print(
-            f"{one.images_per_person} enrolled ({one.fusion}), {one.probes} probes{left}: "
-            f"{ranks}; {rates}"
+            f"{one.images_per_person} enrolled ({one.fusion}): {one.people} people, {one.probes} "
+            f"probes{left}: {ranks}; {rates}"
         )
     ranked = found.retrieval
     print(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from siamese.cli import telling
@@ -133,7 +134,11 @@ def _command(argv: Sequence[str]) -> None:
         short={},
     )
     check_evaluation(settings)
+    if name == "pairs" and settings.pairs is None:
+        raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
     _require_files(settings)
+    if settings.out is not None:
+        _require_place(Path(settings.out))
     command.run(settings)
 
 
@@ -166,6 +171,15 @@ def _require_files(settings: Any) -> None:
     out = settings.out
     if out is not None and type(settings) is not EmbedSettings and os.path.isfile(out):
         raise UserError(f"--out {out}: is a file; give the folder to write into")
+
+
+def _require_place(out: Path) -> None:
+    """Notice before hours of embedding that results cannot be written there."""
+    above = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
+    if above != out and not above.is_dir():
+        raise UserError(f"--out {out}: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK):
+        raise UserError(f"--out {out}: {above} may not be written to; choose another place")
 
 
 def main() -> NoReturn:

@@ -240,6 +240,9 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
     except UserError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f"{error.filename}: " if error.filename is not None else ""
         print(f"{prog}: error: {place}{error.strerror or error}", file=sys.stderr)

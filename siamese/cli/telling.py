@@ -46,12 +46,15 @@ def judgement(found: Judgement) -> None:
         if verified.supports(float(rate)):
             print(f"{line}, threshold {f[f'threshold_at_far_{rate}']:.4f}")
         else:
-            print(f"{line} (unsupported: {f['identities']} people support FAR >= {lowest:.1e})")
+            print(f"{line} (unsupported: {_support(found)} support FAR >= {lowest:.1e})")
     if found.decision is not None and found.at_decision is not None:
         fmr, fnmr = found.at_decision
+        fmr_limits, fnmr_limits = found.at_decision_intervals or (None, None)
+        mark = "" if verified.supports(fmr) else f" (unsupported below {lowest:.1e})"
         print(
             f"at the checkpoint's own threshold {found.decision.threshold:.4f} (chosen for FMR "
-            f"{found.decision.target_fmr:g}): FMR {fmr:.2e}, FNMR {fnmr:.4f}"
+            f"{found.decision.target_fmr:g}): FMR {fmr:.2e}{_limits(fmr_limits, '.2e')}{mark}, "
+            f"FNMR {fnmr:.4f}{_limits(fnmr_limits)}"
         )
     if found.listed is not None:
         folds, accuracy = found.listed.folds, found.listed.accuracy
@@ -65,6 +68,15 @@ def judgement(found: Judgement) -> None:
         elif folds is None:
             print("accuracy: none, the checkpoint has no threshold yet (siamese-eval threshold)")
     _files(found.files)
+
+
+def _support(found: Judgement) -> str:
+    """Who supports the figures: people, or where not all of them were paired their pairs."""
+    counts = found.verified.counts
+    people = counts.identities
+    if counts.identity_pairs == people * (people - 1) // 2:
+        return f"{people} people"
+    return f"{counts.identity_pairs} pairs of people"
 
 
 def choice(found: Choice, prior: float) -> None:
@@ -82,6 +94,8 @@ def choice(found: Choice, prior: float) -> None:
     )
     if found.written:
         print(f"wrote the threshold into {found.path}")
+    else:
+        print(f"{found.path} is as it was (--write false)")
     _files(found.files)
 
 
@@ -100,6 +114,7 @@ def people(found: PeopleTable) -> None:
     """The most harmful people."""
     _notes(found.notes)
     print(f"{found.origin}\n{len(found.rows)} people; {_operating_point(found)}")
+    print("harm: the mean of a person's shares in all false non-matches and all false matches")
     print("  harm  FNMR    FMR      images  person (nearest other, mean score)")
     for row in found.rows[:_SHOWN]:
         wrong = row.mislabelled
@@ -115,8 +130,9 @@ def people(found: PeopleTable) -> None:
 
 def _operating_point(found: PeopleTable) -> str:
     return (
-        f"at threshold {found.threshold:.4f} ({found.chosen_by}): FMR {found.fmr:.2e}, "
-        f"FNMR {found.fnmr:.4f}"
+        f"at threshold {found.threshold:.4f} ({found.chosen_by}): "
+        f"FMR {found.fmr:.2e}{_limits(found.intervals[0], '.2e')}, "
+        f"FNMR {found.fnmr:.4f}{_limits(found.intervals[1])}"
     )
 
 
@@ -129,7 +145,9 @@ def identified(found: Identified) -> None:
     for one in found.galleries:
         left = f" ({one.people_left_out} people have too few pictures)"
         left = left if one.people_left_out else ""
-        ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in RANKS)
+        # Where everybody is among the first k, rank-k says nothing.
+        told = [rank for rank in RANKS if rank < one.people]
+        ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in told)
         rates = ", ".join(f"FNIR@FPIR={rate:g} {one.fnir_at(rate):.4f}" for rate in FPIRS)
         print(
             f"{one.images_per_person} enrolled ({one.fusion}): {one.people} people, {one.probes} "
@@ -158,7 +176,8 @@ def comparison(found: Comparison) -> None:
 
 def report(found: Reported) -> None:
     """The summary of a report, and where it lies."""
-    for line in (*found.hints, *found.summary):
+    _notes(found.hints)
+    for line in found.summary:
         print(line)
     _files([found.path])
 

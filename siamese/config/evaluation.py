@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from siamese.config.common import PrecisionName, require
+from siamese.errors import UserError
 
 
 @dataclass
@@ -164,3 +165,34 @@ def check_evaluation(settings: Any) -> None:
         if hasattr(settings, name):
             value = getattr(settings, name)
             require(holds(value), name, value, words)
+    _check_together(settings)
+
+
+def _check_together(settings: Any) -> None:
+    """Refuse settings that contradict each other."""
+
+    def given(name: str) -> bool:
+        return getattr(settings, name, None) is not None
+
+    wrong = (
+        (given("pairs") and given("target"),
+         "--target: give it without --pairs, which names its own pictures"),
+        (given("pairs") and given("embeddings"),
+         "--pairs: needs a checkpoint and pictures (--data), not --embeddings"),
+        (given("pairs") and not given("data"),
+         "--pairs: give the folder of the pictures with --data"),
+        (given("pairs") and given("part"),
+         "--part: give it without --pairs, which names its own pictures"),
+        (given("embeddings") and (given("checkpoint") or given("data")),
+         "--embeddings: give it alone, without --checkpoint and --data"),
+        (isinstance(settings, CompareSettings) and not (given("a") and given("b")),
+         "two models are needed: siamese-eval compare A B (an .npz of embeddings or a checkpoint "
+         "each)"),
+        (isinstance(settings, CompareSettings) and given("checkpoint"),
+         "--checkpoint: name both models instead: siamese-eval compare A B"),
+        (type(settings) is EmbedSettings and not (settings.out or ".npz").endswith(".npz"),
+         f"--out {settings.out}: the file's name must end in .npz"),
+    )  # fmt: skip
+    for is_wrong, message in wrong:
+        if is_wrong:
+            raise UserError(message)

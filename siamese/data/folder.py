@@ -122,8 +122,10 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
         if name not in with_pictures:
             left_out.append(LeftOut(name, "person without a usable picture"))
     if not usable:
+        reasons_of = Counter(item.reason for item in left_out)
+        details = ", ".join(f"{count} {reason}" for reason, count in reasons_of.most_common())
         raise UserError(
-            f"{root}: no usable picture in it ({len(left_out)} files or folders left out); "
+            f"{root}: no usable picture in it ({details or 'it is empty'}); "
             "put each person's pictures into a folder of their own, e.g. "
             f"{root.resolve().name}/NAME/picture.jpg"
         )

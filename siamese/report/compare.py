@@ -71,15 +71,10 @@ def compare(settings: CompareSettings) -> Comparison:
     """Judge both models on the same pictures and write ``compare.json``.
 
     Raises:
-        UserError: a model is missing; their pictures are not the same.
+        UserError: the pictures of both are not the same.
     """
-    if settings.a is None or settings.b is None:
-        raise UserError(
-            "two models are needed: siamese-eval compare A B (an .npz of embeddings or a "
-            "checkpoint each)"
-        )
-    if settings.checkpoint is not None:
-        raise UserError("--checkpoint: name both models instead: siamese-eval compare A B")
+    assert settings.a is not None, "check_evaluation asks for both"
+    assert settings.b is not None, "check_evaluation asks for both"
     a, b = (model_people(settings, given) for given in (settings.a, settings.b))
     a, b = same_pictures(a, b)
     verified = (
@@ -174,13 +169,15 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
                 difference,
                 limits,
                 a.supports(rate),
-                _verdict(limits, more_is_better),
+                _verdict(limits, more_is_better, a.supports(rate)),
             )
         )
     return tuple(found)
 
 
-def _verdict(limits: Interval, more_is_better: bool) -> str:
+def _verdict(limits: Interval, more_is_better: bool, supported: bool) -> str:
+    if not supported:
+        return "too few people for a verdict"
     if limits is None:
         return "no interval, no verdict"
     low, high = limits

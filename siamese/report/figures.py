@@ -166,7 +166,7 @@ def det_figure(
     axes.grid(color=_GRID)
     if against is None:
         axes.set_title(f"EER {figures['eer']:.4f}", fontsize=11)
-    _legend(axes, "upper right" if against is None else "best")
+    _legend(axes, "best")
     return figure
 
 

@@ -32,6 +32,7 @@ from siamese.verification.bootstrap import (
     Bootstrap,
     Interval,
     count_and_resample,
+    interval,
 )
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
@@ -73,6 +74,7 @@ class Judgement:
         verified: figures and intervals.
         decision: the model's own threshold, if it has one.
         at_decision: FMR and FNMR there.
+        at_decision_intervals: their 95 % intervals.
         listed: what a list of pairs gives besides; None without one.
         origin: what was judged, in words.
         notes: what the reader of the figures must know.
@@ -82,6 +84,7 @@ class Judgement:
     verified: Verified
     decision: Decision | None
     at_decision: tuple[float, float] | None
+    at_decision_intervals: tuple[Interval, Interval] | None
     listed: Listed | None
     origin: str
     notes: tuple[str, ...]
@@ -98,14 +101,10 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     """
     listed: Listed | None = None
     if settings.pairs is not None:
-        if settings.target is not None:
-            raise UserError("--target: give it without --pairs, which names its own pictures")
         listed = judge_list(settings, settings.pairs)
         people = listed.people
         verified = with_figures(listed.counts, listed.bootstrap)
         title = f"{len(listed.scores)} listed pairs"
-    elif kind == "pairs":
-        raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
     else:
         people = judged_people(settings, settings.target)
         verified = verify(
@@ -121,13 +120,16 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     decision = people.decision
     rates = None if decision is None else error_rates(verified.counts, decision.threshold)
     at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
+    limits = None if decision is None else intervals_at(verified, decision.threshold)
     out = output_folder(settings, _ending(settings))
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
     files = save_figure(draw(curve(verified.counts), verified.figures, title), out / kind)
     content: dict[str, Any] = {
         **verification_json(verified),
         "decision": None if decision is None else decision.as_dict(),
-        "at_decision": None if at_decision is None else dict(zip(_RATES, at_decision, strict=True)),
+        "at_decision": None
+        if at_decision is None or limits is None
+        else dict(zip(_RATES, (*at_decision, *limits), strict=True)),
         "curve": _curve_json(verified.counts),
     }
     if listed is not None:
@@ -135,22 +137,31 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
         files.append(listed.write_csv(out / "pairs.csv"))
     files.append(write_json(out / f"{kind}.json", content, people, settings))
     notes = (*people.notes, *verified.notes)
-    return Judgement(verified, decision, at_decision, listed, people.origin, notes, tuple(files))
+    return Judgement(
+        verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files)
+    )
 
 
-_RATES = ("fmr", "fnmr")
+_RATES = ("fmr", "fnmr", "fmr_interval", "fnmr_interval")
+
+
+def intervals_at(verified: Verified, threshold: float) -> tuple[Interval, Interval]:
+    """95 % intervals of FMR and FNMR at a threshold; None without a bootstrap."""
+    if verified.bootstrap is None:
+        return None, None
+    fmr, fnmr = verified.bootstrap.rates_at(threshold)
+    with_pairs = verified.bootstrap.genuine_people
+    return interval(fmr, verified.counts.identities), interval(fnmr, with_pairs)
 
 
 def judged_people(settings: JudgeSettings, target: str | None = None) -> Embeddings:
     """Embeddings from a file, or from a checkpoint and a folder, as the settings say.
 
     Raises:
-        UserError: both are given; unusable input.
+        UserError: unusable input.
     """
     if settings.embeddings is None:
         return embed_people(settings, target)
-    if settings.checkpoint is not None or settings.data is not None:
-        raise UserError("--embeddings: give it alone, without --checkpoint and --data")
     return load_embeddings(Path(settings.embeddings))
 
 
@@ -270,8 +281,6 @@ def write_json(
 def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     """Embed and write the .npz; returns its path and what is in it."""
     out = Path(settings.out) if settings.out else results_folder(settings) / "embeddings.npz"
-    if out.suffix != ".npz":
-        raise UserError(f"--out {out}: the file's name must end in .npz")
     people = embed_people(settings)
     save_embeddings(out, people)
     return out, people

@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
 from siamese.data.pair_lists import PairList, read_pairs
-from siamese.errors import UserError, first_few
+from siamese.errors import first_few
 from siamese.report.files import write_csv
 from siamese.report.sources import Embeddings, embed_folder, load_model
 from siamese.verification.bootstrap import Bootstrap, resample_listed
@@ -93,12 +93,7 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     Raises:
         UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
     """
-    if settings.embeddings is not None:
-        raise UserError("--pairs: needs a checkpoint and pictures (--data), not --embeddings")
-    if settings.data is None:
-        raise UserError("--pairs: give the folder of the pictures with --data")
-    if settings.part is not None:
-        raise UserError("--part: give it without --pairs, which names its own pictures")
+    assert settings.data is not None, "check_evaluation asks for it"
     root = Path(settings.data)
     pairs = read_pairs(Path(file), root)
     model = load_model(settings)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from siamese.report.files import replacing
 
@@ -186,6 +187,8 @@ def _environment() -> Environment:
     )
     environment.filters["is_wide"] = _is_wide
     environment.filters["csp_hash"] = _csp_hash
+    environment.filters["breakable"] = _breakable
+    environment.filters["unbroken"] = _unbroken
     return environment
 
 
@@ -197,6 +200,17 @@ def _visible(value: Any) -> Any:
     if isinstance(value, str) and not hasattr(value, "__html__"):
         return _INVISIBLE.sub(lambda c: c[0].encode("unicode_escape").decode(), value)
     return value
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may go on in the next line after an underscore."""
+    return escape(_visible(name)).replace("_", Markup("_<wbr>"))
+
+
+def _unbroken(sentence: str) -> Markup:
+    """A sentence whose numbers, such as 6.5e-06, stay on one line."""
+    text = str(escape(_visible(sentence)))
+    return Markup(re.sub(r"\d\S*e-\d+", r'<span class="whole">\g<0></span>', text))
 
 
 def _is_wide(svg: str) -> bool:

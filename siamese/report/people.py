@@ -11,8 +11,15 @@ import numpy as np
 from siamese.config import PeopleSettings
 from siamese.models.device import scoring_device
 from siamese.report.files import write_csv
-from siamese.report.judge import Verified, judged_people, output_folder, verify
+from siamese.report.judge import (
+    Verified,
+    intervals_at,
+    judged_people,
+    output_folder,
+    verify,
+)
 from siamese.report.sources import Embeddings
+from siamese.verification.bootstrap import Interval
 from siamese.verification.figures import error_rates
 from siamese.verification.people import Examination, examine
 
@@ -59,6 +66,7 @@ class PeopleTable:
         chosen_by: where the threshold comes from, in words.
         fmr: false-match rate there, over all pairs.
         fnmr: false-non-match rate there, over all pairs.
+        intervals: 95 % intervals of these two; None without resamples.
         origin: what was judged, in words.
         notes: what the reader must know.
         files: the files written.
@@ -70,6 +78,7 @@ class PeopleTable:
     chosen_by: str
     fmr: float
     fnmr: float
+    intervals: tuple[Interval, Interval]
     origin: str
     notes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -131,8 +140,9 @@ def people_table(
     fmr, fnmr = (float(rate) for rate in error_rates(verified.counts, threshold))
     notes = (*people.notes, *verified.notes)
     return PeopleTable(
-        tuple(rows), examination, threshold, chosen_by, fmr, fnmr, people.origin, notes, ()
-    )
+        tuple(rows), examination, threshold, chosen_by, fmr, fnmr,
+        intervals_at(verified, threshold), people.origin, notes, (),
+    )  # fmt: skip
 
 
 def person_name(people: Embeddings, label: int) -> str:

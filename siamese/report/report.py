@@ -44,6 +44,8 @@ from siamese.verification.figures import curve
 from siamese.verification.identification import Identification, identify
 
 _POINTS = 600  # of a curve on the page
+_SEARCHED = 40  # pairs looked through for each one shown, so that no picture fills a gallery
+_OFTEN = 2  # times that a picture stands in a gallery at most
 _THUMBNAIL = 112  # pixels; shown at half of it on fine screens
 _GLOSSARY = (
     ("genuine pair, impostor pair", "two pictures of one person, two pictures of two people"),
@@ -111,7 +113,7 @@ def write_report(settings: ReportSettings) -> Reported:
             _identify(against, settings),
             differences_of(verified, judged),
         )
-    table = people_table(people, verified, settings, settings.shown)
+    table = people_table(people, verified, settings, _SEARCHED * settings.shown)
     identification = _identify(people, settings)
     calibration = (
         fit_calibration(verified.counts) if people.decision is None else people.decision.calibration
@@ -146,7 +148,7 @@ def _model_name(given: str) -> str:
 
 def _identify(people: Embeddings, settings: ReportSettings) -> Identification | None:
     try:
-        return identify(people.embeddings, people.labels, seed=settings.seed, draws=3)
+        return identify(people.embeddings, people.labels, seed=settings.seed)
     except UserError:  # nobody has a second picture, or only one person has
         return None
 
@@ -197,12 +199,14 @@ def _headlines(
     for rate in ("1e-2", "1e-3"):
         name = f"tar_at_far_{rate}"
         mark = None if verified.supports(float(rate)) else "unsupported: too few people"
-        meaning = f"accepted where {float(rate):.1%} of impostor pairs are"
+        meaning = f"genuine pairs accepted where {float(rate):.1%} of impostor pairs pass"
         figure = f"{f[name]:.4f}"
         found.append(Headline(f"TAR@FAR={rate}", figure, _range(limits.get(name)), meaning, mark))
-    at = f"at threshold {table.threshold:.4f}: {table.chosen_by}"
-    found.append(Headline("FMR", f"{table.fmr:.4f}", None, at))
-    found.append(Headline("FNMR", f"{table.fnmr:.4f}", None, at))
+    at = f"threshold {table.threshold:.4f}: {table.chosen_by}"
+    few = None if verified.supports(table.fmr) else "unsupported: too few people"
+    fmr, fnmr = (_range(limits) for limits in table.intervals)
+    found.append(Headline("FMR", f"{table.fmr:.4f}", fmr, f"impostor pairs that pass, {at}", few))
+    found.append(Headline("FNMR", f"{table.fnmr:.4f}", fnmr, f"genuine pairs that fail, {at}"))
     if identification is not None:
         meaning = f"found first among {identification.people} people, one picture each"
         found.append(Headline("rank-1", f"{identification.cmc[0]:.4f}", None, meaning))
@@ -289,7 +293,7 @@ def _charts(
 
 
 def _people(table: PeopleTable) -> Table:
-    columns = (
+    columns: tuple[Column, ...] = (
         Column("person"),
         Column("pictures", numeric=True),
         Column("harm", numeric=True, explanation="this person's part in all errors"),
@@ -300,9 +304,14 @@ def _people(table: PeopleTable) -> Table:
         Column("genuine mean", numeric=True, explanation="mean score of own pairs"),
         Column("nearest other", explanation="the person with the highest mean score"),
         Column("their mean", numeric=True),
-        Column("looks like someone else", numeric=True, explanation="estimated share of pictures"),
+        Column(
+            "wrong pictures",
+            numeric=True,
+            explanation="estimated share that looks like someone else's",
+        ),
     )
-    rows, keys = [], []
+    rows: list[tuple[str, ...]] = []
+    keys: list[tuple[float | None, ...]] = []
     for row in table.rows:
         values = (
             (row.images, "d"),
@@ -318,6 +327,9 @@ def _people(table: PeopleTable) -> Table:
         rows.append((row.person, *texts, row.nearest_other, *(_cell(*value) for value in last)))
         numbers = [float(value) for value, _ in values]
         keys.append((None, *numbers, None, *(float(value) for value, _ in last)))
+    if all(math.isnan(row.mislabelled) for row in table.rows):  # nothing to tell: less to scroll
+        columns = columns[:-1]
+        rows, keys = [row[:-1] for row in rows], [key[:-1] for key in keys]
     caption = (
         f"At threshold {table.threshold:.4f} ({table.chosen_by}), the most harmful first. Whoever "
         "leads it is worth a look: wrong pictures in the folder, or a look-alike."
@@ -341,7 +353,8 @@ def _galleries(
             shown[at] = Picture(path, name, _thumbnail_uri(people.root, path))
         return shown[at]
 
-    def cards(pairs: errors.Pairs) -> tuple[Pair, ...]:
+    def cards(found: errors.Pairs) -> tuple[Pair, ...]:
+        pairs = errors.varied(found, settings.shown, _OFTEN)
         probability = calibration.probability(pairs.score, settings.prior)
         return tuple(
             Pair(picture(a), picture(b), f"{score:.4f}", f"probability {share:.3f}")
@@ -354,7 +367,8 @@ def _galleries(
     return (
         Gallery(
             "Pairs of one person with the lowest scores",
-            f"The worst misses. Two different faces here mean a wrong picture in a folder. {prior}",
+            "The worst misses, each picture in two at most where there are others. Two different "
+            f"faces here mean a wrong picture in a folder. {prior}",
             cards(table.examination.worst_genuine),
         ),
         Gallery(

@@ -15,7 +15,7 @@ from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
 from siamese.report.files import replacing
-from siamese.report.judge import Verified, output_folder, verify
+from siamese.report.judge import Verified, intervals_at, output_folder, verify
 from siamese.report.sources import (
     Embeddings,
     Model,
@@ -24,7 +24,7 @@ from siamese.report.sources import (
     own_people,
     shared_names,
 )
-from siamese.verification.bootstrap import Interval, interval
+from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
     Calibration,
     Reliability,
@@ -161,11 +161,11 @@ def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
 
 def _require_support(people: int, fmr: float) -> None:
     pairs = people * (people - 1) // 2
-    lowest = min(1.0, 3 / pairs) if pairs else 1.0
-    if fmr < lowest:
+    lowest = f"{min(1.0, 3 / pairs) if pairs else 1.0:.1e}"
+    if fmr < float(lowest):  # as it is told: whoever types that in is served
         raise UserError(
-            f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest:.1e}; add "
-            "people or ask for less"
+            f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest}; add people "
+            "or ask for less"
         )
 
 
@@ -202,13 +202,7 @@ def _rates(
 ) -> Rates:
     counts = verified.counts
     fmr, fnmr = (float(rate) for rate in error_rates(counts, threshold))
-    intervals: tuple[Interval, Interval] = (None, None)
-    if verified.bootstrap is not None:
-        found = verified.bootstrap.rates_at(threshold)
-        intervals = (
-            interval(found[0], counts.identities),
-            interval(found[1], verified.bootstrap.genuine_people),
-        )
+    intervals = intervals_at(verified, threshold)
     return Rates(
         people.origin,
         counts.identities,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -193,6 +194,28 @@ def examine(
         examiner.genuine.pairs(pairs.order),
         examiner.impostor.pairs(pairs.order),
     )
+
+
+def varied(pairs: Pairs, most: int, often: int) -> Pairs:
+    """The worst of some pairs, none of whose images is in more than ``often`` of them.
+
+    One odd picture scores low with every other of its person; without this nothing else is seen.
+    Where too few pairs are left, the worst of the others fill up.
+
+    Args:
+        pairs: the worst first.
+        most: how many are wanted.
+        often: how many of them one image may be in.
+    """
+    seen: Counter[int] = Counter()
+    taken: list[int] = []
+    others: list[int] = []
+    for at, both in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
+        fits = len(taken) < most and max(seen[image] for image in both) < often
+        (taken if fits else others).append(at)
+        seen.update(both if fits else ())
+    chosen = np.sort([*taken, *others[: max(0, most - len(taken))]]).astype(np.int64)
+    return Pairs(pairs.first[chosen], pairs.second[chosen], pairs.score[chosen])
 
 
 def check_order(pairs: PairMatrix, labels: npt.ArrayLike) -> Counts:

@@ -36,6 +36,7 @@ def test_a_csv_of_pairs(trained: Path, evaluate) -> None:
     told = evaluate("pairs", "--pairs", "p.csv", "--data", "others", "--out", "o")
     assert "1 pictures of the list are missing in others, 1 pairs left out: a/9.png" in told
     assert "2 genuine pairs, 3 impostor pairs" in told
+    assert "unsupported: 3 pairs of people support FAR >= 1.0e+00" in told
     evaluate("embed", "--data", "others", "--out", "e.npz")
     people = load_embeddings(Path("e.npz"))
     at = {path: i for i, path in enumerate(people.paths or ())}
@@ -119,6 +120,7 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
         (("identify", "--gallery", 9), "nobody has more than 9 image"),
         (("identify", "--fusion", "sum"), "must be one of max, mean"),
         (("roc", "--target", "nobody", "--data", "others"), "nobody of that name among 8"),
+        (("roc", "--data", "others", "--out", "p.csv/o"), "p.csv is a file, not a folder"),
     ],
 )
 def test_bad_input(trained: Path, evaluate, arguments: tuple, message: str) -> None:
@@ -145,7 +147,7 @@ def test_people_of_a_list_whose_folders_are_no_people(trained: Path, evaluate) -
 
 def test_people_by_harm(trained: Path, evaluate) -> None:
     told = evaluate("people", "--data", "others", "--threshold", 0.5)
-    assert "8 people; at threshold 0.5000 (given)" in told
+    assert "8 people; at threshold 0.5000 (given): FMR " in told
     with open("runs/run/eval-others/people.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["person"] for row in rows} == {*"abcdefg", "人0 x"}
@@ -169,6 +171,11 @@ def test_identification(trained: Path, evaluate) -> None:
     assert second["rank_10"] == pytest.approx(1)  # 8 people
     assert f"rank-1 {direct.cmc[0]:.4f}" in told
     assert f"MAP@R {result['map_at_r']:.4f}" in told
+    assert "2 enrolled (mean): 8 people, 16 probes" in told
+    assert "rank-10" not in told  # of eight people everybody is among the first ten
+    evaluate("report", "--data", "others")
+    page = Path("runs/run/eval-others/report.html").read_text("utf-8")
+    assert f"{result['galleries'][0]['rank_1']:.4f}" in page  # one figure, whoever tells it
     for name in ("cmc.png", "cmc.svg", "open_set.png"):
         assert Path("runs/run/eval-others", name).stat().st_size > 3000
 

@@ -109,6 +109,9 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag == "wbr":  # a place to break the line: a path has as many as it has slashes
             return
+        if tag == "bdi" and self.open[-1] == "bdi":  # so with the parts between them
+            self.open.append(tag)
+            return
         self.found.append((tag, dict(attrs)))
         if tag not in self.EMPTY:
             self.open.append(tag)
@@ -226,6 +229,14 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         assert [file.name for file in path.parent.iterdir()] == ["page.html"]
     write_page(path, Page("second", ""))
     assert b"second" in path.read_bytes()
+
+
+def test_numbers_stay_whole_and_long_names_break_at_underscores(tmp_path):
+    table = Table("people", "", (Column("person"),), (("Ann_<i>_B",),))
+    write_page(tmp_path / "p.html", Page("t", "", ("down to 6.5e-06; <b>more",), people=table))
+    text = (tmp_path / "p.html").read_text("utf-8")
+    assert 'down to <span class="whole">6.5e-06</span>; &lt;b&gt;more' in text
+    assert "Ann_<wbr>&lt;i&gt;_<wbr>B" in text
 
 
 def test_equal_pages_are_equal_files(tmp_path):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese.config import CurveSettings
+from siamese.config import CurveSettings, check_evaluation
 from siamese.errors import UserError
 from siamese.report.judge import judge
 from siamese.report.sources import Embeddings, load_embeddings, save_embeddings
@@ -226,7 +226,7 @@ def test_a_target_with_one_picture_has_no_genuine_pair(tmp_path):
 @pytest.mark.parametrize("other", [{"checkpoint": "c.pt"}, {"data": "faces"}])
 def test_an_embeddings_file_is_judged_alone(tmp_path, other):
     with pytest.raises(UserError, match="--embeddings: give it alone"):
-        judge(settings(write(tmp_path / "e.npz"), **other), "roc")
+        check_evaluation(settings(write(tmp_path / "e.npz"), **other))
 
 
 # Files that numpy opens, or fails on, in ways of their own.

@@ -17,6 +17,7 @@ from siamese.models.checkpoint import (
     update_checkpoint,
     write_checkpoint,
 )
+from siamese.report.threshold import _require_support
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
 from tests.report.conftest import TEST, VALIDATION
@@ -104,6 +105,7 @@ def test_other_people_without_those_who_trained_or_chose(trained: Path, evaluate
     told = evaluate("threshold", "--target-fmr", 0.3, "--data", "others", "--write", "false")
     assert "decision" not in read_checkpoint(BEST)
     assert "wrote the threshold" not in told
+    assert "checkpoints/run/best.pt is as it was" in told
     expected = 7 if "人0 x" in used else 8
     assert f"checked on: checkpoints/run/best.pt on {expected} other people of others" in told
     if expected == 7:
@@ -211,3 +213,9 @@ def test_a_decision_survives_its_dictionary() -> None:
     assert Decision.from_dict(decision.as_dict()) == decision
     with pytest.raises(ValueError, match="none"):
         Decision.from_dict({**decision.as_dict(), "threshold": float("nan")})
+
+
+def test_support_is_refused_below_the_number_that_is_told() -> None:
+    with pytest.raises(UserError, match=r"200 validation people support FMR >= 1\.5e-04"):
+        _require_support(200, 1.4e-4)
+    _require_support(200, 1.5e-4)

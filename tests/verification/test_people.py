@@ -5,7 +5,7 @@ import pytest
 
 from siamese.verification.counts import count_pairs, count_target
 from siamese.verification.figures import threshold_at_fmr
-from siamese.verification.people import Examination, examine, mislabelled_share
+from siamese.verification.people import Examination, Pairs, examine, mislabelled_share, varied
 from siamese.verification.scores import listed_scores, normalise
 from tests.verification.test_scores import people
 
@@ -131,3 +131,15 @@ def test_a_handful_of_pictures_is_too_few_for_a_sign() -> None:
     embeddings, labels = _folder(0.4, 0.3, 0, images=5)
     found = examine(embeddings, labels, count_pairs(embeddings, labels), 0.5).people
     assert np.isnan(found.mislabelled).all()
+
+
+def test_one_odd_picture_does_not_fill_the_worst_pairs() -> None:
+    first = np.array([9, 9, 9, 9, 1, 2, 3])
+    second = np.array([1, 2, 3, 4, 2, 3, 4])
+    pairs = Pairs(first, second, np.linspace(0, 0.6, 7))
+    some = varied(pairs, 4, 2)
+    assert list(zip(some.first.tolist(), some.second.tolist(), strict=True)) == [
+        (9, 1), (9, 2), (1, 2), (3, 4)
+    ]  # fmt: skip
+    assert np.array_equal(varied(pairs, 7, 2).score, pairs.score)  # too few: the others fill up
+    assert len(varied(pairs, 9, 1).score) == 7

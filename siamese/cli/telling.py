@@ -153,6 +153,8 @@ def identified(found: Identified) -> None:
             f"{one.images_per_person} enrolled ({one.fusion}): {one.people} people, {one.probes} "
             f"probes{left}: {ranks}; {rates}"
         )
+    if len({one.people for one in found.galleries}) > 1:
+        print("larger galleries hold fewer people, who are easier to tell apart: compare with care")
     ranked = found.retrieval
     print(
         f"MAP@R {ranked.map_at_r:.4f}, R-precision {ranked.r_precision:.4f} "

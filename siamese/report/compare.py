@@ -182,6 +182,5 @@ def _verdict(limits: Interval, more_is_better: bool, supported: bool) -> str:
         return "no interval, no verdict"
     low, high = limits
     if low <= 0 <= high:
-        largest = max(abs(low), abs(high))
-        return f"no difference shown (up to {largest:.4f} either way is not ruled out)"
+        return "no difference shown"
     return f"{'B' if (low > 0) == more_is_better else 'A'} is better"

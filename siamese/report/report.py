@@ -296,6 +296,11 @@ def _people(table: PeopleTable) -> Table:
     columns: tuple[Column, ...] = (
         Column("person"),
         Column("pictures", numeric=True),
+        Column(
+            "wrong pictures",
+            numeric=True,
+            explanation="estimated share that looks like someone else's",
+        ),
         Column("harm", numeric=True, explanation="this person's part in all errors"),
         Column("FNMR", numeric=True, explanation="own pairs rejected at the threshold"),
         Column("FMR", numeric=True, explanation="pairs with others accepted at the threshold"),
@@ -304,17 +309,17 @@ def _people(table: PeopleTable) -> Table:
         Column("genuine mean", numeric=True, explanation="mean score of own pairs"),
         Column("nearest other", explanation="the person with the highest mean score"),
         Column("their mean", numeric=True),
-        Column(
-            "wrong pictures",
-            numeric=True,
-            explanation="estimated share that looks like someone else's",
-        ),
     )
+    told_of = any(not math.isnan(row.mislabelled) for row in table.rows)
+    if not told_of:  # less to scroll
+        columns = tuple(column for column in columns if column.title != "wrong pictures")
     rows: list[tuple[str, ...]] = []
     keys: list[tuple[float | None, ...]] = []
     for row in table.rows:
+        told = ((row.mislabelled, ".0%"),) if told_of else ()
         values = (
             (row.images, "d"),
+            *told,
             (row.harm, ".1%"),
             (row.fnmr, ".4f"),
             (row.fmr, ".2e"),
@@ -322,14 +327,9 @@ def _people(table: PeopleTable) -> Table:
             (row.false_match_share, ".1%"),
             (row.genuine_mean, ".3f"),
         )
-        last = ((row.nearest_mean, ".3f"), (row.mislabelled, ".0%"))
         texts = [_cell(*value) for value in values]
-        rows.append((row.person, *texts, row.nearest_other, *(_cell(*value) for value in last)))
-        numbers = [float(value) for value, _ in values]
-        keys.append((None, *numbers, None, *(float(value) for value, _ in last)))
-    if all(math.isnan(row.mislabelled) for row in table.rows):  # nothing to tell: less to scroll
-        columns = columns[:-1]
-        rows, keys = [row[:-1] for row in rows], [key[:-1] for key in keys]
+        rows.append((row.person, *texts, row.nearest_other, _cell(row.nearest_mean, ".3f")))
+        keys.append((None, *(float(value) for value, _ in values), None, row.nearest_mean))
     caption = (
         f"At threshold {table.threshold:.4f} ({table.chosen_by}), the most harmful first. Whoever "
         "leads it is worth a look: wrong pictures in the folder, or a look-alike."

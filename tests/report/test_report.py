@@ -59,7 +59,12 @@ def test_a_folder_with_strangers_is_named(tmp_path: Path, evaluate) -> None:
     save_embeddings(tmp_path / "e.npz", Embeddings(vectors, labels, names, None, "x"))
     told = evaluate("report", "--embeddings", tmp_path / "e.npz", "--out", tmp_path / "o")
     assert re.search(r"about (1\d|2\d)% of \u2068夏子\u2069's pictures look like someone", told)
-    assert "夏子" in text_of(tmp_path / "o/report.html")
+    page = text_of(tmp_path / "o/report.html")
+    assert "夏子" in page
+    # Beside the name, where no window is too narrow for it.
+    assert (
+        page.index("pictures</bdi>") < page.index("wrong pictures</bdi>") < page.index("harm</bdi>")
+    )
     found = evaluate("roc", "--embeddings", tmp_path / "e.npz", "--target", "夏子")
     assert "the signature of mislabelled folders" in found
     assert "signature" not in evaluate("roc", "--embeddings", tmp_path / "e.npz", "--target", "p3")

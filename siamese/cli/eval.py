@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from siamese.cli import telling
 from siamese.cli.parsing import choose_command, parse_settings, run_command
@@ -39,28 +39,13 @@ def _embed(settings: EmbedSettings) -> None:
     telling.embeddings(*write_embeddings(settings))
 
 
-def _roc(settings: CurveSettings) -> None:
-    from siamese.report.judge import judge
+def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
+    def run(settings: CurveSettings) -> None:
+        from siamese.report.judge import judge
 
-    telling.judgement(judge(settings, "roc"))
+        telling.judgement(judge(settings, kind))
 
-
-def _pr(settings: CurveSettings) -> None:
-    from siamese.report.judge import judge
-
-    telling.judgement(judge(settings, "pr"))
-
-
-def _det(settings: CurveSettings) -> None:
-    from siamese.report.judge import judge
-
-    telling.judgement(judge(settings, "det"))
-
-
-def _pairs(settings: CurveSettings) -> None:
-    from siamese.report.judge import judge
-
-    telling.judgement(judge(settings, "pairs"))
+    return run
 
 
 def _threshold(settings: ThresholdSettings) -> None:
@@ -94,10 +79,12 @@ def _report(settings: ReportSettings) -> None:
 
 
 COMMANDS = {
-    "roc": _Command(CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _roc),
-    "pr": _Command(CurveSettings, "precision-recall curve and AP over all pairs", _pr),
-    "det": _Command(CurveSettings, "DET curve: both error rates on normal-deviate axes", _det),
-    "pairs": _Command(CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _pairs),
+    "roc": _Command(CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _curve("roc")),
+    "pr": _Command(CurveSettings, "precision-recall curve and AP over all pairs", _curve("pr")),
+    "det": _Command(
+        CurveSettings, "DET curve: both error rates on normal-deviate axes", _curve("det")
+    ),
+    "pairs": _Command(CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _curve("pairs")),
     "threshold": _Command(
         ThresholdSettings, "choose a threshold, check it, write it into the checkpoint", _threshold
     ),
@@ -138,7 +125,7 @@ def _command(argv: Sequence[str]) -> None:
         raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
     _require_files(settings)
     if settings.out is not None:
-        _require_place(Path(settings.out))
+        _require_place(Path(settings.out), is_folder=name != "embed")
     command.run(settings)
 
 
@@ -168,13 +155,12 @@ def _require_files(settings: Any) -> None:
         value = getattr(settings, name, None)
         if value is not None and not os.path.exists(value):
             raise UserError(f"--{name} {value}: {reason}")
-    out = settings.out
-    if out is not None and type(settings) is not EmbedSettings and os.path.isfile(out):
-        raise UserError(f"--out {out}: is a file; give the folder to write into")
 
 
-def _require_place(out: Path) -> None:
+def _require_place(out: Path, *, is_folder: bool) -> None:
     """Notice before hours of embedding that results cannot be written there."""
+    if is_folder and os.path.isfile(out):
+        raise UserError(f"--out {out}: is a file; give the folder to write into")
     above = next(folder for folder in (out, *out.absolute().parents) if os.path.exists(folder))
     if above != out and not above.is_dir():
         raise UserError(f"--out {out}: {above} is a file, not a folder")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from siamese.errors import UserError
 
@@ -17,3 +17,12 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
     """
     if not condition:
         raise UserError(f"--{name} {value}: must be {wanted}")
+
+
+def plain(value: Any) -> Any:
+    """Nested values with lists for tuples, as YAML, JSON and checkpoints keep them."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

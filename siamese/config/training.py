@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName, require
+from siamese.config.common import PrecisionName, plain, require
 from siamese.errors import UserError
 
 LossName = Literal[
@@ -221,7 +221,7 @@ class TrainSettings:
 
     def as_dict(self) -> dict[str, Any]:
         """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
-        return {key: _plain(value) for key, value in asdict(self).items()}
+        return {key: plain(value) for key, value in asdict(self).items()}
 
 
 # What each loss listens to; anything else set is refused rather than ignored.
@@ -357,14 +357,6 @@ def _check_optimizer(optimizer: OptimizerSettings) -> None:
     warmup, clip = optimizer.warmup, optimizer.clip
     require(0 <= warmup < 1, "optimizer.warmup", warmup, "a share of the run below 1")
     require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value
 
 
 # The demo faces that training draws; the settings below were chosen for them.

@@ -6,7 +6,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +170,15 @@ def _person_candidates(
             yield person.name, path
     if not found:
         left_out.append(LeftOut(person.name, "person without a usable picture"))
+
+
+def shared_names(names: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Those of the names that are among the others, too.
+
+    Systems write the same name in different Unicode forms; it is one person all the same.
+    """
+    known = {unicodedata.normalize("NFC", name) for name in others}
+    return [name for name in names if unicodedata.normalize("NFC", name) in known]
 
 
 def _refuse_one_name_twice(root: Path, names: list[str]) -> None:

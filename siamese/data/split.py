@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from siamese.data.folder import FaceFolder
+from siamese.data.folder import FaceFolder, shared_names
 from siamese.errors import UserError, first_few
 
 
@@ -122,9 +121,7 @@ def _require_pairs(name: str, part: FaceFolder) -> None:
 def _refuse_shared(folder: FaceFolder, other: FaceFolder | None, name: str) -> None:
     if other is None:
         return
-    # Systems write the same name in different Unicode forms; it is one person all the same.
-    known = {unicodedata.normalize("NFC", person): person for person in folder.names}
-    shared = [person for person in other.names if unicodedata.normalize("NFC", person) in known]
+    shared = shared_names(other.names, folder.names)
     if shared:
         raise UserError(
             f"{other.root}: {len(shared)} people are in {folder.root}, too ({first_few(shared)}); "

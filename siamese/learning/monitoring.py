@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from siamese.learning.collapse import collapse_warning
 from siamese.learning.face_task import FaceTask, Validation
 from siamese.learning.loop import Figures
 from siamese.report.figures import pr_figure, roc_figure, score_figure
+from siamese.report.files import write_csv
 from siamese.verification.counts import PairCounts
 from siamese.verification.figures import curve
 
@@ -212,13 +212,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """The whole table anew, so that a crash leaves the old or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with open(temporary, "w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(temporary, path)
+    write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows))
 
 
 def _plain_settings(settings: TrainSettings) -> dict[str, Any]:

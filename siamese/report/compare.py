@@ -9,7 +9,7 @@ import numpy as np
 
 from siamese.config import CompareSettings, EmbedSettings
 from siamese.errors import UserError, first_few
-from siamese.report.judge import Verified, output_folder, verify, write_json
+from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
 from siamese.report.sources import Embeddings, embed_people, load_embeddings
 from siamese.verification.bootstrap import Interval, interval
 
@@ -77,10 +77,7 @@ def compare(settings: CompareSettings) -> Comparison:
     assert settings.b is not None, "check_evaluation asks for both"
     a, b = (model_people(settings, given) for given in (settings.a, settings.b))
     a, b = same_pictures(a, b)
-    verified = (
-        verify(a, device=settings.device, resamples=settings.resamples, seed=settings.seed),
-        verify(b, device=settings.device, resamples=settings.resamples, seed=settings.seed),
-    )
+    verified = verify_resampled(a, settings), verify_resampled(b, settings)
     differences = differences_of(*verified)
     out = output_folder(settings if settings.out is not None else replace(settings, out="."))
     content = {
@@ -98,7 +95,7 @@ def compare(settings: CompareSettings) -> Comparison:
     }
     notes = (*dict.fromkeys((*a.notes, *b.notes, *verified[0].notes, *verified[1].notes)),)
     both = replace(a, origin=f"{a.origin}; {b.origin}", notes=notes)
-    path = write_json(out / "compare.json", content, both, settings)
+    path = write_results(out / "compare.json", content, both, settings)
     return Comparison((a.origin, b.origin), verified, differences, notes, (path,))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -33,3 +35,10 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write plain values as UTF-8 JSON, which has no NaN and no Infinity."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    return path

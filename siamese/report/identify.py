@@ -7,7 +7,7 @@ from pathlib import Path
 
 from siamese.config import IdentifySettings
 from siamese.report.figures import cmc_figure, open_set_figure, save_figure
-from siamese.report.judge import judged_people, output_folder, write_json
+from siamese.report.judge import judged_people, output_folder, write_results
 from siamese.report.sources import naming
 from siamese.verification.identification import (
     Identification,
@@ -70,7 +70,7 @@ def judge_identification(settings: IdentifySettings) -> Identified:
         "galleries": [identification_json(one) for one in found],
         **asdict(ranked),
     }
-    files.append(write_json(out / "identify.json", content, people, settings))
+    files.append(write_results(out / "identify.json", content, people, settings))
     return Identified(found, ranked, people.origin, people.notes, tuple(files))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,12 +10,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from siamese.config import CurveSettings, EmbedSettings, JudgeSettings
+from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
 from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
-from siamese.report.files import replacing
+from siamese.report.files import write_json
 from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
     Embeddings,
@@ -135,7 +134,7 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     if listed is not None:
         content["list"] = listed.as_dict()
         files.append(listed.write_csv(out / "pairs.csv"))
-    files.append(write_json(out / f"{kind}.json", content, people, settings))
+    files.append(write_results(out / f"{kind}.json", content, people, settings))
     notes = (*people.notes, *verified.notes)
     return Judgement(
         verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files)
@@ -206,6 +205,11 @@ def verify(
     return with_figures(counts, bootstrap)
 
 
+def verify_resampled(people: Embeddings, settings: ResampledSettings) -> Verified:
+    """:func:`verify` all pairs with the resamples that the settings want."""
+    return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
+
+
 def _label_of(target: str, people: Embeddings) -> int:
     """The label of a person's name, or the label itself where names are unknown."""
     if people.names is not None:
@@ -260,7 +264,7 @@ def _curve_json(counts: PairCounts) -> dict[str, list[float]]:
     }
 
 
-def write_json(
+def write_results(
     path: Path, content: Mapping[str, Any], people: Embeddings, settings: EmbedSettings
 ) -> Path:
     """Write results with where they come from: origin, notes, settings, versions, time."""
@@ -272,10 +276,7 @@ def write_json(
         "versions": package_versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
-    text = json.dumps(whole, indent=1, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    return path
+    return write_json(path, whole)
 
 
 def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:

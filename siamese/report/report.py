@@ -16,7 +16,7 @@ from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
 from siamese.report import figures
 from siamese.report.compare import Difference, differences_of, model_people, same_pictures
-from siamese.report.judge import Verified, judged_people, output_folder, verify
+from siamese.report.judge import Verified, judged_people, output_folder, verify_resampled
 from siamese.report.page import (
     Chart,
     Column,
@@ -99,14 +99,10 @@ def write_report(settings: ReportSettings) -> Reported:
     if settings.against is not None:
         alone = replace(settings, checkpoint=None, embeddings=None)
         against = same_pictures(people, model_people(alone, settings.against))[1]
-    verified = verify(
-        people, device=settings.device, resamples=settings.resamples, seed=settings.seed
-    )
+    verified = verify_resampled(people, settings)
     other = None
     if against is not None and settings.against is not None:
-        judged = verify(
-            against, device=settings.device, resamples=settings.resamples, seed=settings.seed
-        )
+        judged = verify_resampled(against, settings)
         other = _Other(
             _model_name(settings.against),
             judged,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from siamese.config import (
 )
 from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.demo import write_demo_faces
-from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import newest_best, read_checkpoint
@@ -85,8 +85,20 @@ class Model:
 
     @property
     def decision(self) -> Decision | None:
-        """The threshold and calibration that were chosen for this model, if any were."""
-        return decision_of(self.content, self.path)
+        """The threshold and calibration that were chosen for this model, if any were.
+
+        Raises:
+            UserError: they are damaged.
+        """
+        if "decision" not in self.content:
+            return None
+        try:
+            return Decision.from_dict(self.content["decision"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{self.path}: is damaged, its threshold cannot be used; choose one anew with "
+                "siamese-eval threshold"
+            ) from None
 
 
 def checkpoint_path(settings: EmbedSettings) -> Path:
@@ -95,23 +107,6 @@ def checkpoint_path(settings: EmbedSettings) -> Path:
         given = Path(settings.checkpoint)
         return given / "best.pt" if given.is_dir() else given
     return newest_best(Path(settings.checkpoints))
-
-
-def decision_of(content: dict[str, Any], path: Path) -> Decision | None:
-    """The decision stored in a checkpoint's content; None where there is none.
-
-    Raises:
-        UserError: it is damaged.
-    """
-    if "decision" not in content:
-        return None
-    try:
-        return Decision.from_dict(content["decision"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(
-            f"{path}: is damaged, its threshold cannot be used; choose one anew with siamese-eval "
-            "threshold"
-        ) from None
 
 
 def load_model(settings: EmbedSettings) -> Model:
@@ -160,6 +155,7 @@ def embed_folder(
     Raises:
         UserError: not one picture can be decoded.
     """
+    decision = model.decision  # where it is damaged, before the pictures take their time
     workers = default_workers(model.device.type) if settings.workers is None else settings.workers
     fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
     loader = evaluation_loader(
@@ -198,7 +194,6 @@ def embed_folder(
             f"{len(failed)} pictures cannot be decoded and are left out: {first_few(failed)}"
         )
     kept = positions.numpy()
-    decision = model.decision
     if decision is not None and decision.flip != settings.flip:
         told.append(
             f"the checkpoint's threshold was chosen with --flip {str(decision.flip).lower()}: "
@@ -256,12 +251,6 @@ def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str
     part = settings.part or "validation"
     notes = ["these people trained the network: figures on them flatter"]
     return own_people(model, part, settings.data), notes if part == "train" else []
-
-
-def shared_names(names: Iterable[str], others: Iterable[str]) -> list[str]:
-    """Those of the names that are among the others, too, in any Unicode form."""
-    known = {unicodedata.normalize("NFC", name) for name in others}
-    return [name for name in names if unicodedata.normalize("NFC", name) in known]
 
 
 def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
+from math import comb
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from siamese.config import ThresholdSettings
-from siamese.data.folder import FaceFolder, scan_folder
+from siamese.config.common import plain
+from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
-from siamese.report.files import replacing
-from siamese.report.judge import Verified, intervals_at, output_folder, verify
+from siamese.report.files import write_json
+from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
 from siamese.report.sources import (
     Embeddings,
     Model,
     embed_folder,
     load_model,
     own_people,
-    shared_names,
 )
 from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
@@ -34,7 +31,12 @@ from siamese.verification.calibration import (
     reliability,
 )
 from siamese.verification.decision import Decision
-from siamese.verification.figures import error_rates, lowest_supported_fmr, threshold_at_fmr
+from siamese.verification.figures import (
+    error_rates,
+    lowest_supported_fmr,
+    supported_fmr,
+    threshold_at_fmr,
+)
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     origin = f"{model.path} on validation people of {validation.root}"
     # --crop belongs to --data; the validation people are taken as they were trained.
     people = embed_folder(model, validation, replace(settings, crop=None), origin, [])
-    verified = verify(
-        people, device=settings.device, resamples=settings.resamples, seed=settings.seed
-    )
+    verified = verify_resampled(people, settings)
     counts = verified.counts
     # Some of the people may have lost all their pictures.
     _require_support(counts.identities, settings.target_fmr)
@@ -116,9 +116,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
-        verified = verify(
-            judged, device=settings.device, resamples=settings.resamples, seed=settings.seed
-        )
+        verified = verify_resampled(judged, settings)
         checked, counts = _rates(judged, verified, threshold, calibration), verified.counts
         notes = [*judged.notes]
     if calibration.slope <= 0:
@@ -136,7 +134,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     files = _write_files(settings, model.path, decision, bars, counts.identities, probability)
     if settings.write:
         weights = model.content["model"]
-        update_checkpoint(model.path, "decision", _plain(decision.as_dict()), model=weights)
+        update_checkpoint(model.path, "decision", plain(decision.as_dict()), model=weights)
     return Choice(
         decision, chosen, checked, model.path, settings.write, probability, tuple(notes), files
     )
@@ -160,8 +158,7 @@ def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
 
 
 def _require_support(people: int, fmr: float) -> None:
-    pairs = people * (people - 1) // 2
-    lowest = f"{min(1.0, 3 / pairs) if pairs else 1.0:.1e}"
+    lowest = f"{supported_fmr(comb(people, 2)):.1e}"
     if fmr < float(lowest):  # as it is told: whoever types that in is served
         raise UserError(
             f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest}; add people "
@@ -239,22 +236,10 @@ def _write_files(
     )
     files = save_figure(figure, out / "reliability")
     content = {
-        **_plain(decision.as_dict()),
+        **plain(decision.as_dict()),
         "prior": settings.prior,
         "probability_at_threshold": probability,
         "settings": asdict(settings),
         "versions": package_versions(),
     }
-    path = out / "threshold.json"
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    return (*files, path)
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as lists, as a checkpoint and JSON keep them."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return value.item() if isinstance(value, np.generic) else value
+    return (*files, write_json(out / "threshold.json", content))

@@ -25,7 +25,7 @@ from scipy import stats
 
 from siamese.errors import UserError
 from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
-from siamese.verification.figures import average_precision, curve
+from siamese.verification.figures import average_precision, curve, reaching
 from siamese.verification.scores import (
     LEVELS,
     SCALE,
@@ -396,7 +396,7 @@ def edges_of(counts: PairCounts) -> Counts:
         (counts.impostor_at_least, impostor),
         (counts.impostor_at_least, tail),
     ):
-        at = len(counts.score) - np.searchsorted(at_least[::-1], np.floor(wanted), side="left")
+        at = reaching(at_least, wanted)
         chosen.append(counts.score[np.clip(at, 0, len(counts.score) - 1)])
     return np.unique(np.round((np.concatenate(chosen) + 1) * SCALE).astype(np.int64))
 

@@ -119,7 +119,12 @@ def lowest_supported_fmr(counts: PairCounts) -> float:
     The rule of three: with none of n independent trials failing, rates up to 3 / n stay possible
     at 95 %; pairs of people are the most that can count as independent.
     """
-    return min(1.0, 3 / counts.identity_pairs) if counts.identity_pairs else 1.0
+    return supported_fmr(counts.identity_pairs)
+
+
+def supported_fmr(identity_pairs: int) -> float:
+    """:func:`lowest_supported_fmr` of a number of pairs of identities."""
+    return min(1.0, 3 / identity_pairs) if identity_pairs else 1.0
 
 
 def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
@@ -141,9 +146,9 @@ def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
             np.concatenate(
                 [
                     [0, size],
-                    _reaching(counts.genuine_at_least, np.linspace(1, counts.genuine_pairs, share)),
-                    _reaching(counts.impostor_at_least, np.linspace(1, few[-1], share)),
-                    _reaching(counts.impostor_at_least, few),
+                    reaching(counts.genuine_at_least, np.linspace(1, counts.genuine_pairs, share)),
+                    reaching(counts.impostor_at_least, np.linspace(1, few[-1], share)),
+                    reaching(counts.impostor_at_least, few),
                 ]
             )
         )
@@ -157,7 +162,7 @@ def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
     return Curve(threshold, matches / counts.impostor_pairs, fnmr, precision)
 
 
-def _reaching(at_least: npt.NDArray[np.int64], wanted: Floats) -> npt.NDArray[np.int64]:
+def reaching(at_least: npt.NDArray[np.int64], wanted: Floats) -> npt.NDArray[np.int64]:
     """Highest positions at which at least the wanted numbers of pairs are accepted."""
     fewest_first = at_least[::-1]
     return len(at_least) - 1 - np.searchsorted(fewest_first, np.floor(wanted), side="left")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 
 from siamese.verification.counts import Counts, Floats, PairCounts
-from siamese.verification.figures import threshold_at_fmr
+from siamese.verification.figures import error_rates, threshold_at_fmr
 from siamese.verification.scores import PairMatrix, Tile, level_scores, score_level
 
 # A mixture of a folder's own person with strangers: see `mislabelled_share`.
@@ -186,7 +186,7 @@ def examine(
     levels = [score_level(min(max(value, -1.0), 2.0)) for value in thresholds]
     examiner = _Examiner(pairs, levels, counts, worst)
     pairs.feed(examiner, progress=progress)
-    label = check_order(pairs, labels)
+    label = np.asarray(labels)[pairs.order[pairs.starts]].astype(np.int64)
     people = _people(pairs, label, examiner)
     return Examination(
         threshold,
@@ -216,13 +216,6 @@ def varied(pairs: Pairs, most: int, often: int) -> Pairs:
         seen.update(both if fits else ())
     chosen = np.sort([*taken, *others[: max(0, most - len(taken))]]).astype(np.int64)
     return Pairs(pairs.first[chosen], pairs.second[chosen], pairs.score[chosen])
-
-
-def check_order(pairs: PairMatrix, labels: npt.ArrayLike) -> Counts:
-    """The caller's label of each of the matrix's identities, int64 (P,)."""
-    first = np.append(0, np.cumsum(pairs.counts)[:-1])
-    found: Counts = np.asarray(labels)[pairs.order[first]].astype(np.int64)
-    return found
 
 
 def _people(pairs: PairMatrix, label: Counts, examiner: _Examiner) -> People:
@@ -257,8 +250,7 @@ def _people(pairs: PairMatrix, label: Counts, examiner: _Examiner) -> People:
 
 
 def _per_person(pairs: PairMatrix, per_image: torch.Tensor) -> Counts:
-    starts = np.append(0, np.cumsum(pairs.counts)[:-1])
-    return np.asarray(np.add.reduceat(per_image.cpu().numpy(), starts, axis=1), np.int64)
+    return np.asarray(np.add.reduceat(per_image.cpu().numpy(), pairs.starts, axis=1), np.int64)
 
 
 _ROWS = 1024
@@ -269,8 +261,7 @@ def _mean_scores(pairs: PairMatrix) -> tuple[Floats, Counts, Floats]:
 
     The mean over all pairs of two people is the product of their mean vectors.
     """
-    starts = np.append(0, np.cumsum(pairs.counts)[:-1])
-    sums = np.add.reduceat(pairs.unit.cpu().numpy(), starts, axis=0, dtype=np.float64)
+    sums = np.add.reduceat(pairs.unit.cpu().numpy(), pairs.starts, axis=0, dtype=np.float64)
     n = pairs.counts
     with np.errstate(invalid="ignore", divide="ignore"):
         genuine = (np.einsum("pd,pd->p", sums, sums) - n) / (n * (n - 1))
@@ -303,16 +294,7 @@ def mislabelled_share(counts: PairCounts) -> float | None:
     """
     if counts.genuine_pairs < _PAIRS:
         return None
-    rates = []
-    for rate in _FMRS:
-        at = np.searchsorted(counts.score, threshold_at_fmr(counts, rate))
-        rates.append(
-            (
-                1 - counts.genuine_at_least[at] / counts.genuine_pairs,
-                counts.impostor_at_least[at] / counts.impostor_pairs,
-            )
-        )
-    fnmr, fmr = np.array(rates).T
+    fmr, fnmr = error_rates(counts, [threshold_at_fmr(counts, rate) for rate in _FMRS])
     share = mixed_share(fnmr, fmr)
     return None if np.isnan(share) else share
 

@@ -189,8 +189,9 @@ class PairMatrix:
         return len(self.identity) * (len(self.identity) - 1) // 2 - self.genuine_pairs
 
     @cached_property
-    def _ends(self) -> npt.NDArray[np.int64]:
-        return np.cumsum(self.counts)
+    def starts(self) -> Labels:
+        """int64 (P,): position of each identity's first image, in the matrix's order."""
+        return np.cumsum(self.counts) - self.counts
 
     def tiles(self, *, progress: bool = False) -> Iterator[Tile]:
         """Every pair once. The tile is the unit of work: nothing is carried from one to the next.
@@ -225,7 +226,8 @@ class PairMatrix:
         """Rows, columns, and whether there can be other than impostor pairs among them."""
         for first in range(0, self.images, _ROWS):
             rows = slice(first, min(first + _ROWS, self.images))
-            near = int(self._ends[self.identity[rows.stop - 1]])
+            last = self.identity[rows.stop - 1]
+            near = int(self.starts[last] + self.counts[last])
             for start, stop, mixed in ((first, near, True), (near, self.images, False)):
                 for column in range(start, stop, _COLUMNS):
                     yield rows, slice(column, min(column + _COLUMNS, stop)), mixed

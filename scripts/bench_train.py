@@ -80,7 +80,9 @@ class _Resident:
         self.task = copy.copy(task)
         self.task.model = copy.deepcopy(task.model)
         groups = parameter_groups({"model": self.task.model}, 0.0, 1e-4, {})
-        self.optimizer, _ = build_optimizer(task.settings.optimizer, groups, 1e-4, 1)
+        self.optimizer, _ = build_optimizer(
+            task.settings.optimizer, task.settings.schedule, groups, 1e-4, 1, 1
+        )
         self.batch = next(iter(task.batches(0, 0)))
         self.batch.images = self.batch.images.to(task.device)
         self.batch.labels = self.batch.labels.to(task.device)
@@ -114,7 +116,7 @@ def bench_training(settings: TrainSettings, folder: FaceFolder, device: torch.de
     loss = MetricLoss(settings.loss, len(split.train.names), spec.embedding_dim)
     task = FaceTask(settings, split, model, spec, loss, device, precision, workers, print)
     groups = parameter_groups({"model": model}, 0.0, 1e-4, {})
-    optimizer, schedule = build_optimizer(settings.optimizer, groups, 1e-4, 1)
+    optimizer, schedule = build_optimizer(settings.optimizer, settings.schedule, groups, 1e-4, 1, 1)
     turns = _TakingTurns(_Resident(task), task.batches_per_epoch())
     with tempfile.TemporaryDirectory() as place:
         options = LoopOptions(settings.trainer.epochs, 1, None, "auc", 0, 10, Path(place))

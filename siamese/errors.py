@@ -15,3 +15,7 @@ class UserError(Exception):
 def first_few(names: Sequence[str]) -> str:
     """The first three of some names, for a message of one line."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+class Diverged(UserError):
+    """The loss of a run became NaN or infinite; what was saved before stands."""

@@ -12,11 +12,14 @@ FLOORS = {
     "errors": 0,
     "config": 1,
     "verification": 2,
+    "zoo": 2,
     "data": 3,
     "models": 3,
     "report": 4,
     "learning": 5,
-    "cli": 6,
+    "classification": 6,
+    "studies": 7,
+    "cli": 8,
 }
 
 

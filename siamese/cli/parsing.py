@@ -4,82 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
-import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
-
+from siamese.config.reading import Settings, SettingsParser, check_yaml, flatten, setting_names
 from siamese.errors import UserError
-
-Settings = TypeVar("Settings")
-
-# The help lines are the docstrings below the dataclasses' attributes.
-set_parsing_settings(docstring_parse_attribute_docstrings=True)
-
-
-class _Parser(ArgumentParser):
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(_one_line(message, _names(self)))
-
-
-def _names(parser: ArgumentParser) -> list[str]:
-    """Every setting's dotted name."""
-    options = (option for action in parser._actions for option in action.option_strings)
-    names = [option.removeprefix("--") for option in options if option.startswith("--")]
-    groups = {name.split(".")[0] for name in names if "." in name}
-    return [name for name in names if name not in groups | {"help", "print_config"}]
-
-
-_UNKNOWN = (  # the library's ways of saying that a setting does not exist
-    re.compile(r"unrecognized arguments?: --([^\s=]+)"),
-    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<leaf>[\w.]+)'"),
-    re.compile(r"Option '([\w.]+)' is not accepted"),
-)
-
-
-def _one_line(message: str, names: Sequence[str]) -> str:
-    """The library's message of several lines as one, with the nearest name where one is unknown."""
-    for pattern in _UNKNOWN:
-        if found := pattern.search(message):
-            given = ".".join(found.groups())
-            return f"unknown setting {given}{_did_you_mean(given, names)}"
-    if found := re.search(r"unrecognized arguments?: (\S+)", message):
-        return f"unexpected argument {found.group(1)!r}: every setting starts with --"
-    if found := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
-        return f"--{found.group(1)} is a group of settings: set one of them (see --help)"
-    if (key := re.search(r'Parser key "([\w.]+)"', message)) and (
-        value := re.search(r"(?:Given|Got) value: (.*)", message)
-    ):
-        return f"--{key.group(1)} {value.group(1)}: must be {_expected(message, value.group(1))}"
-    return " ".join(message.split())
-
-
-def _expected(message: str, given: str) -> str:
-    """What a refused value should have been, in words."""
-    if choices := re.search(r"Literal\[(.*?)\]", message):
-        names = re.findall(r"'(.*?)'", choices.group(1))
-        near = difflib.get_close_matches(given, names, n=1)
-        return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
-    words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
-    words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null"}
-    words |= {"str": "text, in quotes where it looks like something else"}
-    kinds = dict.fromkeys(re.findall(r"Expected a (?:<class ')?(\w+)", message))
-    known = [words[kind] for kind in kinds if kind in words]
-    return " or ".join(known) or "something else (see --help)"
-
-
-def _did_you_mean(given: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
-    if not near:  # `lr_decay` for `optimizer.lr_decay`: compare what stands behind the dot
-        leaves = {name.split(".")[-1]: name for name in names}
-        leaf = difflib.get_close_matches(given.split(".")[-1], leaves, n=1, cutoff=0.6)
-        near = [leaves[leaf[0]]] if leaf else []
-    return f"; did you mean {near[0]}?" if near else "; --help lists all of them"
 
 
 def parse_settings(
@@ -108,7 +40,7 @@ def parse_settings(
         UserError: an unknown setting, a value of the wrong type, an unreadable file.
     """
     shown = "  ".join(f"{alias} = {name}" for alias, name in short.items())
-    parser = _Parser(
+    parser = SettingsParser(
         prog=prog,
         description=f"{description} Short names: {shown}." if shown else description,
         allow_abbrev=False,
@@ -119,16 +51,16 @@ def parse_settings(
     parser.add_class_arguments(settings)
     if defaults:
         try:
-            parser.set_defaults(_flatten(defaults))
+            parser.set_defaults(flatten(settings, defaults))
         except (KeyError, TypeError, ValueError):
             raise UserError(
                 "the saved settings are those of another version of siamese; start a new run with "
                 "--model.weights CHECKPOINT"
             ) from None
     arguments = _config_first(_expand(argv, short))
-    groups = {name.split(".")[0] for name in _names(parser) if "." in name}
+    groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}
     for path in _config_files(arguments):
-        _check_yaml(path, groups)
+        check_yaml(path, groups, f"--config {path}")
     parsed = parser.parse_args(arguments)
     parsed.pop("config", None)
     return settings(**vars(parser.instantiate(parsed)))
@@ -166,44 +98,6 @@ def _config_files(arguments: Sequence[str]) -> list[Path]:
     return [Path(file) for file in files]
 
 
-def _check_yaml(path: Path, groups: set[str]) -> None:
-    """Refuse what the readers let pass: a key given twice, a value where a group belongs."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        node = yaml.compose(text)
-    except OSError as error:
-        raise UserError(f"--config {path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--config {path}: is not a UTF-8 text file") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"--config {path}{where}: is not valid YAML") from None
-    if aliases:  # one that holds itself would never end
-        raise UserError(f"--config {path}: aliases (*name) are not read; write the values out")
-    if node is None or node.tag == "tag:yaml.org,2002:null":
-        raise UserError(f"--config {path}: holds no settings")
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"--config {path}: must hold settings as `name: value` lines")
-    stack = [node]
-    while stack:
-        mapping = stack.pop()
-        seen: set[str] = set()
-        for key, value in mapping.value:
-            where = f"--config {path} line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode):
-                raise UserError(f"{where}: a name is needed before the colon")
-            is_group = isinstance(value, yaml.MappingNode)
-            if mapping is node and key.value in groups and not is_group:
-                raise UserError(f"{where}: {key.value} is a group of settings")
-            if key.value in seen:
-                raise UserError(f"{where}: {key.value} is given twice")
-            seen.add(key.value)
-            if is_group:
-                stack.append(value)
-
-
 def choose_command(argv: Sequence[str], commands: Sequence[str], usage: str) -> str | None:
     """The command that a line begins with; None when the usage was asked for, and printed.
 
@@ -218,14 +112,6 @@ def choose_command(argv: Sequence[str], commands: Sequence[str], usage: str) -> 
         hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(commands)}"
         raise UserError(f"unknown command {argv[0]}; {hint}")
     return argv[0]
-
-
-def _flatten(nested: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in nested.items():
-        name = f"{prefix}{key}"
-        flat.update(_flatten(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
 
 
 def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn:

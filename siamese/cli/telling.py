@@ -1,4 +1,4 @@
-"""What ``siamese-eval`` prints about its results."""
+"""What the commands print about their results."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
+    from siamese.classification.evaluate import Evaluated
     from siamese.report.compare import Comparison
     from siamese.report.identify import Identified
     from siamese.report.judge import Judgement
@@ -195,3 +196,26 @@ def _notes(notes: Iterable[str]) -> None:
 
 def _files(files: Iterable[Path]) -> None:
     print("wrote " + ", ".join(str(file) for file in files))
+
+
+def classified(found: Evaluated) -> None:
+    """A classifier's figures, and the classes it knows worst."""
+    figures = found.figures
+    top5 = f", top-5 error {figures['top5_error']:.2f} %" if "top5_error" in figures else ""
+    print(
+        f"{found.origin}\nerror {figures['error']:.2f} %{top5}, loss {figures['loss']:.4f}, "
+        f"expected calibration error {figures['ece']:.4f}"
+    )
+    table = found.table
+    order = sorted(range(len(found.classes)), key=lambda at: table.recall[at])
+    width = max(len(found.classes[at]) for at in order[:_SHOWN])
+    print(f"{'class'.ljust(width)}  images  recall  precision  most often taken for")
+    for at in order[:_SHOWN]:
+        other = int(table.confused_with[at])
+        print(
+            f"{found.classes[at].ljust(width)}  {table.images[at]:6d}  {table.recall[at]:6.3f}  "
+            f"{table.precision[at]:9.3f}  {'' if other < 0 else found.classes[other]}"
+        )
+    if len(order) > _SHOWN:
+        print(f"... and {len(order) - _SHOWN} classes that it knows better")
+    print(f"classes.csv, confusion.png, predictions.npz, figures.json: {found.out}")

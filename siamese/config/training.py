@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siamese.config.common import PrecisionName, plain, require
+from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
 from siamese.errors import UserError
 
 LossName = Literal[
@@ -28,7 +29,6 @@ LossName = Literal[
 ]
 MinerName = Literal["none", "all", "semihard", "hard", "batch_hard", "multi_similarity"]
 ReducerName = Literal["default", "mean", "nonzero_mean", "sum"]
-OptimizerName = Literal["radam_schedulefree", "adamw_schedulefree", "sgd_schedulefree", "adamw"]
 FitName = Literal["squash", "crop"]
 
 
@@ -146,26 +146,6 @@ class LossSettings:
 
 
 @dataclass
-class OptimizerSettings:
-    """The optimizer."""
-
-    name: OptimizerName = "radam_schedulefree"
-    """radam_schedulefree (no schedule, no warm-up), adamw_schedulefree, sgd_schedulefree, or adamw
-    (linear warm-up, then cosine decay to 0 over the run)."""
-    lr: float | None = None
-    """Learning rate; null: 1e-4 from pretrained weights; from random ones radam_schedulefree 1e-2,
-    adamw_schedulefree 2.5e-3, adamw 1e-3; sgd_schedulefree: 0.1 and 1.0."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """Moment decay rates; sgd_schedulefree uses the first as its interpolation."""
-    weight_decay: float = 0.0
-    """Decay of weights; never of norms and biases."""
-    warmup: float = 0.05
-    """Share of the run's steps with linearly rising lr; not for radam_schedulefree."""
-    clip: float | None = None
-    """Largest gradient norm; null: no clipping."""
-
-
-@dataclass
 class TrainerSettings:
     """The training loop."""
 
@@ -181,6 +161,8 @@ class TrainerSettings:
     """Figure on the validation people that decides which epoch is best."""
     recalibration_batches: int = 50
     """Training batches that re-measure the batch-norm statistics before validation; 0: off."""
+    test_curve: bool = False
+    """Judge the test people after every epoch, too: a curve to look at, it never selects."""
     embed_batch: int = 128
     """Pictures per batch when validation pictures are embedded."""
     log_every: int = 10
@@ -212,6 +194,7 @@ class TrainSettings:
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
     @property
@@ -249,12 +232,18 @@ def default_lr(optimizer: str, from_random_weights: bool) -> float:
     From random weights triplet loss sits at its margin for long at 1e-4 (see README, Results), so
     the default follows where the weights come from. 1e-2 is measured for radam_schedulefree with
     EfficientNetV2-B0 on 64 px faces and with the demo's network; the others are customary.
+
+    Args:
+        optimizer: its name in the settings.
+        from_random_weights: nothing was learnt before, neither pretrained nor given.
     """
     if optimizer == "sgd_schedulefree":
         return 1.0 if from_random_weights else 0.1
+    if optimizer in ("sgd", "lars"):
+        return 0.01 if from_random_weights else 1e-3
     if not from_random_weights:
         return 1e-4
-    return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3, "adamw": 1e-3}[optimizer]
+    return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3}.get(optimizer, 1e-3)
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -312,7 +301,7 @@ def check_settings(settings: TrainSettings) -> None:
         value = getattr(model, name)
         require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
     _check_loss(settings.loss)
-    _check_optimizer(settings.optimizer)
+    check_optimization(settings.optimizer, settings.schedule)
     trainer = settings.trainer
     for name in ("epochs", "accumulate", "embed_batch", "log_every"):
         value = getattr(trainer, name)
@@ -323,6 +312,9 @@ def check_settings(settings: TrainSettings) -> None:
         trainer.recalibration_batches,
         "0 or more",
     )
+    tested = split.test > 0 or split.test_data is not None
+    if trainer.test_curve and not tested:
+        raise UserError("--trainer.test_curve true: there are no test people; set --split.test")
     run = settings.name
     plain = run is None or (run == Path(run).name and run not in ("", ".", ".."))
     require(plain, "name", run, "a plain name without folders")
@@ -345,18 +337,6 @@ def _check_loss(loss: LossSettings) -> None:
     if loss.name in CLASS_WEIGHT_LOSSES:
         require(loss.miner == "none", "loss.miner", loss.miner, f"none for the {loss.name} loss")
     require(loss.lr_factor > 0, "loss.lr_factor", loss.lr_factor, "above 0")
-
-
-def _check_optimizer(optimizer: OptimizerSettings) -> None:
-    lr = optimizer.lr
-    require(lr is None or (math.isfinite(lr) and lr > 0), "optimizer.lr", lr, "above 0")
-    betas, decay = optimizer.betas, optimizer.weight_decay
-    usable = all(0 < beta < 1 for beta in betas)
-    require(usable, "optimizer.betas", list(betas), "two numbers between 0 and 1")
-    require(decay >= 0, "optimizer.weight_decay", decay, "0 or more")
-    warmup, clip = optimizer.warmup, optimizer.clip
-    require(0 <= warmup < 1, "optimizer.warmup", warmup, "a share of the run below 1")
-    require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
 
 
 # The demo faces that training draws; the settings below were chosen for them.

@@ -19,6 +19,7 @@ from siamese.data.batches import (
     evaluation_loader,
     training_loader,
 )
+from siamese.data.folder import FaceFolder
 from siamese.data.split import Split
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
@@ -140,8 +141,22 @@ class FaceTask:
                 yield self._to_device(batch.images)
 
     def validate(self) -> Figures:
-        """Embed all validation pictures once; figures over all their pairs."""
-        folder = self.split.validation
+        """Embed all validation pictures once; figures over all their pairs.
+
+        With ``trainer.test_curve`` the test people, too, under names that begin with ``test_``.
+        """
+        self.latest = self._judge(self.split.validation)
+        figures = self.latest.figures
+        if not self.loss.has_class_weights:
+            labels = np.asarray(self.split.validation.labels)[self.latest.indices.numpy()]
+            figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
+        if self.settings.trainer.test_curve and self.split.test is not None:
+            tested = self._judge(self.split.test).figures
+            figures |= {f"test_{name}": tested[name] for name in ("auc", "ap", "eer")}
+        return figures
+
+    def _judge(self, folder: FaceFolder) -> Validation:
+        """Embed a part's pictures once and count all their pairs."""
         loader = evaluation_loader(
             folder,
             self._prepare,
@@ -155,11 +170,7 @@ class FaceTask:
         )
         labels = np.asarray(folder.labels)[indices.numpy()]
         counts = count_pairs(embeddings, labels, device=self.device)
-        figures = summarise(counts)
-        if not self.loss.has_class_weights:
-            figures["validation_loss"] = self._validation_loss(embeddings, labels)
-        self.latest = Validation(embeddings, indices, counts, figures)
-        return figures
+        return Validation(embeddings, indices, counts, summarise(counts))
 
     @torch.no_grad()
     def _validation_loss(self, embeddings: torch.Tensor, labels: np.ndarray) -> float:

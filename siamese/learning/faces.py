@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,16 +23,19 @@ from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
 from siamese.errors import UserError, first_few
+from siamese.learning.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
 from siamese.learning.losses import MetricLoss
-from siamese.learning.monitoring import (
-    RunLog,
-    failure_reporter,
-    write_run_files,
-    write_settings,
-)
+from siamese.learning.monitoring import write_settings
 from siamese.learning.optimizers import build_optimizer, parameter_groups
+from siamese.learning.runs import (
+    find_checkpoint,
+    free_name,
+    refuse_changes,
+    refuse_existing,
+    refuse_other_home,
+)
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
@@ -55,6 +57,8 @@ _MAY_CHANGE = frozenset(
         "trainer.embed_batch",
     }
 )
+_RESUME = "--resume"
+_ANEW = "start a new run with --model.weights CHECKPOINT"
 
 
 def train_faces(settings: TrainSettings) -> Path:
@@ -65,7 +69,7 @@ def train_faces(settings: TrainSettings) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
     """
     run_name = settings.name or _free_name(settings)
-    _refuse_existing(settings, run_name)
+    refuse_existing(run_name, settings.runs, settings.checkpoints, _RESUME)
     device = choose_device(settings.device)
     choose_precision(settings.trainer.precision, device)
     require_backbone(settings.model.backbone)
@@ -112,18 +116,13 @@ def resume_training(
         UserError: no such checkpoint; a setting that must not change; other data.
         KeyboardInterrupt: as for :func:`train_faces`.
     """
-    path = _find_checkpoint(target, Path(checkpoints))
+    path = find_checkpoint(target, checkpoints, _RESUME)
     content = read_checkpoint(path)
     settings = parse({**content["settings"], "resume": None})
     settings = replace(settings, resume=None)
     check_settings(settings)
-    _refuse_changes(content["settings"], settings.as_dict())
-    home = Path(settings.checkpoints) / (settings.name or "")
-    if home.exists() and home.resolve() != path.parent.resolve():
-        raise UserError(
-            f"{path}: its run is {home}, which would be written over; resume that one, or give "
-            "another folder with --checkpoints"
-        )
+    refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)
+    refuse_other_home(path, settings.checkpoints, settings.name or "")
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
@@ -164,7 +163,7 @@ def _run(
     if checkpoint is None or not (runs / "settings.yaml").exists():
         write_run_files(runs, settings, split)
     else:
-        write_settings(runs, settings)
+        write_settings(runs, settings.as_dict())
     task = FaceTask(
         settings,
         split,
@@ -183,10 +182,13 @@ def _run(
         settings.optimizer.weight_decay,
         lr,
         {"loss": settings.loss.lr_factor},
+        settings.optimizer.decay_norms,
     )
     accumulate = settings.trainer.accumulate
-    steps = settings.trainer.epochs * -(-task.batches_per_epoch() // accumulate)
-    optimizer, schedule = build_optimizer(settings.optimizer, groups, lr, steps)
+    steps = -(-task.batches_per_epoch() // accumulate)
+    optimizer, schedule = build_optimizer(
+        settings.optimizer, settings.schedule, groups, lr, steps, settings.trainer.epochs
+    )
     options = LoopOptions(
         epochs=settings.trainer.epochs,
         accumulate=accumulate,
@@ -204,10 +206,10 @@ def _run(
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
             raise UserError(
                 f"the checkpoint of {name} is damaged or does not fit its settings: resume from "
-                "best.pt, or start a new run with --model.weights CHECKPOINT"
+                "best.pt, or " + _ANEW
             ) from None
     # Only now: it drops what the log holds beyond the point where the run goes on.
-    log = RunLog(runs, task, settings, loop.progress.step, loop.progress.epoch)
+    log = FaceLog(runs, task, settings, loop.progress.step, loop.progress.epoch)
     parameters = sum(p.numel() for p in model.parameters())
     print(
         f"{spec.backbone}, {parameters / 1e6:.1f} M parameters, {spec.size} px on {device} in "
@@ -296,47 +298,10 @@ def _check_input_size(model: SiameseEmbedder, size: int) -> None:
     model.train(training)
 
 
-def _refuse_existing(settings: TrainSettings, name: str) -> None:
-    begun = (Path(settings.checkpoints) / name / "last.pt").exists()
-    for root in (settings.runs, settings.checkpoints):
-        if (Path(root) / name).exists():
-            way_on = f"continue it with --resume {name}" if begun else "remove it"
-            raise UserError(
-                f"{Path(root) / name} exists already: choose another --name, or {way_on}"
-            )
-
-
 def _free_name(settings: TrainSettings) -> str:
     data = "demo" if settings.data is None else Path(settings.data).resolve().name
-    backbone = settings.model.backbone.split(".")[0]
-    base = f"{data}-{backbone}-{time.strftime('%Y%m%d-%H%M%S')}"
-    name, number = base, 1
-    while any((Path(root) / name).exists() for root in (settings.runs, settings.checkpoints)):
-        number += 1
-        name = f"{base}-{number}"
-    return name
-
-
-def _find_checkpoint(target: str, checkpoints: Path) -> Path:
-    given = Path(target)
-    for path in (given, given / "last.pt", checkpoints / target / "last.pt"):
-        if path.is_file():
-            return path
-    runs = sorted(path.parent.name for path in checkpoints.glob("*/last.pt"))
-    known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""
-    raise UserError(f"--resume {target}: no such checkpoint or run in {checkpoints}{known}")
-
-
-def _refuse_changes(saved: dict[str, Any], now: dict[str, Any], prefix: str = "") -> None:
-    for key, value in now.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            _refuse_changes(saved.get(key, {}), value, f"{name}.")
-        elif name not in _MAY_CHANGE and value != saved.get(key):
-            raise UserError(
-                f"--{name} was {saved.get(key)} and cannot become {value} in a resumed run; leave "
-                "it out, or start a new run with --model.weights CHECKPOINT"
-            )
+    backbone = settings.model.backbone.split(".")[0].replace("/", "-")
+    return free_name(f"{data}-{backbone}", settings.runs, settings.checkpoints)
 
 
 def _saved_split(saved: dict[str, Any], folders: dict[str, FaceFolder], checkpoint: Path) -> Split:

@@ -18,7 +18,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from siamese.errors import UserError
+from siamese.errors import Diverged
+from siamese.learning.distribution import SINGLE, Distribution
 from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
 from siamese.learning.recalibration import recalibrate
@@ -33,13 +34,14 @@ class StepLoss:
 
     Attributes:
         value: scalar tensor with its graph.
-        images: number of images in the batch.
-        details: further numbers for the log, when they were asked for.
+        images: number of images in the batch, over all processes.
+        details: further numbers for the log: numbers that cost nothing with every batch, dear ones
+            when they were asked for. Tensors stay on their device until the loop reads them.
     """
 
     value: torch.Tensor
     images: int
-    details: Figures = field(default_factory=dict)
+    details: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
 
 
 class Task(Protocol):
@@ -69,7 +71,7 @@ class Task(Protocol):
         """Fixed training inputs that batch norms are measured on."""
 
     def validate(self) -> Figures:
-        """Judge the model as it stands on unseen data."""
+        """Judge the model as it stands on unseen data; what is called ``test_`` selects nothing."""
 
     def describe(self) -> Mapping[str, Any]:
         """The task's part of a checkpoint: embedder, settings, split."""
@@ -117,17 +119,25 @@ class Progress:
     details: int = 0
 
 
+# Figures of which less is better; of all others more is.
+_LESS_IS_BETTER = frozenset({"eer", "validation_error", "validation_loss"})
+
+
 @dataclass(frozen=True)
 class LoopOptions:
-    """Settings of the loop; see :class:`siamese.config.TrainerSettings` for their meaning."""
+    """Settings of the loop; see :class:`siamese.config.TrainerSettings` for their meaning.
+
+    ``select`` None: nothing selects, ``best.pt`` is not written and the last epoch counts.
+    """
 
     epochs: int
     accumulate: int
     clip: float | None
-    select: str
+    select: str | None
     recalibration_batches: int
     log_every: int
     folder: Path
+    validate_every: int = 1
 
 
 class Loop:
@@ -139,6 +149,7 @@ class Loop:
         schedule: learning-rate schedule, stepped after every optimizer step; None: constant.
         scaler: loss scaler, enabled in float16 only.
         options: settings.
+        distribution: the processes that train together; the first one writes.
     """
 
     def __init__(
@@ -148,11 +159,13 @@ class Loop:
         schedule: LambdaLR | None,
         scaler: torch.amp.GradScaler,
         options: LoopOptions,
+        distribution: Distribution = SINGLE,
     ):
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
-        self.scaler, self.options = scaler, options
+        self.scaler, self.options, self.distribution = scaler, options, distribution
         self.progress = Progress()
         self._marked = (0.0, 0)  # time and images seen at the last logged step
+        self._unread: list[StepLoss] = []  # losses that still lie on the device
 
     def run(self, observer: Observer) -> bool:
         """Train to the last epoch.
@@ -174,7 +187,7 @@ class Loop:
                     self._save("last.pt", {})
                     return False
                 self._finish_epoch()
-                if stop.requested and self.progress.epoch < self.options.epochs:
+                if self.progress.epoch < self.options.epochs and self._stops(stop):
                     return False
         return True
 
@@ -193,7 +206,8 @@ class Loop:
             desc=title,
             unit="batch",
             leave=False,
-            disable=None,  # no bar where nobody watches
+            # no bar where nobody watches, and one for all processes
+            disable=None if self.distribution.first else True,
         ) as bar:
             for batch in batches:
                 last_of_step = (progress.batch + 1) % self.options.accumulate == 0
@@ -203,33 +217,54 @@ class Loop:
                 speed = images / max(now - started, 1e-9)
                 progress.seconds += now - started
                 started = now
-                loss = progress.loss_sum / progress.batch
-                bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} img/s", refresh=False)
+                if not self._unread:
+                    loss = progress.loss_sum / progress.batch
+                    bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} img/s", refresh=False)
                 bar.update()
-                if stop.requested and last_of_step and progress.batch < total:
+                if last_of_step and progress.batch < total and self._stops(stop):
+                    self._read_losses()
                     return False
         return True
+
+    def _stops(self, stop: StopRequest) -> bool:
+        """Whether any process was asked to stop; all of them learn of it at the same step."""
+        return self.distribution.any(stop.requested)
 
     def _batch_step(self, batch: Any, last_of_step: bool, total: int) -> int:
         """One batch, and the optimizer's step when it is the last of its group."""
         progress, options = self.progress, self.options
         logged = last_of_step and progress.step % options.log_every == 0
         result = self.task.step_loss(batch, logged)
-        value = float(result.value.detach())
-        if not math.isfinite(value):
-            raise self._diverged(value)
         first_of_group = progress.batch - progress.batch % options.accumulate
         group = min(options.accumulate, total - first_of_group)
+        # A broken loss breaks no weights that count: it is read before anything is saved. On a CPU
+        # that is at once; a GPU would have to wait for it.
+        self._unread.append(StepLoss(result.value.detach(), result.images, result.details))
+        if logged or result.value.device.type == "cpu" or progress.batch + 1 == total:
+            self._read_losses()
         self.scaler.scale(result.value / group).backward()  # type: ignore[no-untyped-call]
         progress.batch += 1
         progress.images += result.images
-        progress.loss_sum += value
         if last_of_step:
             norm = self._optimizer_step(measure=logged)
             if logged:
-                self._log(result, value, norm)
+                self._log(result, norm)
             progress.step += 1
         return result.images
+
+    def _read_losses(self) -> None:
+        """Add the losses that lie on the device to the progress; refuse a broken one."""
+        progress = self.progress
+        for result in self._unread:
+            value = self.distribution.mean(float(result.value))
+            if not math.isfinite(value):
+                raise self._diverged(value)
+            progress.loss_sum += value
+            for name, number in result.details.items():
+                told = self.distribution.mean(float(number))
+                progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + told
+            progress.details += bool(result.details)
+        self._unread = []
 
     def _optimizer_step(self, measure: bool) -> float:
         """Clip, step, schedule; returns the gradient norm where it was measured, else NaN."""
@@ -238,34 +273,35 @@ class Loop:
         if self.options.clip is not None or measure:
             limit = self.options.clip if self.options.clip is not None else math.inf
             norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters(), limit))
-        self.scaler.step(self.optimizer.inner)
-        self.scaler.update()
+        self.optimizer.step(self.scaler)
         self.optimizer.inner.zero_grad(set_to_none=True)
         if self.schedule is not None:
             self.schedule.step()
         return norm
 
-    def _log(self, result: StepLoss, loss: float, norm: float) -> None:
+    def _log(self, result: StepLoss, norm: float) -> None:
         progress = self.progress
-        for name, number in result.details.items():
-            progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + number
-        progress.details += 1
+        loss, details = float(result.value.detach()), result.details
         now, (then, images) = time.perf_counter(), self._marked
         self._marked = (now, progress.images)
-        figures = {"loss": loss, "lr": self.optimizer.lr, "gradient_norm": norm, **result.details}
+        figures = {"loss": loss, "lr": self.optimizer.lr, "gradient_norm": norm}
+        figures |= {name: float(number) for name, number in details.items()}
         figures["images_per_second"] = (progress.images - images) / max(now - then, 1e-9)
-        self.observer.step(progress.step, figures)
+        if self.distribution.first:
+            self.observer.step(progress.step, figures)
 
     def _finish_epoch(self) -> None:
         """Evaluation weights in, measure batch norms, validate, save those very weights."""
-        progress = self.progress
+        progress, options = self.progress, self.options
         self.optimizer.eval()
-        if self.options.recalibration_batches:
-            inputs = self.task.recalibration_inputs(self.options.recalibration_batches)
+        last = progress.epoch + 1 == options.epochs
+        judged = last or (progress.epoch + 1) % options.validate_every == 0
+        if judged and options.recalibration_batches:
+            inputs = self.task.recalibration_inputs(options.recalibration_batches)
             recalibrate(self.task.model, inputs)
         if not all(bool(torch.isfinite(p).all()) for p in self.optimizer.parameters()):
             raise self._diverged(math.nan)  # the epoch's last step broke the weights
-        figures = self.task.validate()
+        figures = self.task.validate() if judged else {}
         row: Figures = {
             "epoch": progress.epoch + 1,
             "step": progress.step,
@@ -277,13 +313,14 @@ class Loop:
         for name, total in progress.detail_sums.items():
             row[f"train_{name}"] = total / progress.details
         row.update(figures)
-        best = self._is_best(figures[self.options.select])
         progress.epoch += 1
-        if best:
-            progress.best, progress.best_epoch = figures[self.options.select], progress.epoch
+        best = judged and options.select is not None and self._is_best(figures[options.select])
+        if best and options.select is not None:
+            progress.best, progress.best_epoch = figures[options.select], progress.epoch
         progress.batch, progress.loss_sum = 0, 0.0
         progress.detail_sums, progress.details = {}, 0
-        self.observer.epoch(row, best)
+        if self.distribution.first:
+            self.observer.epoch(row, best)
         if best:
             self._save("best.pt", row)
         self._save("last.pt", row)
@@ -292,19 +329,21 @@ class Loop:
         best = self.progress.best
         if math.isnan(best):
             return True
-        return value < best if self.options.select == "eer" else value > best
+        return value < best if self.options.select in _LESS_IS_BETTER else value > best
 
-    def _diverged(self, value: float) -> UserError:
+    def _diverged(self, value: float) -> Diverged:
         progress = self.progress
         written = (self.options.folder / "last.pt").exists()
         kept = "the last good checkpoint stands" if written else "no checkpoint was written"
-        return UserError(
+        return Diverged(
             f"the loss is {value} at step {progress.step + 1} (epoch {progress.epoch + 1}, lr "
             f"{self.optimizer.lr:g}): training stopped, {kept} in {self.options.folder}; try a "
             "lower --lr, --optimizer.clip 1, or --precision fp32"
         )
 
     def _save(self, name: str, figures: Figures) -> None:
+        if not self.distribution.first:
+            return
         self.optimizer.eval()
         self.task.model.eval()
         content = {

@@ -18,9 +18,11 @@ from siamese.errors import UserError
 FORMAT = "siamese-checkpoint"
 VERSION = 1
 
-# Everything a checkpoint holds; a file that lacks one of them is not ours.
+# What the model is: a checkpoint holds one of them, as a dictionary that builds the model again.
+# embedder: EmbedderSpec. classifier: network, options, classes, channels, size, mean, std.
+KINDS = {"embedder": "siamese-train", "classifier": "siamese-zoo train"}
+# Everything else that a checkpoint holds; a file that lacks one of them is not ours.
 KEYS = (
-    "embedder",  # EmbedderSpec: backbone, embedding_dim, size, fit, mean, std, color_order
     "model",  # weights that were validated (the optimizer's eval-state, batch norms measured)
     "optimizer",  # state in eval mode
     "train_weights",  # parameters in train mode, to resume exactly; in the optimizer's order
@@ -47,12 +49,14 @@ def write_checkpoint(
 
     Args:
         path: the file; its folder is made when missing.
-        content: tensors and plain values under :data:`KEYS`.
+        content: tensors and plain values under :data:`KEYS` and one of :data:`KINDS`.
         like: permissions and time that the file gets; None: those of a new file.
     """
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise ValueError(f"checkpoint lacks {', '.join(missing)}")
+    if sum(kind in content for kind in KINDS) != 1:
+        raise ValueError(f"a checkpoint is one of {', '.join(KINDS)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -113,11 +117,16 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, kind: str = "embedder") -> dict[str, Any]:
     """Read a checkpoint to the CPU; nothing in the file can run code (``weights_only``).
 
+    Args:
+        path: the file.
+        kind: which of :data:`KINDS` it must be.
+
     Raises:
-        UserError: missing, truncated, hostile, foreign, or written by a newer version.
+        UserError: missing, truncated, hostile, foreign, of another kind, or written by a newer
+            version.
     """
     path = Path(path)
     if not path.is_file():
@@ -134,10 +143,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is not a siamese checkpoint; train one with siamese-train")
     if not isinstance(content.get("version"), int) or content["version"] > VERSION:
         raise UserError(f"{path}: written by a newer siamese; update siamese to read it")
-    missing = [key for key in KEYS if key not in content]
+    others = [other for other in KINDS if other != kind and other in content]
+    if others and kind not in content:
+        raise UserError(
+            f"{path}: holds a {others[0]} ({KINDS[others[0]]}), not a {kind} ({KINDS[kind]})"
+        )
+    missing = [key for key in (kind, *KEYS) if key not in content]
     if missing:
         raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
-    wrong = [key for key in KEYS if not isinstance(content[key], _KINDS.get(key, dict))]
+    wrong = [key for key in (kind, *KEYS) if not isinstance(content[key], _KINDS.get(key, dict))]
     if not wrong and not _is_split(content["split"]):
         wrong = ["split"]
     if not wrong and not isinstance(content["progress"].get("epoch"), int):

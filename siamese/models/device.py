@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from siamese.config import PrecisionName
 from siamese.errors import UserError
 
 
@@ -28,14 +27,16 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: PrecisionName, device: torch.device) -> torch.dtype:
-    """Precision of the network's arithmetic; weights, losses and scores stay float32.
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Precision of the network's arithmetic; losses and scores stay float32.
 
+    Weights do, too, but for ``pure_bf16`` and ``pure_fp16``.
     ``auto``: bfloat16 on GPUs that have it in hardware, float16 on older ones, float32 on CPUs.
 
     Raises:
         UserError: float16 on a CPU.
     """
+    name = name.removeprefix("pure_")
     if name == "fp32":
         return torch.float32
     if name == "bf16":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,7 +10,19 @@ import timm
 import torch
 from torch import nn
 
-from siamese.errors import UserError
+from siamese.zoo import (
+    create_preset,
+    create_timm_model,
+    pooled_width,
+    presets,
+    require_preset,
+    require_timm_model,
+)
+
+# Before the name of a preset of the zoo; without it a backbone is a model of timm.
+ZOO = "zoo/"
+# Mean and standard deviation for the zoo's networks, which have no pretrained weights to match.
+_ZOO_PIXELS = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -20,7 +30,7 @@ class EmbedderSpec:
     """What is needed to build an embedder again: it travels in every checkpoint.
 
     Attributes:
-        backbone: timm model name.
+        backbone: timm model name, or ``zoo/`` and a preset of the zoo.
         embedding_dim: length D of the embedding.
         size: side of the square input in pixels.
         fit: how pictures are made square, ``squash`` or ``crop``.
@@ -46,22 +56,23 @@ class EmbedderSpec:
 
 
 class SiameseEmbedder(nn.Module):
-    """A timm backbone and a linear head; pictures in, embeddings out.
+    """A backbone of timm or of the zoo, and a linear head; pictures in, embeddings out.
 
     Normalisation is part of the model, so no caller can apply another one.
 
     Args:
-        backbone: timm model name.
+        backbone: timm model name, e.g. ``tf_efficientnetv2_b0.in1k``, or ``zoo/`` and a preset of
+            the zoo, e.g. ``zoo/preact20``.
         embedding_dim: length D of the embedding.
-        mean: RGB mean, pixels in [0, 1]; None: the backbone's own.
-        std: RGB standard deviation; None: the backbone's own.
+        mean: RGB mean, pixels in [0, 1]; None: the backbone's own (the zoo: 0.5).
+        std: RGB standard deviation; None: the backbone's own (the zoo: 0.5).
         pretrained: load timm's pretrained weights (from its cache, or the network).
         dropout: dropout before the head, in [0, 1).
         drop_path: stochastic depth of the backbone, in [0, 1).
 
     Raises:
-        UserError: unknown backbone; pretrained weights cannot be had; the backbone has no
-            stochastic depth but ``drop_path`` is set.
+        UserError: unknown backbone; pretrained weights cannot be had (the zoo has none); the
+            backbone has no stochastic depth (the zoo has none) but ``drop_path`` is set.
     """
 
     def __init__(
@@ -79,13 +90,13 @@ class SiameseEmbedder(nn.Module):
         self._frozen = False
         self.backbone = _create_backbone(backbone, pretrained, drop_path)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(_num_features(self.backbone), embedding_dim)
-        own = timm.data.resolve_data_config({}, model=self.backbone)
+        self.head = nn.Linear(pooled_width(self.backbone), embedding_dim)
+        own_mean, own_std = _own_pixels(backbone, self.backbone)
         # Not persistent: the spec in the checkpoint is the one place that says them.
         self.mean: torch.Tensor
         self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(mean or own["mean"]), persistent=False)
-        self.register_buffer("std", torch.tensor(std or own["std"]), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean or own_mean), persistent=False)
+        self.register_buffer("std", torch.tensor(std or own_std), persistent=False)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embed pictures.
@@ -115,45 +126,39 @@ class SiameseEmbedder(nn.Module):
 
 
 def require_backbone(name: str) -> None:
-    """Refuse a backbone that timm does not have.
+    """Refuse a backbone that neither timm nor the zoo has.
 
     Raises:
         UserError: names the nearest one.
     """
-    base = name.split(".")[0]
-    if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=1)
-        hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them"
-        raise UserError(f"--model.backbone {name}: timm has no such model; {hint}")
+    setting = f"--model.backbone {name}"
+    if name.startswith(ZOO):
+        require_preset(name.removeprefix(ZOO), setting)
+    else:
+        require_timm_model(name, setting, tuple(f"{ZOO}{preset.name}" for preset in presets()))
 
 
 def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module:
     require_backbone(name)
-    options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path > 0 else {}
-    # The hub client logs every retry; the one line raised below says all of it.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
-    except TypeError:
-        raise UserError(
-            f"--model.drop_path {drop_path}: {name} has no stochastic depth; set 0"
-        ) from None
-    except Exception as error:
-        # Whatever the hub client raises when it is offline, blocked or asked for missing weights.
-        if not pretrained:
-            raise UserError(f"--model.backbone {name}: cannot be built ({error})") from None
-        raise UserError(
-            f"the pretrained weights of {name} cannot be loaded ({type(error).__name__}); go "
-            "online once, or start from random weights with --model.pretrained false, or from a "
-            "file with --model.weights FILE"
-        ) from None
-    return model
+    if name.startswith(ZOO):
+        preset = require_preset(name.removeprefix(ZOO))
+        return create_preset(preset, num_classes=0, pretrained=pretrained, drop_path=drop_path)
+    return create_timm_model(
+        name,
+        f"--model.backbone {name}",
+        num_classes=0,
+        pretrained=pretrained,
+        drop_path=drop_path,
+        instead=", or from a file with --model.weights FILE",
+    )
 
 
-def _num_features(backbone: nn.Module) -> int:
-    """Features that the pooled backbone gives; some nets widen after ``num_features``."""
-    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
-    return int(width)  # type: ignore[arg-type]
+def _own_pixels(name: str, backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of a backbone's input, pixels in [0, 1]."""
+    if name.startswith(ZOO):
+        return _ZOO_PIXELS, _ZOO_PIXELS
+    own = timm.data.resolve_data_config({}, model=backbone)
+    return own["mean"], own["std"]
 
 
 def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:

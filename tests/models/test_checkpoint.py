@@ -18,7 +18,7 @@ from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 
 
 def _content(fill: float = 1.0) -> dict[str, Any]:
-    content: dict[str, Any] = {key: {} for key in KEYS}
+    content: dict[str, Any] = {key: {} for key in ("embedder", *KEYS)}
     content["model"] = {"weight": torch.full((50, 50), fill)}
     content["train_weights"] = []
     content["progress"] = {"epoch": 1}

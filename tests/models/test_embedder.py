@@ -7,8 +7,10 @@ import timm
 import torch
 
 from siamese.errors import UserError
-from siamese.models.embedder import SiameseEmbedder
-from siamese.models.loading import load_start_weights
+from siamese.models.checkpoint import KEYS, write_checkpoint
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
+from siamese.models.loading import load_embedder, load_start_weights
+from siamese.zoo import create_network
 
 NET = "test_resnet"
 
@@ -104,3 +106,65 @@ def test_start_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), file)
     with pytest.raises(UserError, match="does not fit"):
         load_start_weights(SiameseEmbedder(NET, 8), file)
+
+
+def test_a_network_of_the_zoo_is_a_backbone() -> None:
+    torch.manual_seed(0)
+    model = SiameseEmbedder("zoo/resnet8", 24).eval()
+    pictures = _pictures()
+    features = model.backbone(pictures.float() / 127.5 - 1)
+    assert features.shape == (4, 64)
+    torch.testing.assert_close(model(pictures), model.head(features))
+    other = SiameseEmbedder("zoo/resnet8", 24, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    assert other.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert other.std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+
+
+@pytest.mark.parametrize("size", [28, 45, 96])
+def test_the_zoo_takes_faces_of_any_size(size: int) -> None:
+    assert SiameseEmbedder("zoo/preact20", 8).eval()(_pictures(2, size)).shape == (2, 8)
+
+
+def test_the_zoo_has_no_pretrained_weights_and_no_stochastic_depth() -> None:
+    with pytest.raises(UserError, match=r"--model\.pretrained false"):
+        SiameseEmbedder("zoo/resnet8", 8, pretrained=True)
+    with pytest.raises(UserError, match=r"drop_path 0\.1: resnet8 has no stochastic depth; set 0"):
+        SiameseEmbedder("zoo/resnet8", 8, drop_path=0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("zoo/preakt20", "zoo/preact20"), ("preact20", "zoo/preact20"), ("resnet-18", "resnet18")],
+)
+def test_unknown_backbones_name_the_nearest_of_timm_and_zoo(name: str, nearest: str) -> None:
+    with pytest.raises(UserError, match=rf"{name}: .*did you mean {nearest}\?"):
+        require_backbone(name)
+
+
+def test_an_embedder_of_the_zoo_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    model = SiameseEmbedder("zoo/resnet8", 16)
+    model.train()(_pictures())  # so that batch norms have statistics of their own
+    spec = EmbedderSpec("zoo/resnet8", 16, 32, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    content: dict[str, object] = {key: {} for key in KEYS}
+    content |= {
+        "model": model.state_dict(),
+        "embedder": spec.as_dict(),
+        "train_weights": [],
+        "progress": {"epoch": 1},
+        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
+    }
+    write_checkpoint(tmp_path / "best.pt", content)
+    pictures = _pictures()
+    again = load_embedder(tmp_path / "best.pt", "cpu")
+    assert torch.equal(again(pictures), model.eval()(pictures))
+
+
+def test_starts_from_the_features_of_a_classifier_of_the_zoo(tmp_path: Path) -> None:
+    classifier = create_network("resnet8", num_classes=7)
+    file = tmp_path / "weights.pth"
+    torch.save(classifier.state_dict(), file)
+    model = SiameseEmbedder("zoo/resnet8", 8)
+    load_start_weights(model, file)
+    for name, value in model.backbone.state_dict().items():
+        assert torch.equal(value, classifier.state_dict()[name])

@@ -1,0 +1,1 @@
+"""Classification: images on the device, augmentation in batches, training and testing."""

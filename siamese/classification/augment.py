@@ -1,0 +1,387 @@
+"""Augmentation of whole batches, each image with draws of its own, on the images' device.
+
+Every function comes in two halves: the draws, from a generator of the images' device, and what they
+do, which can be checked against a loop over single images.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from timm.data.auto_augment import rand_augment_transform
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as pictures
+
+from siamese.config import PictureSettings
+from siamese.errors import UserError
+
+Padding = Literal["zero", "reflect"]
+Edge = Literal["clipped", "inside"]
+
+# A rectangle that does not fit is drawn anew, so often, as torchvision and timm do.
+_ATTEMPTS = 10
+# Random resized crop's ratios of width to height; random erasing's share of the area (as in the
+# paper) and ratio of height to width.
+_CROP_RATIO = (3 / 4, 4 / 3)
+_ERASED_AREA = (0.02, 0.4)
+_ERASED_RATIO = (0.3, 1 / 0.3)
+# RandAugment in timm's notation: sections of a key with a number, or t with a name.
+_NOTATION = re.compile(r"rand(-((?!t)[a-z]+[0-9.]+|t[a-z0-9]+))*")
+
+
+def augment_pixels(
+    images: Tensor,
+    settings: PictureSettings,
+    mean: Sequence[float],
+    generator: torch.Generator,
+    size: int | None = None,
+) -> Tensor:
+    """The changes made to pixels as they are: crop, flip and RandAugment, in this order.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        settings: what is on.
+        mean: of each channel in [0, 1]; RandAugment fills with it.
+        generator: of the images' device.
+        size: side of the result; None: as it was.
+
+    Returns:
+        uint8 (N, C, size, size).
+
+    Raises:
+        UserError: a reflected border as wide as the image; a RandAugment notation unknown to timm.
+    """
+    side = images.shape[-1] if size is None else size
+    if settings.resized_crop is not None:
+        images = random_resized_crop(images, side, settings.resized_crop, generator)
+    else:
+        images = resize(images, side)
+        if settings.crop:
+            images = random_crop(images, settings.crop, settings.crop_padding, generator)
+    if settings.flip:
+        images = random_flip(images, settings.flip, generator)
+    if settings.rand_augment is not None:
+        images = rand_augment(images, settings.rand_augment, mean, generator)
+    return images
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Square images of another size, antialiased; uint8 (N, C, S, S) or the images as they are."""
+    if images.shape[-2:] == (size, size):
+        return images
+    resized: Tensor = pictures.resize(images, [size, size], antialias=True)
+    return resized
+
+
+def random_crop(images: Tensor, padding: int, mode: Padding, generator: torch.Generator) -> Tensor:
+    """Pad by ``padding`` pixels on each side and cut the old size out anywhere; (N, C, H, W)."""
+    offsets = torch.randint(
+        2 * padding + 1, (2, len(images)), generator=generator, device=images.device
+    )
+    return crop_at(images, offsets[0], offsets[1], padding, mode)
+
+
+def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Padding) -> Tensor:
+    """The crop whose upper left corner lies at (top, left) of the padded image.
+
+    Args:
+        images: (N, C, H, W) of any type.
+        top: int64 (N,), in [0, 2 * padding].
+        left: likewise.
+        padding: border in pixels; with ``reflect`` below H and W.
+        mode: ``zero`` or ``reflect`` (the border mirrors the image, whose edge is not repeated).
+
+    Returns:
+        As ``images``.
+
+    Raises:
+        UserError: a reflected border as wide as the image.
+    """
+    count, channels, height, width = images.shape
+    rows = top[:, None] + torch.arange(height, device=images.device)
+    columns = left[:, None] + torch.arange(width, device=images.device)
+    if mode == "zero":
+        source = functional.pad(images, (padding,) * 4)
+    else:
+        if padding >= min(height, width):
+            raise UserError(
+                f"--augment.crop {padding}: an image of {height} x {width} pixels reflects at most "
+                f"{min(height, width) - 1}; use less, or --augment.crop_padding zero"
+            )
+        source = images
+        rows, columns = (
+            _mirrored(rows - padding, height),
+            _mirrored(columns - padding, width),
+        )
+    # One index per pixel into the flattened image, the same for all its channels.
+    pixels = (rows[:, :, None] * source.shape[3] + columns[:, None, :]).view(count, 1, -1)
+    cut = source.reshape(count, channels, -1).gather(2, pixels.expand(-1, channels, -1))
+    return cut.view(images.shape)
+
+
+def _mirrored(index: Tensor, length: int) -> Tensor:
+    """Indices outside [0, length) thrown back at the first and the last pixel."""
+    last = length - 1
+    return last - (last - index.abs()).abs()
+
+
+def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Mirror each image left to right with some probability; (N, C, H, W)."""
+    flipped = torch.rand(len(images), generator=generator, device=images.device) < probability
+    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+
+
+def random_resized_crop(
+    images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """A rectangle of each image, resized: area and ratio drawn as torchvision does.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        size: side of the result in pixels.
+        scale: least and greatest share of the area.
+        generator: of the images' device.
+
+    Returns:
+        uint8 (N, C, size, size).
+    """
+    height, width = images.shape[2:]
+    high, wide, fits = _rectangles(len(images), (height, width), scale, _CROP_RATIO, generator)
+    # Where nothing fitted: the largest central rectangle of an allowed ratio.
+    ratio = min(max(width / height, _CROP_RATIO[0]), _CROP_RATIO[1])
+    high = torch.where(fits, high, min(height, round(width / ratio)))
+    wide = torch.where(fits, wide, min(width, round(height * ratio)))
+    room = torch.stack([height - high, width - wide])
+    top, left = torch.where(fits, _up_to(room, generator), room // 2)
+    return resized_crop(images, top, left, high, wide, size)
+
+
+def _rectangles(
+    count: int,
+    shape: tuple[int, int],
+    area: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Heights and widths, int64 (count,), of which each fits into an image, and whether one did.
+
+    The area is uniform, the ratio of width to height uniform in its logarithm; of several attempts
+    the first counts that fits.
+    """
+    drawn = torch.rand((2, count, _ATTEMPTS), generator=generator, device=generator.device)
+    areas = (area[0] + (area[1] - area[0]) * drawn[0]) * (shape[0] * shape[1])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    ratios = torch.exp(low + (high - low) * drawn[1])
+    heights = (areas / ratios).sqrt().round().long()
+    widths = (areas * ratios).sqrt().round().long()
+    fitting = (heights > 0) & (heights <= shape[0]) & (widths > 0) & (widths <= shape[1])
+    first = fitting.long().argmax(dim=1, keepdim=True)
+    return (
+        heights.gather(1, first).squeeze(1),
+        widths.gather(1, first).squeeze(1),
+        fitting.any(dim=1),
+    )
+
+
+def _up_to(greatest: Tensor, generator: torch.Generator) -> Tensor:
+    """Uniform integers from 0 to ``greatest`` (0 or more), one for each."""
+    drawn = torch.rand(greatest.shape, generator=generator, device=generator.device)
+    return torch.minimum((drawn * (greatest + 1)).long(), greatest)
+
+
+def resized_crop(
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
+) -> Tensor:
+    """Cut a rectangle of each image and resize it: bilinear, antialiased.
+
+    torchvision resizes one rectangle a call. Resampling is linear in rows and in columns, so a
+    batch of different rectangles is two products with matrices of weights.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        top: int64 (N,), the rectangles' first row.
+        left: int64 (N,), their first column.
+        height: int64 (N,), their rows.
+        width: int64 (N,), their columns.
+        size: side of the result in pixels.
+
+    Returns:
+        uint8 (N, C, size, size).
+    """
+    rows = _resampling(top, height, size, images.shape[2])
+    columns = _resampling(left, width, size, images.shape[3])
+    resized = rows[:, None] @ images.float() @ columns[:, None].mT
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _resampling(start: Tensor, length: Tensor, size: int, pixels: int) -> Tensor:
+    """Weights float32 (N, size, pixels) that resample [start, start + length) to ``size``."""
+    factor = (length / size)[:, None, None]
+    target = torch.arange(size, device=start.device)[None, :, None]
+    source = torch.arange(pixels, device=start.device)[None, None, :]
+    within = source - start[:, None, None]
+    distance = (within + 0.5 - (target + 0.5) * factor).abs()
+    weights = (1 - distance / factor.clamp(min=1)).clamp(min=0)
+    weights = weights * ((within >= 0) & (within < length[:, None, None]))
+    return weights / weights.sum(dim=2, keepdim=True)
+
+
+def rand_augment(
+    images: Tensor, notation: str, mean: Sequence[float], generator: torch.Generator
+) -> Tensor:
+    """RandAugment (arXiv 1909.13719) by timm, picture by picture.
+
+    Args:
+        images: uint8 (N, C, H, W), C 1 or 3.
+        notation: timm's, e.g. ``rand-m7-mstd0.5-inc1``.
+        mean: of each channel in [0, 1]; what is moved into view is filled with it.
+        generator: of the images' device; each picture's seed comes from it.
+
+    Returns:
+        As ``images``.
+
+    Raises:
+        UserError: timm does not know the notation.
+    """
+    transform = rand_augment_of(notation, images.shape[-1], tuple(mean))
+    seeds = torch.randint(2**62, (len(images),), generator=generator, device=images.device)
+    changed = []
+    with untouched_random_states():
+        for image, seed in zip(images.cpu(), seeds.tolist(), strict=True):
+            seed_python(seed)
+            picture = transform(pictures.to_pil_image(image))
+            changed.append(pictures.pil_to_tensor(picture))
+    return torch.stack(changed).to(images.device)
+
+
+@lru_cache(maxsize=16)
+def rand_augment_of(notation: str, size: int, mean: tuple[float, ...]) -> Any:
+    """RandAugment by timm for pictures of a size, with the constants of timm's own recipes.
+
+    Raises:
+        UserError: timm does not know the notation.
+    """
+    fill = tuple(min(255, round(255 * value)) for value in mean)
+    options: dict[str, Any] = {
+        "translate_const": int(size * 0.45),
+        "img_mean": fill if len(fill) == 3 else fill[0],
+    }
+    try:
+        if _NOTATION.fullmatch(notation) is None:  # timm passes over what it cannot split
+            raise ValueError(notation)
+        return rand_augment_transform(notation, options)
+    except (AssertionError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"--augment.rand_augment {notation}: not in timm's notation, e.g. rand-m9-mstd0.5-inc1"
+        ) from None
+
+
+@contextmanager
+def untouched_random_states() -> Iterator[None]:
+    """Whatever is drawn inside, Python's and NumPy's global generators stay where they were."""
+    own, numpys = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(own)
+        np.random.set_state(numpys)
+
+
+def seed_python(seed: int) -> None:
+    """Seed the global generators of Python and NumPy, which timm draws from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+@lru_cache(maxsize=64)
+def _columns(
+    mean: tuple[float, ...], std: tuple[float, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Factor and addend, float32 (1, C, 1, 1), that normalise pixels in [0, 255]."""
+    centre = torch.tensor(mean, dtype=torch.float64).view(1, -1, 1, 1)
+    spread = torch.tensor(std, dtype=torch.float64).view(1, -1, 1, 1)
+    factor, addend = 1 / (255 * spread), -centre / spread
+    return factor.float().to(device), addend.float().to(device)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(pixel / 255 - mean) / std of each channel; uint8 (N, C, H, W) to float32."""
+    factor, addend = _columns(tuple(mean), tuple(std), images.device)
+    return images.float().mul_(factor).add_(addend)
+
+
+def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) -> Tensor:
+    """Blank one square of each image (arXiv 1708.04552).
+
+    Args:
+        images: normalised, float (N, C, H, W); 0 is the mean.
+        size: side of the square in pixels.
+        edge: ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as
+            in the paper; ``inside``: the whole square lies in the image.
+        generator: of the images' device.
+
+    Returns:
+        New images of the same shape.
+
+    Raises:
+        UserError: a square larger than the image that is to lie inside.
+    """
+    height, width = images.shape[2:]
+    room = torch.empty((2, len(images)), dtype=torch.int64, device=images.device)
+    if edge == "clipped":
+        room[0], room[1] = height - 1, width - 1
+        top, left = _up_to(room, generator) - size // 2
+    else:
+        if size > min(height, width):
+            raise UserError(
+                f"--augment.cutout {size}: no such square lies inside an image of {height} x "
+                f"{width} pixels; use less, or --augment.cutout_edge clipped"
+            )
+        room[0], room[1] = height - size, width - size
+        top, left = _up_to(room, generator)
+    return blank(images, top, left, top + size, left + size)
+
+
+def random_erasing(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Blank one rectangle of some images (arXiv 1708.04896), each with draws of its own.
+
+    timm's and torchvision's versions draw from global generators, image by image. The erased share
+    of the area is the paper's, the ratio is drawn as both libraries draw it (uniform in its
+    logarithm), the rectangle is filled with the mean.
+
+    Args:
+        images: normalised, float (N, C, H, W); 0 is the mean.
+        probability: of an image to be erased.
+        generator: of the images' device.
+
+    Returns:
+        New images of the same shape.
+    """
+    height, width = images.shape[2:]
+    chosen = torch.rand(len(images), generator=generator, device=images.device) < probability
+    high, wide, fits = _rectangles(
+        len(images), (height, width), _ERASED_AREA, _ERASED_RATIO, generator
+    )
+    room = torch.stack([height - high, width - wide]).clamp(min=0)
+    top, left = _up_to(room, generator)
+    high = torch.where(chosen & fits, high, 0)
+    return blank(images, top, left, top + high, left + wide)
+
+
+def blank(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
+    """Zeros in rows [top, bottom) and columns [left, right), int64 (N,), of each image."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    inside_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
+    inside_columns = (columns >= left[:, None]) & (columns < right[:, None])
+    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return images.masked_fill(inside, 0.0)

@@ -1,0 +1,160 @@
+"""A classifier's description, which travels in its checkpoint, and what builds it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from siamese.classification.batches import judged_pictures
+from siamese.classification.datasets import PictureFolder
+from siamese.classification.mixing import prepare_test
+from siamese.classification.parts import Images
+from siamese.config.common import plain
+from siamese.errors import UserError
+from siamese.learning.distribution import SINGLE, Distribution
+from siamese.models.checkpoint import read_checkpoint
+from siamese.models.device import autocast
+from siamese.zoo import create_network
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What is needed to build a classifier again, and to feed it.
+
+    Attributes:
+        network: preset of the zoo, or ``timm/NAME``.
+        options: constructor arguments over the preset's.
+        drop_path: stochastic depth of timm's networks.
+        classes: their names, in the order of the logits.
+        channels: of the input.
+        size: side of the square input in training, in pixels.
+        test_size: side of the square input in validation and test, in pixels.
+        test_crop: share of the side that the central crop keeps in validation and test.
+        mean: of each channel, pixels in [0, 1].
+        std: of each channel.
+    """
+
+    network: str
+    options: dict[str, Any]
+    drop_path: float
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    test_size: int
+    test_crop: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+    def build(self, pretrained: bool = False) -> nn.Module:
+        """The network, with random or timm's pretrained weights."""
+        return create_network(
+            self.network,
+            num_classes=len(self.classes),
+            in_channels=self.channels,
+            image_size=self.size,
+            pretrained=pretrained,
+            drop_path=self.drop_path,
+            **self.options,
+        )
+
+
+def load_classifier(path: Path) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
+    """The network of a checkpoint on the CPU in eval mode, its description, all of its content.
+
+    Raises:
+        UserError: the file is no readable checkpoint of a classifier.
+    """
+    content = read_checkpoint(path, "classifier")
+    spec = spec_of(content, path)
+    try:
+        network = spec.build()
+        network.load_state_dict(content["model"])
+    except (RuntimeError, TypeError, AttributeError, ValueError):
+        raise UserError(f"{path}: its weights do not fit {spec.network}") from None
+    return network.eval(), spec, content
+
+
+def spec_of(content: dict[str, Any], path: Path) -> ClassifierSpec:
+    """The classifier's description in a checkpoint's content.
+
+    Raises:
+        UserError: the description is damaged.
+    """
+    try:
+        spec = ClassifierSpec(**content["classifier"])
+        return replace(
+            spec, classes=tuple(spec.classes), mean=tuple(spec.mean), std=tuple(spec.std)
+        )
+    except (TypeError, KeyError, ValueError):
+        raise UserError(f"{path}: is damaged, its classifier description is unusable") from None
+
+
+@torch.inference_mode()
+def judge_images(
+    network: nn.Module,
+    spec: ClassifierSpec,
+    images: Images,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    batch: int,
+    workers: int,
+    channels_last: bool = True,
+    distribution: Distribution = SINGLE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classify images as they are prepared for validation and test; the network goes to eval mode.
+
+    Args:
+        network: on ``device``; its weights may be of low precision.
+        spec: its description.
+        images: in memory, or files; broken files are left out.
+        device: where the network is.
+        precision: precision of the network's arithmetic.
+        batch: images at a time.
+        workers: loader processes for files.
+        channels_last: memory layout of the images.
+        distribution: the processes that share images in memory; each must call this.
+
+    Returns:
+        logits float32 (N, classes) and labels int64 (N,), on ``device``, in every process.
+    """
+    network.eval()
+    weights = next(network.parameters()).dtype
+    logits, labels = [], []
+    for pixels, truth in _test_batches(images, spec, batch, workers, distribution):
+        prepared = prepare_test(pixels.to(device, non_blocking=True), spec.mean, spec.std)
+        prepared = prepared.to(weights)
+        if channels_last:
+            prepared = prepared.contiguous(memory_format=torch.channels_last)
+        with autocast(device, precision):
+            logits.append(network(prepared).float())
+        labels.append(truth.to(device))
+    if isinstance(images, PictureFolder):
+        return torch.cat(logits), torch.cat(labels)
+    total = len(images)
+    return distribution.gather(torch.cat(logits), total), images.labels.to(device)
+
+
+def _test_batches(
+    images: Images, spec: ClassifierSpec, batch: int, workers: int, distribution: Distribution
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    if isinstance(images, PictureFolder):
+        loader = judged_pictures(
+            images, spec.test_size, spec.test_crop, batch_size=batch, workers=workers
+        )
+        for pictures in loader:
+            if len(pictures.labels):
+                yield pictures.images, pictures.labels
+        return
+    own = distribution.share(torch.arange(len(images), device=images.labels.device))
+    for chosen in torch.split(own, batch):
+        yield images.images[chosen], images.labels[chosen]

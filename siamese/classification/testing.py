@@ -1,0 +1,32 @@
+"""The test at the end of a run: once, with the checkpoint that counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from siamese.classification.judging import summarise_logits
+from siamese.classification.task import ClassificationTask
+from siamese.learning.distribution import SINGLE
+from siamese.models.checkpoint import read_checkpoint
+from siamese.report.files import write_json
+
+
+def test_once(checkpoint: Path, out: Path, task: ClassificationTask, epoch: int) -> str:
+    """Judge the test images with a checkpoint's weights and write the figures down.
+
+    Args:
+        checkpoint: of the task's run; its weights are loaded into the task's network.
+        out: the JSON file to write.
+        task: the run's task.
+        epoch: the epoch that the checkpoint holds.
+
+    Returns:
+        a line for the terminal.
+    """
+    task.model.load_state_dict(read_checkpoint(checkpoint, "classifier")["model"])
+    logits, labels = task.judge("test", SINGLE)
+    figures = summarise_logits(logits, labels)
+    told = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}
+    write_json(out, told | figures)
+    error, loss = figures["error"], figures["loss"]
+    return f"test: error {error:.2f} % of {len(labels)} images, loss {loss:.4f}"

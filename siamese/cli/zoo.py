@@ -1,0 +1,216 @@
+"""``siamese-zoo``: classification networks, trained, tested and compared on small images."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from siamese.cli import telling
+from siamese.cli.parsing import choose_command, parse_settings, run_command
+from siamese.config import (
+    ClassificationSettings,
+    ClassifierEvalSettings,
+    check_classification,
+)
+from siamese.config.studies import StudySettings, check_study
+from siamese.errors import UserError
+
+# torch and matplotlib are imported where the work begins: --help and a typo answer at once.
+
+TRAIN_SHORT = {
+    "--epochs": "--trainer.epochs",
+    "--lr": "--optimizer.lr",
+    "--optimizer": "--optimizer.name",
+    "--model": "--model.name",
+    "--precision": "--trainer.precision",
+    "--root": "--data.root",
+}
+
+
+@dataclass
+class ListSettings:
+    """Settings of siamese-zoo list."""
+
+    family: str | None = None
+    """Show this family only."""
+    macs: bool = True
+    """Count parameters and multiply-accumulates (for one 32 px RGB image), which takes a moment."""
+    json: bool = False
+    """As JSON instead of a table."""
+
+
+@dataclass
+class GridSettings:
+    """Settings of siamese-zoo augmentations."""
+
+    out: str | None = None
+    """The picture to write (.png)."""
+    name: str = "cifar10"
+    """The set the images come from: cifar10, cifar100, mnist, fashion_mnist, kmnist."""
+    root: str = "runs/data"
+    """Where the set lies, or is downloaded to."""
+    download: bool = True
+    """Download the set where it is missing."""
+    seed: int = 0
+    """Seed of the draws."""
+
+
+def parse_training(
+    argv: Sequence[str], command: str = "train", defaults: dict[str, Any] | None = None
+) -> ClassificationSettings:
+    """Settings of a classification run from its command line; see :func:`parse_settings`."""
+    settings = parse_settings(
+        ClassificationSettings,
+        argv,
+        prog=f"siamese-zoo {command}",
+        description=f"{COMMANDS[command].description}.",
+        short=TRAIN_SHORT,
+        defaults=defaults,
+    )
+    check_classification(settings)
+    return settings
+
+
+def _train(argv: Sequence[str]) -> None:
+    settings = parse_training(argv)
+    from siamese.classification.train import train_classifier
+
+    train_classifier(settings)
+
+
+def _resume(argv: Sequence[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        if "--help" in argv or "-h" in argv:
+            parse_training(argv, "resume")  # prints the help
+        raise UserError("siamese-zoo resume RUN: give the run's name, or its checkpoint, first")
+    target, rest = argv[0], argv[1:]
+    # What the checkpoint says stands below the command line, so that comes first to be read.
+    checkpoints = parse_training(rest, "resume").checkpoints
+    from siamese.classification.train import resume_classifier
+
+    resume_classifier(target, checkpoints, lambda saved: parse_training(rest, "resume", saved))
+
+
+def _eval(argv: Sequence[str]) -> None:
+    settings = _parsed(ClassifierEvalSettings, "eval", argv)
+    if settings.checkpoint is None:
+        raise UserError("siamese-zoo eval needs --checkpoint FILE: a best.pt or last.pt")
+    if not os.path.exists(settings.checkpoint):
+        raise UserError(f"--checkpoint {settings.checkpoint}: no such checkpoint")
+    from siamese.classification.evaluate import evaluate
+
+    telling.classified(evaluate(settings))
+
+
+def _list(argv: Sequence[str]) -> None:
+    settings = _parsed(ListSettings, "list", argv)
+    from siamese.zoo import count_cost, create_network, presets
+
+    rows = []
+    for preset in presets():
+        if settings.family not in (None, preset.family):
+            continue
+        row: dict[str, Any] = {"preset": preset.name, "family": preset.family}
+        if settings.macs:
+            network = create_network(preset.name)
+            row["parameters"], row["macs"] = count_cost(network, 3, 32)
+        rows.append(row | {"published_error": preset.published, "what": preset.description})
+    if not rows:
+        families = sorted({preset.family for preset in presets()})
+        raise UserError(f"--family {settings.family}: the families are {', '.join(families)}")
+    if settings.json:
+        print(json.dumps(rows, indent=1))
+        return
+    header = {"parameters": "parameters", "macs": "MACs (32 px)", "published_error": "published %"}
+    columns = [name for name in rows[0] if name != "what"]
+    table = [[header.get(name, name) for name in columns]]
+    table += [[_cell(row[name]) for name in columns] for row in rows]
+    widths = [max(len(line[at]) for line in table) for at in range(len(columns))]
+    for line in table:
+        left = [line[at].ljust(widths[at]) for at in range(2)]
+        right = [line[at].rjust(widths[at]) for at in range(2, len(columns))]
+        print("  ".join(left + right).rstrip())
+    print("published: last-epoch test error on CIFAR-10, median (runs). Any timm model: timm/NAME")
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _augmentations(argv: Sequence[str]) -> None:
+    settings = _parsed(GridSettings, "augmentations", argv)
+    if settings.out is None:
+        raise UserError("--out FILE is missing: the picture to write, e.g. --out grid.png")
+    from siamese.classification.pictures import write_augmentations
+
+    path = write_augmentations(
+        Path(settings.out), settings.name, settings.root, settings.download, settings.seed
+    )
+    print(f"every augmentation, a row each: {path}")
+
+
+def _compare(argv: Sequence[str]) -> None:
+    arguments = list(argv)
+    if arguments and not arguments[0].startswith("-"):
+        arguments[0] = f"--study={arguments[0]}"
+    settings = _parsed(StudySettings, "compare", arguments)
+    check_study(settings)
+    from siamese.studies.compare import compare
+
+    compare(settings)
+
+
+def _parsed(settings: type[Any], command: str, argv: Sequence[str]) -> Any:
+    return parse_settings(
+        settings,
+        argv,
+        prog=f"siamese-zoo {command}",
+        description=f"{COMMANDS[command].description}.",
+        short={},
+    )
+
+
+@dataclass(frozen=True)
+class _Command:
+    description: str
+    run: Callable[[Sequence[str]], None]
+
+
+COMMANDS = {
+    "list": _Command("the networks: parameters, multiply-accumulates, published error", _list),
+    "train": _Command("train a classifier", _train),
+    "resume": _Command("continue a run: resume RUN [settings]", _resume),
+    "eval": _Command("test a checkpoint: errors, calibration, classes, predictions", _eval),
+    "augmentations": _Command("draw every augmentation into a picture", _augmentations),
+    "compare": _Command("run a study, or go on with it: compare STUDY.yaml", _compare),
+}
+_HELP = "\n".join(
+    [
+        "usage: siamese-zoo COMMAND [settings]   (siamese-zoo COMMAND --help lists them)",
+        "",
+        *(f"  {name:14} {command.description}" for name, command in COMMANDS.items()),
+        "",
+        "A first run: siamese-zoo train --config configs/cifar/preact20.yaml",
+    ]
+)
+
+
+def _command(argv: Sequence[str]) -> None:
+    name = choose_command(argv, list(COMMANDS), _HELP)
+    if name is not None:
+        COMMANDS[name].run(argv[1:])
+
+
+def main() -> NoReturn:
+    """Entry point of ``siamese-zoo``."""
+    run_command(_command, "siamese-zoo")
+
+
+if __name__ == "__main__":  # torchrun --nproc_per_node 4 -m siamese.cli.zoo train ...
+    main()

@@ -1,0 +1,322 @@
+"""Settings of the classification commands (``siamese-zoo``); imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from siamese.config.common import PrecisionName, plain, require
+from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
+from siamese.errors import UserError
+
+ClassPrecisionName = Literal["auto", "fp32", "bf16", "fp16", "pure_bf16", "pure_fp16"]
+DatasetName = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "folder"]
+
+
+@dataclass
+class DatasetSettings:
+    """The pictures and their classes."""
+
+    name: DatasetName = "cifar10"
+    """A set of torchvision, or folder: --data.root with train/ and test/ (or val/), each with one
+    folder per class."""
+    root: str = "runs/data"
+    """Where the set lies, in torchvision's layout, or is downloaded to."""
+    download: bool = True
+    """Download the set where it is missing."""
+    validation: float = 0.1
+    """Share (below 1) or number of training images, drawn class by class, that select the best
+    epoch; 0: train on all of them, nothing selects, the last epoch counts (as papers do)."""
+    size: int | None = None
+    """Side of the network's square input in pixels, for training; null: the set's own (folder:
+    224)."""
+    test_size: int | None = None
+    """Side of the input in validation and test; null: the same."""
+    test_crop: float = 1.0
+    """folder: share of the side kept by the central crop in validation and test."""
+    resident: bool | None = None
+    """Hold all images on the training device as uint8 (null: yes, but for folder)."""
+    subset: int | None = None
+    """Use this many of the training images only (validation included), drawn class by class; null:
+    all."""
+    test_subset: int | None = None
+    """Test on this many images only; null: all."""
+    workers: int | None = None
+    """Loader processes of a set that is not resident; null: sized to the machine."""
+
+
+@dataclass
+class PictureSettings:
+    """Augmentation of training images; validation and test images never get any."""
+
+    crop: int = 4
+    """Random crop after padding by this many pixels; 0: off."""
+    crop_padding: Literal["zero", "reflect"] = "zero"
+    """What the padding holds."""
+    resized_crop: tuple[float, float] | None = None
+    """Random resized crop (share of the area kept) instead of the padded crop; null: off."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    rand_augment: str | None = None
+    """RandAugment in timm's notation, e.g. rand-m7-mstd0.5-inc1; null: off."""
+    cutout: int = 0
+    """Side of the square that cutout blanks, in pixels; 0: off."""
+    cutout_edge: Literal["clipped", "inside"] = "clipped"
+    """clipped: the centre lies anywhere in the image and the square is clipped, as in the paper;
+    inside: the whole square lies inside."""
+    erasing: float = 0.0
+    """Probability of random erasing."""
+    mixup: float = 0.0
+    """alpha of mixup; 0: off."""
+    cutmix: float = 0.0
+    """alpha of CutMix; 0: off."""
+    cutmix_share: float | None = None
+    """Share of the batches that take CutMix where mixup is on, too (0.5 in timm's recipes); null:
+    the two exclude each other."""
+    ricap: float = 0.0
+    """beta of RICAP (random image cropping and patching); 0: off. With crop 0 the patches are cut
+    from the images as they are."""
+    dual_cutout: float = 0.0
+    """alpha of dual cutout: two cutouts of each image, and alpha times the mean squared difference
+    of their logits; needs cutout. 0: off."""
+
+
+@dataclass
+class ImageBatchSettings:
+    """Batches of images."""
+
+    size: int = 128
+    """Images per optimizer step, over all processes."""
+    ghost: int | None = None
+    """Ghost batch norm: images per micro-batch, each with statistics of its own; null: the whole
+    batch (of a process) at once."""
+    repeats: int = 1
+    """Repeated augmentation: differently augmented copies of an image in a batch; an epoch still
+    holds as many draws as there are images."""
+    test_size: int = 500
+    """Images per batch in validation and test."""
+
+
+@dataclass
+class ClassifierSettings:
+    """The network."""
+
+    name: str = "preact20"
+    """A preset (siamese-zoo list), or timm/NAME for any timm model."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Constructor arguments over the preset's, e.g. {dropout: 0.3}."""
+    drop_path: float = 0.0
+    """Stochastic depth of timm models, in [0, 1)."""
+    pretrained: bool = False
+    """Start from timm's pretrained weights (timm/NAME only)."""
+
+
+@dataclass
+class ClassLossSettings:
+    """The loss."""
+
+    name: Literal["cross_entropy", "bce"] = "cross_entropy"
+    """cross_entropy, or bce (one binary decision per class, "ResNet strikes back")."""
+    smoothing: float = 0.0
+    """Label smoothing, in [0, 1)."""
+    target_threshold: float | None = None
+    """bce: mixed targets above this become 1, all others 0 (0: every mixed class is a 1); null:
+    targets as mixed."""
+
+
+@dataclass
+class ClassTrainerSettings:
+    """The training loop."""
+
+    epochs: int = 160
+    """Epochs in all."""
+    precision: ClassPrecisionName = "auto"
+    """auto: mixed bf16 on GPUs that have it, mixed fp16 with loss scaling on older ones, fp32 on
+    CPUs. bf16, fp16: mixed. pure_bf16, pure_fp16: weights, too."""
+    channels_last: bool = True
+    """Memory layout that convolutions like."""
+    select: Literal["error", "loss"] = "error"
+    """Figure on the validation images that decides which epoch is best."""
+    validate_every: int = 1
+    """Epochs between two validations (the last epoch always is validated)."""
+    test_curve: bool = False
+    """Test after every validation, too: a curve to look at, it never selects."""
+    recalibration_batches: int | None = None
+    """Training batches that re-measure the batch-norm statistics before validation; null: 50 where
+    the weights are averaged (schedule-free, EMA), else 0."""
+    sync_bn: bool = False
+    """Batch norms over all GPUs of a torchrun."""
+    log_every: int = 50
+    """Steps between two points of TensorBoard's training curves."""
+
+
+@dataclass
+class ClassificationSettings:
+    """All settings of siamese-zoo train."""
+
+    name: str | None = None
+    """Name of the run; null: made from the set, the network and the time."""
+    seed: int = 0
+    """Seed of the weights, the batches, the augmentation and the validation split."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    runs: str = "runs"
+    """Folder for TensorBoard logs, settings and metrics."""
+    checkpoints: str = "checkpoints"
+    """Folder for best.pt and last.pt of each run."""
+    data: DatasetSettings = field(default_factory=DatasetSettings)
+    augment: PictureSettings = field(default_factory=PictureSettings)
+    batches: ImageBatchSettings = field(default_factory=ImageBatchSettings)
+    model: ClassifierSettings = field(default_factory=ClassifierSettings)
+    loss: ClassLossSettings = field(default_factory=ClassLossSettings)
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(
+            name="sgd", nesterov=True, weight_decay=1e-4, decay_norms=True
+        )
+    )
+    schedule: ScheduleSettings = field(
+        default_factory=lambda: ScheduleSettings(name="multistep", warmup=0.0)
+    )
+    trainer: ClassTrainerSettings = field(default_factory=ClassTrainerSettings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+
+# Learning rates where none is set: customary ones for small images.
+_CLASSIFIER_LR = {
+    "sgd": 0.1,
+    "sgd_schedulefree": 1.0,
+    "radam_schedulefree": 2.5e-3,
+    "adamw_schedulefree": 2.5e-3,
+    "lars": 0.01,
+    "lamb": 5e-3,
+}
+
+
+# Their weights became NaN within a few steps of a small regression.
+_BREAK_IN_FP16 = frozenset({"adam", "amsgrad", "adamw", "adamw_schedulefree", "lars"})
+
+
+def default_classifier_lr(optimizer: str) -> float:
+    """Learning rate where none is set; 1e-3 for the Adam family."""
+    return _CLASSIFIER_LR.get(optimizer, 1e-3)
+
+
+def check_classification(settings: ClassificationSettings) -> None:
+    """Refuse settings that cannot work or contradict each other.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    require(0 <= settings.seed < 2**63, "seed", settings.seed, "between 0 and 2**63 - 1")
+    data = settings.data
+    share = data.validation
+    require(
+        0 <= share < 1 or (share >= 1 and share == int(share)),
+        "data.validation",
+        share,
+        "a share of the training images below 1, or a whole number of images",
+    )
+    for name in ("size", "test_size", "subset", "test_subset"):
+        value = getattr(data, name)
+        require(value is None or value >= 1, f"data.{name}", value, "at least 1, or null")
+    require(0 < data.test_crop <= 1, "data.test_crop", data.test_crop, "above 0 and at most 1")
+    usable = data.workers is None or data.workers >= 0
+    require(usable, "data.workers", data.workers, "0 or more")
+    _check_pictures(settings.augment, settings.loss)
+    batches = settings.batches
+    require(batches.size >= 2, "batches.size", batches.size, "at least 2")
+    ghost = batches.ghost
+    require(
+        ghost is None or (2 <= ghost <= batches.size and batches.size % ghost == 0),
+        "batches.ghost",
+        ghost,
+        f"at least 2 and a divisor of batches.size ({batches.size})",
+    )
+    require(batches.repeats >= 1, "batches.repeats", batches.repeats, "at least 1")
+    require(batches.test_size >= 1, "batches.test_size", batches.test_size, "at least 1")
+    model = settings.model
+    require(0 <= model.drop_path < 1, "model.drop_path", model.drop_path, "between 0 and 1")
+    if model.pretrained and not model.name.startswith("timm/"):
+        raise UserError("--model.pretrained true: only timm/NAME has pretrained weights")
+    loss = settings.loss
+    require(0 <= loss.smoothing < 1, "loss.smoothing", loss.smoothing, "at least 0 and below 1")
+    if loss.target_threshold is not None:
+        require(
+            loss.name == "bce", "loss.target_threshold", loss.target_threshold, "null, but for bce"
+        )
+    check_optimization(settings.optimizer, settings.schedule)
+    trainer = settings.trainer
+    if trainer.precision == "pure_fp16" and settings.optimizer.name in _BREAK_IN_FP16:
+        raise UserError(
+            f"--trainer.precision pure_fp16: {settings.optimizer.name} divides by numbers that are "
+            "0 in float16; use fp16 (mixed), pure_bf16, or sgd"
+        )
+    for name in ("epochs", "validate_every", "log_every"):
+        value = getattr(trainer, name)
+        require(value >= 1, f"trainer.{name}", value, "at least 1")
+    recalibration = trainer.recalibration_batches
+    usable = recalibration is None or recalibration >= 0
+    require(usable, "trainer.recalibration_batches", recalibration, "0 or more, or null")
+    run = settings.name
+    named = run is None or (run == Path(run).name and run not in ("", ".", ".."))
+    require(named, "name", run, "a plain name without folders")
+
+
+def _check_pictures(augment: PictureSettings, loss: ClassLossSettings) -> None:
+    """Ranges, and combinations that exclude each other."""
+
+    def one(name: str, usable: bool, wanted: str) -> None:
+        require(usable, f"augment.{name}", getattr(augment, name), wanted)
+
+    for name in ("crop", "cutout", "mixup", "cutmix", "ricap", "dual_cutout"):
+        one(name, getattr(augment, name) >= 0, "0 or more")
+    for name in ("flip", "erasing"):
+        one(name, 0 <= getattr(augment, name) <= 1, "between 0 and 1")
+    scale = augment.resized_crop
+    if scale is not None:
+        one("resized_crop", 0 < scale[0] <= scale[1] <= 1, "two rising shares")
+        one("crop", augment.crop == 0, "0 beside augment.resized_crop")
+    one("dual_cutout", augment.dual_cutout == 0 or augment.cutout > 0, "0 without augment.cutout")
+    share = augment.cutmix_share
+    one("cutmix_share", share is None or 0 < share < 1, "between 0 and 1, or null")
+    mixing = [
+        name for name in ("mixup", "cutmix", "ricap", "dual_cutout") if getattr(augment, name)
+    ]
+    if share is not None:
+        both = {"mixup", "cutmix"} <= set(mixing)
+        one("cutmix_share", both, "null unless augment.mixup and augment.cutmix are both on")
+    alternated = mixing == ["mixup", "cutmix"] and share is not None
+    if len(mixing) > 1 and not alternated:
+        way = "; mixup and cutmix can alternate with --augment.cutmix_share 0.5"
+        raise UserError(
+            f"augment.{mixing[0]} and augment.{mixing[1]} exclude each other: set one of them to 0"
+            + (way if mixing == ["mixup", "cutmix"] else "")
+        )
+    if augment.dual_cutout and loss.name == "bce":
+        raise UserError("augment.dual_cutout is defined for loss.name cross_entropy only")
+
+
+@dataclass
+class ClassifierEvalSettings:
+    """Settings of siamese-zoo eval."""
+
+    checkpoint: str | None = None
+    """best.pt or last.pt of a classification run."""
+    part: Literal["test", "validation"] = "test"
+    """Which images are judged; validation: those that the run kept aside."""
+    root: str | None = None
+    """Where the set lies; null: where it lay in training."""
+    out: str | None = None
+    """Folder for the table, the picture and predictions.npz; null: runs/<run>/eval."""
+    batch: int = 500
+    """Images per batch."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
+    precision: PrecisionName = "fp32"
+    """Precision of the forward pass."""
+    bins: int = 15
+    """Bins of the expected calibration error."""

@@ -1,0 +1,303 @@
+"""From text to settings: YAML files and nested values become checked dataclasses, or one line.
+
+Imports no torch. The command lines and the study files read through it, so that a mistyped setting
+is told in the same words wherever it stands.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+from siamese.errors import UserError
+
+Settings = TypeVar("Settings")
+
+# The help lines are the docstrings below the dataclasses' attributes.
+set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+
+class SettingsParser(ArgumentParser):
+    """jsonargparse's parser, whose refusals are one line that names the nearest setting."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse what was given.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(_one_line(message, setting_names(self)))
+
+
+def setting_names(parser: ArgumentParser) -> list[str]:
+    """Every setting's dotted name."""
+    options = (option for action in parser._actions for option in action.option_strings)
+    names = [option.removeprefix("--") for option in options if option.startswith("--")]
+    groups = {name.split(".")[0] for name in names if "." in name}
+    return [name for name in names if name not in groups | {"help", "print_config"}]
+
+
+_UNKNOWN = (  # the library's ways of saying that a setting does not exist
+    re.compile(r"unrecognized arguments?: --([^\s=]+)"),
+    re.compile(r"Group '(?P<group>[\w.]+)' does not accept option '(?P<leaf>[\w.]+)'"),
+    re.compile(r"Option '([\w.]+)' is not accepted"),
+)
+
+
+def _one_line(message: str, names: Sequence[str]) -> str:
+    """The library's message of several lines as one, with the nearest name where one is unknown."""
+    for pattern in _UNKNOWN:
+        if found := pattern.search(message):
+            given = ".".join(found.groups())
+            return f"unknown setting {given}{did_you_mean(given, names)}"
+    if found := re.search(r"unrecognized arguments?: (\S+)", message):
+        return f"unexpected argument {found.group(1)!r}: every setting starts with --"
+    if found := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
+        return f"--{found.group(1)} is a group of settings: set one of them (see --help)"
+    if (key := re.search(r'Parser key "([\w.]+)"', message)) and (
+        value := re.search(r"(?:Given|Got) value: (.*)", message)
+    ):
+        return f"--{key.group(1)} {value.group(1)}: must be {_expected(message, value.group(1))}"
+    return " ".join(message.split())
+
+
+def _expected(message: str, given: str) -> str:
+    """What a refused value should have been, in words."""
+    if choices := re.search(r"Literal\[(.*?)\]", message):
+        names = re.findall(r"'(.*?)'", choices.group(1))
+        near = difflib.get_close_matches(given, names, n=1)
+        return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
+    words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+    words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null"}
+    words |= {"str": "text, in quotes where it looks like something else"}
+    kinds = dict.fromkeys(re.findall(r"Expected a (?:<class ')?(\w+)", message))
+    known = [words[kind] for kind in kinds if kind in words]
+    return " or ".join(known) or "something else (see --help)"
+
+
+def did_you_mean(
+    given: str, names: Sequence[str], otherwise: str = "; --help lists all of them"
+) -> str:
+    """The end of a refusal: the nearest name, or ``otherwise`` where none is near."""
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
+    if not near:  # `lr_decay` for `optimizer.lr_decay`: compare what stands behind the dot
+        leaves = {name.split(".")[-1]: name for name in names}
+        leaf = difflib.get_close_matches(given.split(".")[-1], leaves, n=1, cutoff=0.6)
+        near = [leaves[leaf[0]]] if leaf else []
+    return f"; did you mean {near[0]}?" if near else otherwise
+
+
+def check_yaml(path: Path, groups: set[str], told: str) -> None:
+    """Refuse what YAML readers let pass: a key given twice, a value where a group belongs.
+
+    Args:
+        path: the file.
+        groups: names at its top that hold settings, never a value.
+        told: what a message calls the file, e.g. ``--config a.yaml``.
+
+    Raises:
+        UserError: the file cannot be read or is not a mapping of names.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        node = yaml.compose(text)
+    except OSError as error:
+        raise UserError(f"{told}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{told}: is not a UTF-8 text file") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{told}{where}: is not valid YAML") from None
+    if aliases:  # one that holds itself would never end
+        raise UserError(f"{told}: aliases (*name) are not read; write the values out")
+    if node is None or node.tag == "tag:yaml.org,2002:null":
+        raise UserError(f"{told}: holds no settings")
+    if not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{told}: must hold settings as `name: value` lines")
+    for mapping in _mappings(node):
+        seen: set[str] = set()
+        for key, value in mapping.value:
+            where = f"{told} line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise UserError(f"{where}: a name is needed before the colon")
+            is_group = isinstance(value, yaml.MappingNode)
+            if mapping is node and key.value in groups and not is_group:
+                raise UserError(f"{where}: {key.value} is a group of settings")
+            if key.value in seen:
+                raise UserError(f"{where}: {key.value} is given twice")
+            seen.add(key.value)
+
+
+def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
+    """Every mapping of a document, also those that lists hold."""
+    stack = [node]
+    while stack:
+        taken = stack.pop()
+        if isinstance(taken, yaml.MappingNode):
+            yield taken
+            stack += [value for _, value in taken.value]
+        elif isinstance(taken, yaml.SequenceNode):
+            stack += taken.value
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: 1e-3 is a number; `no`, 1:20 and 2020-01-01 are text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] == "null"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+\.?[0-9]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+.0123456789",
+    ),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first)
+    )
+
+
+def read_yaml(path: Path, told: str | None = None) -> dict[str, Any]:
+    """A YAML file's names and values, as plain Python ones.
+
+    Args:
+        path: the file.
+        told: what a message calls it; None: its path.
+
+    Raises:
+        UserError: as :func:`check_yaml`; a value of a kind that YAML does not know by itself.
+    """
+    told = told or str(path)
+    check_yaml(path, set(), told)
+    try:
+        content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        reason = getattr(error, "problem", None) or error
+        raise UserError(f"{told}: {reason}") from None
+    return content
+
+
+def flatten(settings: type[Any], nested: Mapping[str, Any]) -> dict[str, Any]:
+    """A settings dataclass's nested values by their dotted names.
+
+    Unlike :func:`flat_settings` it judges nothing; a setting that holds a mapping stays whole.
+    """
+    mappings = {name for name, mapping in names_of(settings).items() if mapping}
+
+    def flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, dict) and name not in mappings:
+                yield from flat(value, f"{name}.")
+            else:
+                yield name, value
+
+    return dict(flat(nested, ""))
+
+
+def names_of(settings: type[Any]) -> dict[str, bool]:
+    """Every setting of a settings dataclass by its dotted name, and whether it holds a mapping."""
+    if settings not in _NAMES:
+        _NAMES[settings] = dict(_names_of(settings()))
+    return _NAMES[settings]
+
+
+_NAMES: dict[type[Any], dict[str, bool]] = {}
+_PARSERS: dict[type[Any], SettingsParser] = {}
+
+
+def _names_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            yield from _names_of(value, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", isinstance(value, dict)
+
+
+def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> dict[str, Any]:
+    """Values by dotted name, from nested groups, dotted names, or both.
+
+    A setting that holds a mapping (``model.options``) is one value; ``model.options.dropout``
+    names one entry of it.
+
+    Args:
+        settings: the settings dataclass, for its names.
+        values: as a file holds them.
+        told: what a message calls the place they stand in.
+
+    Raises:
+        UserError: an unknown setting, one given twice, a value for a whole group.
+    """
+    names = names_of(settings)
+    groups = {name.rpartition(".")[0] for name in names if "." in name}
+    flat: dict[str, Any] = {}
+
+    def take(key: str, value: Any) -> None:
+        if key in groups:
+            if not isinstance(value, dict):
+                raise UserError(f"{told}: {key} is a group of settings")
+            for name, item in value.items():
+                take(f"{key}.{name}", item)
+            return
+        if key not in names and not any(
+            mapping and key.startswith(f"{name}.") for name, mapping in names.items()
+        ):
+            near = did_you_mean(key, list(names), "")
+            raise UserError(f"{told}: unknown setting {key}{near}")
+        if key in flat:
+            raise UserError(f"{told}: {key} is given twice")
+        flat[key] = value
+
+    for key, value in values.items():
+        take(str(key), value)
+    return flat
+
+
+def build_settings(settings: type[Settings], flat: Mapping[str, Any], told: str) -> Settings:
+    """A settings dataclass from values by dotted name, each checked for its type.
+
+    Args:
+        settings: the dataclass.
+        flat: as :func:`flat_settings` gives them; what is missing has its default.
+        told: what a message calls the place they came from.
+
+    Raises:
+        UserError: a value of the wrong type.
+    """
+    mappings = [name for name, mapping in names_of(settings).items() if mapping]
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        holder = next((name for name in mappings if key.startswith(f"{name}.")), None)
+        path = key.split(".") if holder is None else [*holder.split("."), key[len(holder) + 1 :]]
+        group = nested
+        for part in path[:-1]:
+            group = group.setdefault(part, {})
+        group[path[-1]] = dict(value) if isinstance(value, dict) else value
+    parser = _parser(settings)
+    try:
+        parsed = parser.parse_object(nested)
+    except UserError as error:
+        raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
+    return settings(**vars(parser.instantiate(parsed)))
+
+
+def _parser(settings: type[Any]) -> SettingsParser:
+    if settings not in _PARSERS:
+        _PARSERS[settings] = SettingsParser(allow_abbrev=False)
+        _PARSERS[settings].add_class_arguments(settings)
+    return _PARSERS[settings]

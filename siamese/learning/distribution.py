@@ -1,0 +1,116 @@
+"""Several processes that train one model, as ``torchrun`` starts them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+from siamese.errors import UserError
+
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """A process's place among those that train together.
+
+    Attributes:
+        rank: its number, from 0.
+        world: how many there are.
+        local_rank: its number on its own machine: which GPU it takes.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes and prints."""
+        return self.rank == 0
+
+    def mean(self, value: float) -> float:
+        """A number's mean over all processes; each must call it."""
+        if self.world == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        if dist.get_backend() == "nccl":
+            total = total.cuda()
+        dist.all_reduce(total)
+        return float(total) / self.world
+
+    def any(self, value: bool) -> bool:
+        """Whether it is true in one of the processes; each must call it."""
+        return value if self.world == 1 else self.mean(float(value)) > 0
+
+    def agree(self, text: str) -> str:
+        """The first process's text, in all of them; each must call it."""
+        if self.world == 1:
+            return text
+        texts = [text]
+        dist.broadcast_object_list(texts)
+        return texts[0]
+
+    def first_then_all(self, work: Callable[[], Made]) -> Made:
+        """Do something in the first process before the others, e.g. what downloads."""
+        if self.world == 1:
+            return work()
+        if not self.first:
+            dist.barrier()
+            return work()
+        try:
+            return work()
+        finally:
+            dist.barrier()
+
+    def share(self, items: torch.Tensor) -> torch.Tensor:
+        """This process's share of some rows, (N, ...) -> about (N / world, ...)."""
+        return items[self.rank :: self.world]
+
+    def gather(self, mine: torch.Tensor, total: int) -> torch.Tensor:
+        """The inverse of :meth:`share`: every process's rows in their places, (total, ...)."""
+        if self.world == 1:
+            return mine
+        longest = -(-total // self.world)
+        padded = mine.new_zeros((longest, *mine.shape[1:]))
+        padded[: len(mine)] = mine
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded)
+        return torch.stack(parts, dim=1).flatten(0, 1)[:total]
+
+
+SINGLE = Distribution()
+
+
+@contextmanager
+def joined(device_type: str) -> Iterator[Distribution]:
+    """Join the processes that ``torchrun`` started; alone without it.
+
+    Args:
+        device_type: ``cuda`` talks through NCCL, ``cpu`` through Gloo.
+
+    Raises:
+        UserError: more processes than GPUs on this machine.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield SINGLE
+        return
+    local = int(os.environ["LOCAL_RANK"])
+    if device_type == "cuda":
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun --nproc_per_node: this machine has {torch.cuda.device_count()} GPUs; "
+                "start at most as many processes"
+            )
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    try:
+        yield Distribution(dist.get_rank(), dist.get_world_size(), local)
+    finally:
+        dist.destroy_process_group()

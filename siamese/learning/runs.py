@@ -1,0 +1,105 @@
+"""A run's name and place on disk, for every task."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from siamese.errors import UserError
+
+
+def free_name(base: str, runs: str, checkpoints: str) -> str:
+    """A run's name from what it is and the time, which nothing on disk has yet."""
+    first = f"{base}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, number = first, 1
+    while any((Path(root) / name).exists() for root in (runs, checkpoints)):
+        number += 1
+        name = f"{first}-{number}"
+    return name
+
+
+def refuse_existing(name: str, runs: str, checkpoints: str, resume: str) -> None:
+    """Refuse to write over a run.
+
+    Args:
+        name: the run.
+        runs: folder of all runs' logs.
+        checkpoints: folder of all runs' checkpoints.
+        resume: how a run is continued, e.g. ``--resume``.
+
+    Raises:
+        UserError: there is such a run.
+    """
+    begun = (Path(checkpoints) / name / "last.pt").exists()
+    for root in (runs, checkpoints):
+        if (Path(root) / name).exists():
+            way_on = f"continue it with {resume} {name}" if begun else "remove it"
+            raise UserError(
+                f"{Path(root) / name} exists already: choose another --name, or {way_on}"
+            )
+
+
+def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
+    """The checkpoint that a run goes on from.
+
+    Args:
+        target: a run's name, its folder with checkpoints, or a checkpoint file.
+        checkpoints: folder of all runs' checkpoints.
+        resume: how a run is continued, e.g. ``--resume``.
+
+    Raises:
+        UserError: there is none; names the latest runs.
+    """
+    given, folder = Path(target), Path(checkpoints)
+    for path in (given, given / "last.pt", folder / target / "last.pt"):
+        if path.is_file():
+            return path
+    runs = sorted(path.parent.name for path in folder.glob("*/last.pt"))
+    known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""
+    raise UserError(f"{resume} {target}: no such checkpoint or run in {folder}{known}")
+
+
+def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
+    """Refuse to go on from a copy of a checkpoint while its run lies elsewhere.
+
+    Raises:
+        UserError: the run's own folder exists and is not the checkpoint's.
+    """
+    home = Path(checkpoints) / name
+    if home.exists() and home.resolve() != checkpoint.parent.resolve():
+        raise UserError(
+            f"{checkpoint}: its run is {home}, which would be written over; resume that one, or "
+            "give another folder with --checkpoints"
+        )
+
+
+def refuse_changes(
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    may_change: frozenset[str],
+    way_on: str,
+    prefix: str = "",
+) -> None:
+    """Refuse settings that would make a resumed run another one.
+
+    Args:
+        saved: the checkpoint's settings, nested plain values.
+        now: the settings to go on with.
+        may_change: dotted names that may differ.
+        way_on: what to do instead, the end of the message.
+        prefix: dotted name of the group that ``now`` is.
+
+    Raises:
+        UserError: names the setting.
+    """
+    for key, value in now.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            refuse_changes(saved.get(key, {}), value, may_change, way_on, f"{name}.")
+        elif name not in may_change and value != saved.get(key):
+            raise UserError(
+                f"--{name} was {saved.get(key)} and cannot become {value} in a resumed run; leave "
+                f"it out, or {way_on}"
+            )

@@ -1,0 +1,287 @@
+"""``siamese-zoo compare``: from a study file to its runs, and from those to tables and plots."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from siamese.config.studies import StudySettings, check_study
+from siamese.errors import UserError
+from siamese.report.files import replacing, write_json
+from siamese.studies.cost import Cost, machine_speed, run_cost
+from siamese.studies.expand import Line, Place, changed, expand
+from siamese.studies.running import TaskTrainer, Trainer, make_all, status
+from siamese.studies.study import Budget, Study, read_study
+
+if TYPE_CHECKING:  # they load matplotlib: a mistyped study answers at once
+    from siamese.studies.results import LineResult
+    from siamese.studies.tables import Drawing
+    from siamese.studies.verdict import Verdict
+
+_PATIENCE = 30.0  # seconds between two drawings of the plots while runs are made
+
+
+def compare(
+    settings: StudySettings,
+    trainer: Trainer | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Make the runs of a study that are missing, and write what they show.
+
+    The output folder holds ``table.md``, ``table.html``, ``verdict.txt``, ``results.csv`` (every
+    epoch of every run), ``summary.json``, ``plots/`` and a copy of the study file. All of it is
+    written anew after every run, so that one can look while a study is under way.
+
+    Args:
+        settings: of the command.
+        trainer: how runs are trained; None: as the study's task is.
+        say: tells a line of progress.
+
+    Returns:
+        The output folder (with ``dry_run`` nothing is written).
+
+    Raises:
+        UserError: a study file or a setting that cannot work, or a run that could not be made.
+        KeyboardInterrupt: stopped; the same command goes on.
+    """
+    check_study(settings)
+    assert settings.study is not None, "checked"
+    study = read_study(Path(settings.study))
+    budget = _budget(study, settings.budget)
+    place = Place(
+        settings.runs, settings.checkpoints, settings.device, settings.root, settings.data
+    )
+    lines = expand(study, place, budget)
+    runs = [run for line in lines for run in line.runs]
+    costs = {line.label: _cost(line) for line in lines}
+    stem = study.path.stem + ("" if budget is None else f"-{budget.name}")
+    out = Path(settings.out or Path(settings.runs) / "studies" / stem)
+    if settings.dry_run:
+        for text in describe(study, lines, costs, budget, settings.device, settings.threads):
+            say(text)
+        return out
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(study.path, out / "study.yaml")
+    report = _Reporter(study, lines, costs, budget, out)
+    if not settings.only_report:
+        try:
+            make_all(
+                runs,
+                trainer or TaskTrainer(study.task),
+                jobs=settings.jobs,
+                threads=settings.threads,
+                logs=out / "logs",
+                say=say,
+                after=report.refresh,
+            )
+        except KeyboardInterrupt:
+            say(f"stopped; the same command goes on. So far: {out / 'table.md'}")
+            report.write()
+            raise
+        except UserError:
+            report.write()
+            raise
+    for sentence in report.write():
+        say(sentence)
+    say(f"table, plots, every epoch: {out}\nlook at {out / 'table.html'}")
+    return out
+
+
+def _budget(study: Study, name: str | None) -> Budget | None:
+    if name is None:
+        return None
+    if name not in study.budgets:
+        known = ", ".join(study.budgets)
+        raise UserError(f"--budget {name}: {study.path} has no such budget; it has {known}")
+    return study.budgets[name]
+
+
+def _cost(line: Line) -> Cost:
+    """A line's cost; the runs of a line cost the same."""
+    try:
+        return run_cost(line.runs[0])
+    except UserError as error:
+        raise UserError(f"{line.label!r}: {error}") from None
+
+
+# What a dry run prints
+
+
+def describe(
+    study: Study,
+    lines: Sequence[Line],
+    costs: Mapping[str, Cost],
+    budget: Budget | None,
+    device: str = "auto",
+    threads: int | None = None,
+) -> list[str]:
+    """Every run of a study, its settings and an estimate of its cost, as lines of text.
+
+    Args:
+        study: the study.
+        lines: its lines.
+        costs: by label.
+        budget: the reduction that is laid over it.
+        device: the machine's speed is measured on it.
+        threads: CPU threads of a run.
+    """
+    from siamese.studies.tables import duration, title_of
+
+    flats = [changed(line.settings) for line in lines]
+    shared = {
+        name: value
+        for name, value in flats[0].items()
+        if all(name in flat and flat[name] == value for flat in flats)
+    }
+    texts = [title_of(study, budget), f"all runs: {_settings(shared) or 'the defaults'}"]
+    speed = machine_speed(device, threads)
+    states: Counter[str] = Counter()
+    total = left = 0.0
+    unknown = 0
+    for line, flat in zip(lines, flats, strict=True):
+        own = {name: value for name, value in flat.items() if name not in shared}
+        cost = costs[line.label]
+        parameters = "?" if cost.parameters is None else f"{cost.parameters:,}"
+        macs = "?" if cost.macs is None else f"{cost.macs / 1e6:,.1f} M"
+        texts.append(f"\n{line.label}: {parameters} parameters, {macs} MACs")
+        if own:
+            texts.append(f"  {_settings(own)}")
+        for run in line.runs:
+            state = status(run)
+            states[state] += 1
+            if cost.total is None:
+                unknown += 1
+                estimate = "cost unknown until its images lie there"
+            else:
+                seconds = cost.total / speed
+                total += seconds
+                left += seconds if state in ("new", "begun") else 0.0
+                estimate = f"{cost.total:.1e} MACs, about {duration(seconds)}"
+            together = f", {run.processes} processes" if run.processes > 1 else ""
+            texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
+    count = sum(len(line.runs) for line in lines)
+    told = ", ".join(f"{number} {state}" for state, number in states.items())
+    texts.append(
+        f"\n{count} runs ({told}): about {duration(total)} one after another on this machine "
+        f"({speed / 1e9:.0f} GMAC/s in training), {duration(left)} of it to do"
+        + (f"; {unknown} runs of unknown cost are left out" if unknown else "")
+    )
+    texts.append(
+        "The estimate counts multiply-accumulates (three forward passes per training image), not "
+        "reading images, augmentation or what a GPU does better with large batches."
+    )
+    return texts
+
+
+def _settings(flat: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_value(value)}" for name, value in flat.items())
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# What is written
+
+
+@dataclass
+class _Reporter:
+    """Writes what the runs show, as often as it is asked to."""
+
+    study: Study
+    lines: list[Line]
+    costs: dict[str, Cost]
+    budget: Budget | None
+    out: Path
+    drawn: float = -_PATIENCE
+    drawings: list[Drawing] = field(default_factory=list)
+
+    def refresh(self) -> None:
+        """The tables now, and the plots where the last ones are some time old."""
+        self.write(plots=time.monotonic() - self.drawn > _PATIENCE)
+
+    def write(self, plots: bool = True) -> list[str]:
+        """Write everything; returns the verdict."""
+        from siamese.report.figures import save_figure
+        from siamese.studies.plots import draw
+        from siamese.studies.results import collect, write_long_table
+        from siamese.studies.tables import comparison, write_html, write_markdown
+        from siamese.studies.verdict import judge
+
+        results = collect(self.lines)
+        write_long_table(self.out / "results.csv", results)
+        verdict = judge(self.study, results, self.budget)
+        table = comparison(self.study, results, self.costs, self.budget)
+        with replacing(self.out / "verdict.txt") as temporary:
+            text = "\n".join([table.title, "", *verdict.lines()]) + "\n"
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_json(self.out / "summary.json", summary(self.study, results, self.costs, verdict))
+        if plots:
+            self.drawings = draw(self.study, results, self.budget)
+            for drawing in self.drawings:
+                (self.out / "plots").mkdir(exist_ok=True)
+                save_figure(drawing.figure, self.out / "plots" / drawing.name)
+        write_markdown(self.out / "table.md", self.study, table, verdict, self.drawings)
+        if plots:
+            over = sum(run.state in ("done", "diverged") for line in results for run in line.runs)
+            count = sum(len(line.runs) for line in results)
+            when = time.strftime("%Y-%m-%d %H:%M")
+            subtitle = f"{self.study.path.name}; {over} of {count} runs; {when}"
+            page = self.out / "table.html"
+            write_html(page, self.study, table, verdict, self.drawings, results, subtitle)
+            self.drawn = time.monotonic()
+        return verdict.lines()
+
+
+def summary(
+    study: Study, results: Sequence[LineResult], costs: Mapping[str, Cost], verdict: Verdict
+) -> dict[str, Any]:
+    """The table and the verdict for programs: plain values, null where nothing is known."""
+    from siamese.studies.results import outcome
+    from siamese.studies.statistics import summarise
+
+    rows = []
+    for result in results:
+        found = [(run.run, outcome(study, run)) for run in result.runs]
+        values = {str(run.seed): one.value for run, one in found if one is not None}
+        told = summarise(list(values.values()))
+        cost = costs[result.line.label]
+        rows.append(
+            {
+                "label": result.line.label,
+                "values": values,
+                "n": len(values),
+                "median": None if told is None else told.median,
+                "mean": None if told is None else told.mean,
+                "half_interval": None if told is None else told.half,
+                "diverged": result.diverged,
+                "unfinished": result.unfinished,
+                "parameters": cost.parameters,
+                "macs": cost.macs,
+                "seconds": {
+                    str(run.seed): one.seconds
+                    for run, one in found
+                    if one is not None and math.isfinite(one.seconds)
+                },
+                "published": result.line.arm.published,
+                "published_runs": result.line.arm.published_runs,
+                "runs": [run.name for run, _ in found],
+            }
+        )
+    return {
+        "title": study.title,
+        "task": study.task,
+        "figure": study.figure,
+        "report": study.report,
+        "reference": verdict.reference,
+        "lines": rows,
+        "verdict": verdict.lines(),
+    }

@@ -1,0 +1,377 @@
+"""From a study to its runs: every arm at every point of the grid with every seed."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamese.config import (
+    ClassificationSettings,
+    TrainSettings,
+    check_classification,
+    check_settings,
+    default_classifier_lr,
+    default_lr,
+)
+from siamese.config.common import plain
+from siamese.config.reading import build_settings, flatten
+from siamese.errors import UserError
+from siamese.studies.study import SETTINGS, Arm, Budget, Flat, Study, TaskName, laid_over
+
+RunSettings = ClassificationSettings | TrainSettings
+
+# What does not change a run's result: it is no part of the hash.
+_NO_MATTER: dict[TaskName, frozenset[str]] = {
+    "classification": frozenset(
+        {
+            "name",
+            "runs",
+            "checkpoints",
+            "device",
+            "data.root",  # a set of torchvision is the same wherever it lies; but see settings_hash
+            "data.download",
+            "data.workers",
+            "batches.test_size",
+            "trainer.log_every",
+        }
+    ),
+    "face": frozenset(
+        {
+            "name",
+            "resume",
+            "runs",
+            "checkpoints",
+            "device",
+            "batches.workers",
+            "trainer.log_every",
+            "trainer.embed_batch",
+        }
+    ),
+}
+_HASH_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs lie and what they run on; none of it changes a result.
+
+    Attributes:
+        runs: folder of all runs' logs.
+        checkpoints: folder of all runs' checkpoints.
+        device: as ``--device``.
+        root: where the image set lies; None: what the study says.
+        data: the face folder; None: what the study says.
+    """
+
+    runs: str = "runs"
+    checkpoints: str = "checkpoints"
+    device: str = "auto"
+    root: str | None = None
+    data: str | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run.
+
+    Attributes:
+        label: of its line.
+        seed: of its weights, batches and augmentation.
+        settings: resolved, with the run's name and place.
+        hash: of the settings that matter, 12 hexadecimal digits.
+        processes: how many train it together; 1: no torchrun.
+    """
+
+    label: str
+    seed: int
+    settings: RunSettings
+    hash: str
+    processes: int = 1
+
+    @property
+    def task(self) -> TaskName:
+        """What is trained."""
+        return "classification" if isinstance(self.settings, ClassificationSettings) else "face"
+
+    @property
+    def name(self) -> str:
+        """The run's name, which ends with its hash."""
+        assert self.settings.name is not None, "set by expand"
+        return self.settings.name
+
+    @property
+    def folder(self) -> Path:
+        """Where its metrics and result lie."""
+        return Path(self.settings.runs) / self.name
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where its checkpoints lie."""
+        return Path(self.settings.checkpoints) / self.name
+
+    def __str__(self) -> str:
+        return f"{self.label}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the table: an arm at one point of the grid, with its runs.
+
+    Attributes:
+        label: unique within the study.
+        arm: where it comes from, with what was published.
+        runs: one per seed.
+    """
+
+    label: str
+    arm: Arm
+    runs: tuple[Run, ...]
+
+    @property
+    def settings(self) -> RunSettings:
+        """The first run's settings; those of the others differ in the seed."""
+        return self.runs[0].settings
+
+
+def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Line]:
+    """Every line of a study, each run with its resolved and checked settings.
+
+    Args:
+        study: as the file holds it.
+        place: where runs lie and what they run on.
+        budget: reduction laid over every run. Runs of different lengths keep their ratio; warm-up
+            and milestones that are given in epochs keep their share of the run.
+
+    Raises:
+        UserError: settings that cannot work; two runs that are the same; a missing baseline.
+    """
+    cells = list(_cells(study))
+    if budget is not None:
+        cells = _reduced(study, cells, budget)
+    lines = []
+    for label, arm, flat in cells:
+        runs = []
+        for seed in _seeds(study, arm, budget):
+            runs.append(_run(study, label, arm, flat, seed, place))
+        lines.append(Line(label, arm, tuple(runs)))
+    _refuse_same(study, lines, budget)
+    labels = [*(line.label for line in lines), *(line.arm.label for line in lines)]
+    if study.baseline is not None and study.baseline not in labels:
+        near = difflib.get_close_matches(study.baseline, labels, n=1, cutoff=0)
+        raise UserError(
+            f"{study.path}: baseline {study.baseline!r} is no run; did you mean {near[0]!r}?"
+        )
+    return lines
+
+
+def _cells(study: Study) -> Iterable[tuple[str, Arm, Flat]]:
+    """Label, arm and settings of each arm at each point of the grid."""
+    common: Flat = {"trainer.test_curve": True} if study.figure.startswith("test_") else {}
+    common = laid_over(laid_over(common, study.base), study.settings)
+    for arm in study.arms:
+        for values in itertools.product(*study.grid.values()):
+            point = dict(zip(study.grid, values, strict=True))
+            words = [f"{name}={_short(value)}" for name, value in point.items()]
+            label = ", ".join([arm.label, *words] if arm.label else words)
+            yield label, arm, laid_over(laid_over(common, arm.settings), point)
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seeds(study: Study, arm: Arm, budget: Budget | None) -> tuple[int, ...]:
+    seeds = study.seeds if arm.seeds is None else arm.seeds
+    if budget is None:
+        return seeds
+    return (seeds if budget.seeds is None else budget.seeds)[: budget.most_seeds]
+
+
+def _reduced(
+    study: Study, cells: list[tuple[str, Arm, Flat]], budget: Budget
+) -> list[tuple[str, Arm, Flat]]:
+    """The cells with a budget laid over them."""
+    full = [_build(study, label, flat) for label, _, flat in cells]
+    shortest = min(settings.trainer.epochs for settings in full)
+    given = dict(budget.settings)
+    if budget.grows and "data.subset" in given:  # else a batch would not find its images
+        largest = (s.batches.size for s in full if isinstance(s, ClassificationSettings))
+        given["data.subset"] = max(given["data.subset"], *largest)
+    reduced = []
+    for (label, arm, flat), settings in zip(cells, full, strict=True):
+        own = dict(given)
+        epochs, schedule = settings.trainer.epochs, settings.schedule
+        if isinstance(least := given.get("trainer.epochs"), int):
+            own["trainer.epochs"] = new = max(1, round(least * epochs / shortest))
+            if schedule.warmup >= 1:
+                own.setdefault("schedule.warmup", schedule.warmup / epochs)
+            marks = [mark / epochs if mark >= 1 else mark for mark in schedule.milestones]
+            if marks != list(schedule.milestones):
+                own.setdefault("schedule.milestones", marks)
+            if schedule.name == "sgdr":
+                own.setdefault("schedule.cycle", schedule.cycle * new / epochs)
+        reduced.append((label, arm, laid_over(flat, own)))
+    return reduced
+
+
+def _build(study: Study, label: str, flat: Flat) -> RunSettings:
+    told = f"{study.path}: {label!r}"
+    settings: RunSettings = build_settings(SETTINGS[study.task], flat, told)
+    return settings
+
+
+def _run(study: Study, label: str, arm: Arm, flat: Flat, seed: int, place: Place) -> Run:
+    placed: Flat = {
+        "seed": seed,
+        "runs": place.runs,
+        "checkpoints": place.checkpoints,
+        "device": place.device,
+    }
+    if study.task == "classification" and place.root is not None:
+        placed["data.root"] = place.root
+    if study.task == "face" and place.data is not None:
+        placed["data"] = place.data
+    settings = _build(study, label, laid_over(flat, placed))
+    told = f"{study.path}: {label!r}"
+    try:
+        if isinstance(settings, ClassificationSettings):
+            check_classification(settings)
+            _check_parts(study, settings.data.validation > 0, True, settings.trainer.test_curve)
+        else:
+            check_settings(settings)
+            tested = settings.split.test > 0 or settings.split.test_data is not None
+            _check_parts(study, True, tested, settings.trainer.test_curve)
+    except UserError as error:
+        raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
+    digest = settings_hash(settings, arm.processes)
+    settings.name = f"{_what(settings)}-{digest}"
+    return Run(label, seed, settings, digest, arm.processes)
+
+
+def _check_parts(study: Study, validated: bool, tested: bool, test_curve: bool) -> None:
+    """Whether a run will measure what the study asks for."""
+    if study.figure.startswith("test_"):
+        if not tested:
+            raise UserError(f"figure {study.figure} needs test people: set split.test")
+        if not test_curve:
+            raise UserError(f"figure {study.figure} needs trainer.test_curve true")
+    elif not validated and study.figure.startswith("validation_"):
+        raise UserError(f"figure {study.figure} needs validation images: set data.validation")
+    if study.report == "selected" and not validated:
+        raise UserError("report: selected needs validation images: set data.validation, or last")
+
+
+def _what(settings: RunSettings) -> str:
+    """Set and network, as the beginning of a folder's name."""
+    if isinstance(settings, ClassificationSettings):
+        text = f"{settings.data.name}-{settings.model.name}"
+    else:
+        text = f"faces-{settings.model.backbone}"
+    return re.sub(r"[^\w.+-]+", "-", text)
+
+
+def settings_hash(settings: RunSettings, processes: int = 1) -> str:
+    """12 hexadecimal digits that name the settings a run's result depends on.
+
+    SHA-256 over their canonical JSON; the name, places, the device, loader processes and batch
+    sizes of the judgement are left out.
+    """
+    flat = _that_matter(settings)
+    content: dict[str, Any] = {"settings": _canonical(flat)}
+    content["task"] = "face" if isinstance(settings, TrainSettings) else "classification"
+    if processes != 1:
+        content["processes"] = processes
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def _that_matter(settings: RunSettings) -> Flat:
+    """The settings that a result depends on, by dotted name."""
+    task: TaskName = "face" if isinstance(settings, TrainSettings) else "classification"
+    flat = flatten(type(settings), settings.as_dict())
+    ignored = set(_NO_MATTER[task])
+    if isinstance(settings, ClassificationSettings) and settings.data.name == "folder":
+        ignored.discard("data.root")  # another folder holds other images
+    return {name: value for name, value in flat.items() if name not in ignored}
+
+
+def _canonical(value: Any) -> Any:
+    """Numbers that are equal are written alike: 1 for 1.0."""
+    if isinstance(value, dict):
+        return {str(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _refuse_same(study: Study, lines: list[Line], budget: Budget | None) -> None:
+    labels = [line.label for line in lines]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UserError(f"{study.path}: two runs have the label {label!r}")
+    seen: dict[str, Run] = {}
+    for run in (run for line in lines for run in line.runs):
+        first = seen.setdefault(run.hash, run)
+        if first is not run:
+            why = "" if budget is None else f" under the budget {budget.name}"
+            raise UserError(
+                f"{study.path}: {first.label!r} and {run.label!r} are the same run{why} (seed "
+                f"{run.seed}): leave one of them out, or let a setting differ"
+            )
+
+
+def changed(settings: RunSettings) -> Flat:
+    """The settings that differ from their defaults and matter, by dotted name, plain values."""
+    default = _that_matter(type(settings)())
+    return {
+        name: value
+        for name, value in _that_matter(settings).items()
+        if name != "seed" and (name not in default or value != plain(default[name]))
+    }
+
+
+def varied(lines: list[Line]) -> list[str]:
+    """Names of the settings in which a study's lines differ."""
+    flats = [_that_matter(line.settings) for line in lines]
+    names = dict.fromkeys(name for flat in flats for name in flat if name != "seed")
+    return [name for name in names if len({repr(flat.get(name)) for flat in flats}) > 1]
+
+
+def value_of(settings: RunSettings, name: str) -> Any:
+    """A setting by its dotted name; the learning rate is the one that null stands for."""
+    if name == "optimizer.lr":
+        return learning_rate(settings)
+    return flatten(type(settings), settings.as_dict())[name]
+
+
+def learning_rate(settings: RunSettings) -> float:
+    """A run's learning rate, also where the settings leave it to a default."""
+    optimizer = settings.optimizer
+    if optimizer.lr is not None:
+        return optimizer.lr
+    if isinstance(settings, ClassificationSettings):
+        return default_classifier_lr(optimizer.name)
+    fresh = not settings.model.pretrained and settings.model.weights is None
+    return default_lr(optimizer.name, fresh)
+
+
+def siblings(lines: list[Line], name: str, least: int = 2) -> list[list[Line]]:
+    """Groups of at least ``least`` lines that differ in one setting only, each sorted by it."""
+    groups: dict[str, list[Line]] = {}
+    for line in lines:
+        flat: Mapping[str, Any] = _that_matter(line.settings)
+        rest = {key: value for key, value in flat.items() if key not in (name, "seed")}
+        key = json.dumps([rest, line.arm.processes], sort_keys=True)
+        groups.setdefault(key, []).append(line)
+    return [
+        sorted(group, key=lambda line: float(value_of(line.settings, name)))
+        for group in groups.values()
+        if len(group) >= least
+    ]

@@ -1,0 +1,511 @@
+"""Plots of a study: curves with min-max bands over seeds, sweeps, a heat map, times to a target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.text import Text
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from siamese.report.text import drawable
+from siamese.studies.expand import Line, siblings, value_of, varied
+from siamese.studies.results import LineResult, RunResult
+from siamese.studies.study import Budget, Study
+from siamese.studies.tables import Drawing, duration, title_of
+from siamese.studies.verdict import by_seed, figure_name, figure_text
+
+Floats = npt.NDArray[np.float64]
+
+# Okabe-Ito, without its yellow: told apart by colour-blind readers.
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195")
+_DASHES: tuple[Any, ...] = ("-", (0, (4.5, 1.6)), (0, (1.2, 1.4)))
+_GREY, _GRID, _PALE = "#666666", "#e6e6e6", "#bdbdbd"
+_MOST = 14  # lines that a reader can tell apart; the best ones are named, the others are grey
+_MOST_BARS = 24
+_LONGEST = 46
+_ZOOM = 9  # epochs from which on the last third has a panel of its own
+
+
+def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> list[Drawing]:
+    """Every plot that the results so far allow.
+
+    Args:
+        study: the study.
+        results: of its lines.
+        budget: the reduction it was run with; every plot is marked with it.
+    """
+    title = title_of(study, budget)
+    drawings = [_over(study, results, title, "epochs"), _over(study, results, title, "time")]
+    lines = [result.line for result in results]
+    differing = varied(lines)
+    if "optimizer.lr" in differing:
+        drawings.append(_sweep(study, results, title, "optimizer.lr", budget))
+    if "optimizer.weight_decay" in differing:
+        drawings.append(_sweep(study, results, title, "optimizer.weight_decay", budget))
+    if {"optimizer.lr", "optimizer.name"} <= set(differing):
+        drawings.append(_heat_map(study, results, title))
+    if study.target is not None:
+        drawings.append(_time_to_target(study, results, title, study.target))
+    return [drawing for drawing in drawings if drawing is not None]
+
+
+# Curves
+
+
+def _over(study: Study, results: Sequence[LineResult], title: str, what: str) -> Drawing | None:
+    """The figure over epochs, or over training time."""
+    shown = [result for result in results if any(run.curve(study.figure)[0] for run in result.runs)]
+    if not shown:
+        return None
+    ranked = sorted(shown, key=lambda result: _rank(study, result))
+    last = max(row["epoch"] for result in shown for run in result.runs for row in run.rows)
+    zoomed = what == "epochs" and last >= _ZOOM
+    height = max(4.4, 1.6 + 0.2 * min(len(ranked), _MOST + 1))
+    figure = _figure(title, height, width=12.5 if zoomed else 9.0)
+    panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
+    for axes in panels:
+        for result in reversed(ranked[_MOST:]):
+            _curve(axes, study, result, what, {"color": _PALE, "lw": 0.8}, band=False)
+        handles = []
+        for at, result in reversed(list(enumerate(ranked[:_MOST]))):
+            style = {"color": _COLORS[at % len(_COLORS)], "ls": _DASHES[at // len(_COLORS)]}
+            handles.append(_curve(axes, study, result, what, {**style, "lw": 1.6}, band=True))
+        handles.reverse()
+        axes.grid(color=_GRID)
+        axes.set_ylabel(figure_name(study))
+        if what == "epochs":
+            axes.set_xlabel("epoch")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        else:
+            _time_axis(axes)
+        axes.set_xlim(left=0)
+    labels = [result.line.label for result in ranked[:_MOST]]
+    if ranked[_MOST:]:
+        handles.append(mpl.lines.Line2D([], [], color=_PALE, lw=0.8))
+        labels.append(f"the other {len(ranked) - _MOST}")
+    _figure_axis(panels[0], study, _values(study, shown))
+    if zoomed:
+        first = math.floor(last * 2 / 3)
+        panels[1].set_xlim(first, last + 0.02 * (last - first))
+        named = _values(study, [r for r in ranked[:_MOST] if r.diverged < len(r.runs)], first)
+        if named:
+            margin = 0.05 * (max(named) - min(named)) or 0.01 * abs(max(named)) or 1.0
+            panels[1].set_ylim(min(named) - margin, max(named) + margin)
+        panels[1].set_title("the last third", fontsize=10)
+    _legend(figure, handles, labels)
+    several = any(len(result.runs) > 1 for result in shown)
+    caption = "Line: median over seeds; band: least to greatest. " if several else "One run each. "
+    if any(result.diverged for result in shown):
+        caption += "A cross ends the curve of a run that diverged. "
+    if study.figure.startswith("test_"):
+        caption += "Test curves are here to be looked at; they select nothing. "
+    caption += "The legend is in the order of the last values, the best first."
+    name = "over_epochs" if what == "epochs" else "over_time"
+    heading = f"{_capital(figure_name(study))} over {'epochs' if what == 'epochs' else 'wall time'}"
+    if what == "time":
+        caption += " Time: in training steps, judging left out."
+    return Drawing(f"{study.figure}_{name}", heading, caption, figure)
+
+
+def _values(study: Study, results: Sequence[LineResult], first: float = 0) -> list[float]:
+    """Every figure of the runs from an epoch on."""
+    return [
+        value
+        for result in results
+        for run in result.runs
+        for row, value in zip(*run.curve(study.figure), strict=True)
+        if row["epoch"] >= first
+    ]
+
+
+def _rank(study: Study, result: LineResult) -> float:
+    """Sorts lines by their latest median, the best first."""
+    finals = [run.curve(study.figure)[1] for run in result.runs if run.state != "diverged"]
+    last = [values[-1] for values in finals if values]
+    sign = 1 if study.less_is_better else -1
+    return sign * float(np.median(last)) if last else math.inf
+
+
+def _curve(
+    axes: Axes, study: Study, result: LineResult, what: str, style: dict[str, Any], band: bool
+) -> Any:
+    """A line's median and band; returns the artist for the legend."""
+    going = [run for run in result.runs if run.state != "diverged"]
+    handle: Any = mpl.lines.Line2D([], [], **style)
+    epochs, values, seconds = _aligned(study, going)
+    if len(epochs):
+        x = epochs if what == "epochs" else _median(seconds)
+        dots: dict[str, Any] = {"marker": "o", "ms": 3.5} if len(epochs) <= 12 and band else {}
+        (handle,) = axes.plot(x, _median(values), **style, **dots)
+        if band and len(going) > 1:
+            low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+            axes.fill_between(x, low, high, color=style["color"], alpha=0.16, lw=0)
+    for run in result.runs:
+        rows, diverged = run.curve(study.figure)
+        if run.state == "diverged" and rows:
+            place = [row["epoch"] if what == "epochs" else row["seconds"] for row in rows]
+            axes.plot(place, diverged, color=style["color"], lw=0.8)
+            axes.plot(place[-1:], diverged[-1:], "x", color=style["color"], ms=7, mew=1.8)
+    return handle
+
+
+def _median(values: Floats) -> Floats:
+    return np.asarray(np.nanmedian(values, axis=0))
+
+
+def _aligned(study: Study, runs: Sequence[RunResult]) -> tuple[Floats, Floats, Floats]:
+    """Epochs (E,), figures and seconds (runs, E); NaN where a run has not come so far."""
+    curves = []
+    for run in runs:
+        rows, values = run.curve(study.figure)
+        curves.append(
+            {
+                int(r["epoch"]): (v, r.get("seconds", math.nan))
+                for r, v in zip(rows, values, strict=True)
+            }
+        )
+    epochs = sorted({epoch for curve in curves for epoch in curve})
+    gap = (math.nan, math.nan)
+    both = np.array([[curve.get(epoch, gap) for epoch in epochs] for curve in curves], np.float64)
+    both = both.reshape(len(curves), len(epochs), 2)
+    kept = [at for at, curve in enumerate(curves) if curve]
+    return np.asarray(epochs, np.float64), both[kept, :, 0], both[kept, :, 1]
+
+
+# Sweeps
+
+
+@dataclass(frozen=True)
+class _Point:
+    value: float
+    figures: list[float]
+    diverged: int
+    published: float | None
+
+
+def _sweep(
+    study: Study, results: Sequence[LineResult], title: str, name: str, budget: Budget | None
+) -> Drawing | None:
+    """The figure over a setting that the study varies, on a logarithmic axis."""
+    groups = siblings([result.line for result in results], name)
+    found = {result.line.label: result for result in results}
+    curves = [
+        (label, [_point(study, found[line.label], name) for line in group])
+        for label, group in zip(_group_labels(groups, name), groups, strict=True)
+    ]
+    curves = [(label, points) for label, points in curves if any(p.figures for p in points)]
+    if not curves:
+        return None
+    words = "learning rate" if name == "optimizer.lr" else "weight decay"
+    figure = _figure(title, height=max(4.4, 1.6 + 0.2 * len(curves)))
+    axes = figure.add_subplot()
+    place = _log_places([point.value for _, points in curves for point in points])
+    handles, labels = [], []
+    broken: set[float] = set()
+    for at, (label, points) in enumerate(curves):
+        color, dash = _COLORS[at % len(_COLORS)], _DASHES[at // len(_COLORS) % len(_DASHES)]
+        good = [point for point in points if point.figures]
+        x = [place[point.value] for point in good]
+        middle = [float(np.median(point.figures)) for point in good]
+        (handle,) = axes.plot(x, middle, marker="o", ms=4.5, lw=1.6, color=color, ls=dash)
+        low, high = ([f(point.figures) for point in good] for f in (min, max))
+        axes.fill_between(x, low, high, color=color, alpha=0.16, lw=0)
+        axes.vlines(x, low, high, color=color, lw=1)
+        handles.append(handle)
+        labels.append(label or "ours")
+        published = [(place[p.value], p.published) for p in points if p.published is not None]
+        if published and budget is None:
+            (mark,) = axes.plot(*zip(*published, strict=True), "D", ms=6, mfc="none", mec=color)
+            handles.append(mark)
+            labels.append(f"{label}, published" if label else "published")
+        for point in points:
+            if point.diverged:
+                broken.add(point.value)
+                partly = len(point.figures) > 0
+                # Above the axis, where no curve is.
+                axes.plot(
+                    place[point.value], 1.03 + 0.035 * at, "x" if not partly else "+", color=color,
+                    ms=7, mew=1.6, transform=axes.get_xaxis_transform(), clip_on=False,
+                )  # fmt: skip
+    figures = [v for _, points in curves for p in points for v in p.figures]
+    figures += [p.published for _, points in curves for p in points if p.published and not budget]
+    _figure_axis(axes, study, figures)
+    axes.set_xscale("log")
+    axes.set_xlabel(words)
+    values = sorted(place)
+    shown = values if len(values) <= 12 else values[:: -(-len(values) // 12)]
+    axes.xaxis.set_major_locator(FixedLocator([place[value] for value in shown]))
+    texts = {place[value]: f"{value:g}" for value in values}
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: texts.get(x, "")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.minorticks_off()
+    axes.tick_params(axis="x", labelrotation=30 if len(shown) > 8 else 0)
+    axes.grid(color=_GRID)
+    if len(handles) > 1:
+        _legend(figure, handles, labels)
+    caption = f"Median over seeds, least to greatest, at each {words} tried."
+    if broken:
+        axes.text(
+            0, 1.03, "diverged", transform=axes.transAxes, fontsize=8.5, color=_GREY, va="center"
+        )
+        caption += " Above the axis: x all runs diverged, + some did."
+    if any("published" in label for label in labels):
+        caption += " Diamonds: published figures."
+    heading = f"{_capital(figure_name(study))} over the {words}"
+    return Drawing(words.replace(" ", "_"), heading, caption, figure)
+
+
+def _point(study: Study, result: LineResult, name: str) -> _Point:
+    return _Point(
+        float(value_of(result.line.settings, name)),
+        list(by_seed(study, result).values()),
+        result.diverged,
+        result.line.arm.published,
+    )
+
+
+def _log_places(values: Sequence[float]) -> dict[float, float]:
+    """Where each value stands on a logarithmic axis: 0 one step left of the least above it."""
+    above = sorted({value for value in values if value > 0})
+    step = 10.0 if len(above) < 2 else max(2.0, above[1] / above[0])
+    least = above[0] / step if above else 1.0
+    return {value: value if value > 0 else least for value in values}
+
+
+def _group_labels(groups: Sequence[Sequence[Line]], name: str) -> list[str]:
+    """What tells the groups of a sweep apart: the settings that differ between them."""
+    if len(groups) < 2:
+        return ["" for _ in groups]
+    heads = [group[0] for group in groups]
+    names = [other for other in varied(list(heads)) if other != name]
+    labels = []
+    for head in heads:
+        words = []
+        for other in names:
+            value = value_of(head.settings, other)
+            text = f"{value:g}" if isinstance(value, float) else str(value)
+            bare = other in ("optimizer.name", "model.name", "model.backbone", "schedule.name")
+            words.append(text if bare else f"{other.partition('.')[2] or other} {text}")
+        if head.arm.processes > 1:
+            words.append(f"{head.arm.processes} processes")
+        labels.append(", ".join(words) or head.label)
+    return labels
+
+
+# Heat map
+
+
+def _heat_map(study: Study, results: Sequence[LineResult], title: str) -> Drawing | None:
+    """Optimizer x learning rate, diverged cells hatched."""
+    groups = siblings([result.line for result in results], "optimizer.lr", least=1)
+    optimizers = {group[0].settings.optimizer.name for group in groups}
+    if len(optimizers) < 2 or max(map(len, groups)) < 2:
+        return None  # no grid
+    found = {result.line.label: result for result in results}
+    rows = _group_labels(groups, "optimizer.lr")
+    points = [
+        [_point(study, found[line.label], "optimizer.lr") for line in group] for group in groups
+    ]
+    rates = sorted({point.value for row in points for point in row})
+    medians = [float(np.median(p.figures)) for row in points for p in row if p.figures]
+    if not medians or len(rates) < 2:
+        return None
+    figure = _figure(title, width=max(6.4, 2.6 + 0.72 * len(rates)), height=1.7 + 0.42 * len(rows))
+    axes = figure.add_subplot()
+    # The best is dark in either direction; a few awful cells shall not hide the others.
+    low, high = min(medians), max(medians)
+    logarithmic = study.less_is_better and low > 0 and high / low > 3
+    kind = mpl.colors.LogNorm if logarithmic else mpl.colors.Normalize
+    norm = kind(low, high if high > low else low * 1.01 + 1e-9)
+    colors = mpl.colormaps["viridis" if study.less_is_better else "viridis_r"]
+    for at, row in enumerate(points):
+        for point in row:
+            column = rates.index(point.value)
+            some = bool(point.figures)
+            if not some and not point.diverged:
+                continue
+            face = colors(norm(float(np.median(point.figures)))) if some else "#d9d9d9"
+            hatch = "//" if point.diverged else None
+            edge = "#555555" if not some else "#ffffff"
+            axes.add_patch(
+                Rectangle((column - 0.5, at - 0.5), 1, 1, fc=face, ec=edge, lw=0.8, hatch=hatch)
+            )
+            text = figure_text(study, float(np.median(point.figures))) if some else "diverged"
+            dark = some and sum(np.asarray(face)[:3] * (0.3, 0.59, 0.11)) < 0.55
+            box = {"boxstyle": "round,pad=0.15", "fc": face, "ec": "none"}
+            axes.text(
+                column, at, text, ha="center", va="center", fontsize=8.5 if some else 7.5,
+                color="#ffffff" if dark else "#111111", bbox=box if point.diverged else None,
+            )  # fmt: skip
+    axes.set_xlim(-0.5, len(rates) - 0.5)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks(range(len(rates)), [f"{rate:g}" for rate in rates])
+    _name_rows(axes, rows)
+    axes.set_xlabel("learning rate")
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    bar = figure.colorbar(mpl.cm.ScalarMappable(norm, colors), ax=axes, pad=0.02)
+    bar.set_label(f"{figure_name(study)}, median")
+    if logarithmic:
+        _log_ticks(bar.ax.yaxis)
+    if any(point.diverged for row in points for point in row):
+        _legend(
+            figure, [Patch(fc="#d9d9d9", ec="#555555", hatch="//")], ["runs diverged"], below=True
+        )
+    caption = (
+        f"Median {figure_name(study)} of every optimizer at every learning rate tried. Hatched: "
+        "runs diverged (grey: all of them; coloured: some, the figure is that of the others). "
+        "White: not tried."
+    )
+    return Drawing("heat_map", "Optimizer and learning rate", caption, figure)
+
+
+# Time to a target
+
+
+def _time_to_target(
+    study: Study, results: Sequence[LineResult], title: str, target: float
+) -> Drawing | None:
+    """Training time until the figure first reaches a value, as bars."""
+    times = [[_reached(study, run, target) for run in result.runs] for result in results]
+    reached = [[t for t in row if t is not None] for row in times]
+    if not any(reached):
+        return None  # the verdict says so
+    middle = [float(np.median(row)) if row else math.nan for row in reached]
+    order = sorted(range(len(results)), key=lambda at: (math.isnan(middle[at]), middle[at]))
+    left_out = len(order) - _MOST_BARS
+    order = order[:_MOST_BARS]
+    figure = _figure(title, height=1.6 + 0.36 * len(order))
+    axes = figure.add_subplot()
+    longest = max((t for row in reached for t in row), default=1.0)
+    unit, word = _unit(longest)
+    for y, at in enumerate(order):
+        if reached[at]:
+            value, row = middle[at] / unit, [t / unit for t in reached[at]]
+            axes.barh(y, value, height=0.62, color=_COLORS[0])
+            axes.plot([min(row), max(row)], [y, y], color="#000000", lw=1.2)
+            axes.plot([min(row), max(row)], [y, y], "|", color="#000000", ms=8, mew=1.2)
+        end = max(reached[at], default=0.0) / unit
+        words = f"{duration(middle[at])}" if reached[at] else "not reached"
+        if len(reached[at]) < len(times[at]) or not reached[at]:
+            words += f" ({len(reached[at])} of {len(times[at])} runs)"
+        axes.annotate(
+            words, (end, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5,
+            color="#000000" if reached[at] else _GREY,
+        )  # fmt: skip
+    _name_rows(axes, [results[at].line.label for at in order])
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlim(0, 1.28 * longest / unit)
+    axes.set_xlabel(f"training time in {word}, judging left out")
+    axes.grid(color=_GRID, axis="x")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    sign = "≤" if study.less_is_better else "≥"
+    caption = (
+        f"Median over the runs that reach {figure_name(study)} {sign} {target:g} at the end of an "
+        "epoch; the line runs from the fastest to the slowest."
+        + (f" The {left_out} slowest are left out." if left_out > 0 else "")
+    )
+    return Drawing(
+        "time_to_target", f"Time to {figure_name(study)} {sign} {target:g}", caption, figure
+    )
+
+
+def _reached(study: Study, run: RunResult, target: float) -> float | None:
+    rows, values = run.curve(study.figure)
+    for row, value in zip(rows, values, strict=True):
+        if (value <= target if study.less_is_better else value >= target) and "seconds" in row:
+            return row["seconds"]
+    return None
+
+
+# What all plots share
+
+
+def _figure(title: str, height: float, width: float = 9.0) -> Figure:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    _write(figure.suptitle("", fontsize=11), title)
+    return figure
+
+
+def _write(place: Text, given: str) -> None:
+    """A text in any script; dollar signs are no mathematics."""
+    text, family = drawable(given)
+    place.set_text(text)
+    place.set_fontfamily(family)
+    place.set_parse_math(False)
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """Names at the y axis's 0, 1, ..., in any script."""
+    texts = [drawable(_short(name)) for name in names]
+    axes.set_yticks(range(len(texts)), [text for text, _ in texts])
+    for place, (_, family) in zip(axes.get_yticklabels(), texts, strict=True):
+        place.set_fontfamily(family)
+        place.set_parse_math(False)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _legend(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], below: bool = False
+) -> None:
+    legend = figure.legend(
+        list(handles),
+        [str(number) for number in range(len(handles))],
+        loc="outside lower center" if below else "outside right upper",
+        frameon=False,
+        fontsize=8.5,
+    )
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        _write(text, _short(label))
+
+
+def _figure_axis(axes: Axes, study: Study, values: Sequence[float]) -> None:
+    """The figure's axis: logarithmic where errors span more than a factor of three."""
+    axes.set_ylabel(figure_name(study))
+    low, high = min(values), max(values)
+    if study.less_is_better and low > 0 and high / low > 3:
+        axes.set_yscale("log")
+        _log_ticks(axes.yaxis)
+
+
+def _log_ticks(axis: Any) -> None:
+    """Plain numbers at 1, 2 and 5 of each decade."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _time_axis(axes: Axes) -> None:
+    _, longest = axes.get_xlim()
+    unit, word = _unit(longest)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
+    steps = MaxNLocator(nbins=8).tick_values(0, longest / unit)
+    axes.xaxis.set_major_locator(FixedLocator([step * unit for step in steps]))
+    axes.set_xlabel(f"training time in {word}, judging left out")
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    if seconds < 180:
+        return 1.0, "seconds"
+    return (60.0, "minutes") if seconds < 2.5 * 3600 else (3600.0, "hours")

@@ -1,0 +1,243 @@
+"""The table that papers print, as Markdown and as an HTML page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from siamese.report.figures import svg_of
+from siamese.report.files import replacing
+from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
+from siamese.studies.cost import Cost
+from siamese.studies.expand import changed
+from siamese.studies.results import LineResult, Outcome, outcome
+from siamese.studies.statistics import summarise
+from siamese.studies.study import Budget, Study
+from siamese.studies.verdict import Verdict, budget_text, figure_name, figure_text
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A plot with its words; ``name`` is that of its files."""
+
+    name: str
+    title: str
+    caption: str
+    figure: Figure
+
+
+def title_of(study: Study, budget: Budget | None) -> str:
+    """The study's title, marked where it was run reduced."""
+    return study.title + ("" if budget is None else f" - REDUCED (budget {budget.name})")
+
+
+def comparison(
+    study: Study, results: Sequence[LineResult], costs: Mapping[str, Cost], budget: Budget | None
+) -> Table:
+    """One row per line: its figure, its cost and what was published.
+
+    Args:
+        study: the study.
+        results: of its lines.
+        costs: by label.
+        budget: the reduction it was run with.
+    """
+    published = any(result.line.arm.published is not None for result in results)
+    times = any(result.line.arm.published_time is not None for result in results)
+    papers = any(result.line.arm.paper is not None for result in results)
+    figure = figure_name(study)
+    which = "last epoch" if study.report == "last" else "chosen epoch"
+    chosen = (
+        "of the last epoch: nothing selects"
+        if study.report == "last"
+        else "of the epoch that the validation figure chose"
+    )
+    columns = [
+        Column("run"),
+        Column(f"{figure}, {which}: median (n)", True, f"{figure} {chosen}; n: runs (seeds)."),
+        Column(
+            "mean ± 95 % t-interval", True, "Over the seeds, by Student's t with n - 1 degrees."
+        ),
+        Column(
+            f"extra: best epoch{' on test' if study.figure.startswith('test_') else ''}",
+            True,
+            "The best of all epochs, chosen by the figure itself, so too good; median. Not a "
+            "result.",
+        ),
+        Column("diverged", True, "Runs whose loss became NaN or infinite; in no figure."),
+        Column("parameters", True),
+        Column("MACs", True, "Multiply-accumulates of one image's forward pass."),
+        Column("time", True, "Training time of a run without judging it, median."),
+    ]
+    if published:
+        columns.append(Column("published (n)", True, "The published figure and its runs."))
+    if times:
+        columns.append(Column("published time", True))
+    if papers:
+        columns.append(Column("original paper"))
+    rows = []
+    for result in results:
+        rows.append(_row(study, result, costs.get(result.line.label), published, times, papers))
+    caption = (
+        f"{figure.capitalize() if figure.islower() else figure} of each run."
+        if budget is None
+        else f"Reduced budget {budget.name!r} "
+        f"({budget_text(budget, [result.line for result in results])}): not comparable with "
+        "published figures."
+    )
+    return Table(title_of(study, budget), caption, tuple(columns), tuple(rows))
+
+
+def _row(
+    study: Study,
+    result: LineResult,
+    cost: Cost | None,
+    published: bool,
+    times: bool,
+    papers: bool,
+) -> tuple[str, ...]:
+    found = [one for run in result.runs if (one := outcome(study, run)) is not None]
+    summary = summarise([one.value for one in found])
+    state = f" ({result.unfinished} to do)" if result.unfinished else ""
+    arm = result.line.arm
+    cells = [
+        result.line.label,
+        "" if summary is None else f"{figure_text(study, summary.median)} ({summary.n})",
+        "" if summary is None else _interval(study, summary.mean, summary.half),
+        _median_text(study, found),
+        (f"{result.diverged} of {len(result.runs)}" if result.diverged else "0") + state,
+        "" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
+        "" if cost is None or cost.macs is None else f"{cost.macs / 1e6:,.1f} M",
+        duration(float(np.median([one.seconds for one in found]))) if found else "",
+    ]
+    if published:
+        runs = f" ({arm.published_runs})" if arm.published_runs is not None else ""
+        cells.append("" if arm.published is None else f"{figure_text(study, arm.published)}{runs}")
+    if times:
+        cells.append(arm.published_time or "")
+    if papers:
+        cells.append(arm.paper or "")
+    return tuple(cells)
+
+
+def _interval(study: Study, mean: float, half: float | None) -> str:
+    if half is None:
+        return f"{figure_text(study, mean)} (n = 1)"
+    return f"{figure_text(study, mean)} ± {figure_text(study, half)}"
+
+
+def _median_text(study: Study, found: Sequence[Outcome]) -> str:
+    return figure_text(study, float(np.median([one.best for one in found]))) if found else ""
+
+
+def duration(seconds: float) -> str:
+    """A time in at most two units: 45 s, 3 min 20 s, 2 h 05 min."""
+    if not math.isfinite(seconds):
+        return ""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def write_markdown(
+    path: Path, study: Study, table: Table, verdict: Verdict, drawings: Sequence[Drawing]
+) -> None:
+    """The table, the verdict and the plots as Markdown."""
+    head = [_plain(column.title) for column in table.columns]
+    rule = ["---:" if column.numeric else "---" for column in table.columns]
+    lines = [f"# {_plain(table.title)}", "", _plain(table.caption), ""]
+    for cells in (head, rule, *([_plain(cell) for cell in row] for row in table.rows)):
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", "## Verdict", ""]
+    lines += [f"- {_plain(sentence)}" for sentence in verdict.lines()]
+    if drawings:
+        lines += ["", "## Plots", ""]
+    for drawing in drawings:
+        lines += [f"![{_plain(drawing.title)}](plots/{drawing.name}.png)", ""]
+        lines += [_plain(drawing.caption), ""]
+    lines += ["", f"From {_plain(study.path.name)}; every epoch of every run: results.csv."]
+    text = "\n".join(lines).rstrip() + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown takes as it is, on one line."""
+    kept = " ".join(text.split())
+    for sign in "\\|*_<>`[":
+        kept = kept.replace(sign, f"\\{sign}")
+    return kept
+
+
+def write_html(
+    path: Path,
+    study: Study,
+    table: Table,
+    verdict: Verdict,
+    drawings: Sequence[Drawing],
+    results: Sequence[LineResult],
+    subtitle: str,
+) -> None:
+    """The same as one HTML page that needs no other file."""
+    runs = Table(
+        "Every run",
+        "One row per seed; the folder in runs/ ends with the hash of its settings.",
+        (
+            Column("run"),
+            Column("seed", True),
+            Column("state"),
+            Column(figure_name(study), True),
+            Column("of epoch", True),
+            Column("time", True),
+            Column("folder"),
+        ),
+        tuple(
+            (
+                result.line.label,
+                str(run.run.seed),
+                run.state,
+                figure_text(study, one.value) if (one := outcome(study, run)) else "",
+                str(one.epoch) if one else "",
+                duration(one.seconds) if one else "",
+                run.run.name,
+            )
+            for result in results
+            for run in result.runs
+        ),
+    )
+    page = Page(
+        title=table.title,
+        subtitle=subtitle,
+        summary=(*verdict.summary, *(compared.sentence for compared in verdict.compared)),
+        hints=verdict.warnings,
+        comparison=table,
+        charts=tuple(Chart(d.title, d.caption, svg_of(d.figure)) for d in drawings),
+        people=runs,
+        facts=(_common(results),) if results else (),
+    )
+    write_page(path, page)
+
+
+def _common(results: Sequence[LineResult]) -> Facts:
+    """The settings that all runs share and that are not their defaults."""
+    flats = [changed(result.line.settings) for result in results]
+    shared = {
+        name: value
+        for name, value in flats[0].items()
+        if all(name in flat and flat[name] == value for flat in flats)
+    }
+    return Facts(
+        "Settings of all runs (the others are the defaults)",
+        tuple((name, str(value)) for name, value in shared.items()) or (("none", ""),),
+    )

@@ -1,0 +1,309 @@
+"""What a study found, in words that say no more than its runs show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from siamese.studies.expand import Line, siblings, value_of
+from siamese.studies.results import LineResult, outcome, selecting
+from siamese.studies.statistics import Difference, Summary, holm, paired, summarise
+from siamese.studies.study import FIGURES, Budget, Study
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A line of the table against the reference line; less is better or more, as the study says.
+
+    Attributes:
+        label: the line.
+        difference: its figure less the reference's.
+        sentence: the same in words.
+    """
+
+    label: str
+    difference: Difference
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Sentences about a study.
+
+    Attributes:
+        summary: the result.
+        compared: every other line against the reference.
+        warnings: what weakens the result.
+        reference: label of the line that the others are compared with; None without one.
+    """
+
+    summary: tuple[str, ...]
+    compared: tuple[Compared, ...]
+    warnings: tuple[str, ...]
+    reference: str | None
+
+    def lines(self) -> list[str]:
+        """All of it, one sentence a line."""
+        sentences = [compared.sentence for compared in self.compared]
+        return [*self.summary, *sentences, *(f"Note: {warning}" for warning in self.warnings)]
+
+
+def by_seed(study: Study, result: LineResult) -> dict[int, float]:
+    """Seed -> the figure that counts, for the runs that are done."""
+    values = {}
+    for run in result.runs:
+        found = outcome(study, run)
+        if found is not None:
+            values[run.run.seed] = found.value
+    return values
+
+
+def figure_text(study: Study, value: float) -> str:
+    """A figure with its digits: errors with two, areas and losses with four."""
+    digits = 2 if study.figure.endswith("_error") else 4
+    return f"{value:.{digits}f}"
+
+
+def figure_name(study: Study) -> str:
+    """What the figure is called, with its unit."""
+    words = {"auc": "AUC", "ap": "AP", "eer": "EER"}
+    parts = [words.get(part, part) for part in study.figure.split("_")]
+    if parts[0] in words.values():
+        parts.insert(0, "validation")
+    return " ".join(parts) + (" (%)" if study.figure.endswith("_error") else "")
+
+
+def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = None) -> Verdict:
+    """The verdict over what has been run so far.
+
+    Differences are paired by seed: with a t-interval each, and with Holm's correction over all of
+    them, since the more arms are compared the more of them differ by chance.
+    """
+    values = {result.line.label: by_seed(study, result) for result in results}
+    summaries = {label: summarise(list(found.values())) for label, found in values.items()}
+    judged = {label: summary for label, summary in summaries.items() if summary is not None}
+    warnings = _warnings(study, results, judged, budget)
+    if not judged:
+        return Verdict(("No run is over yet: nothing can be said.",), (), tuple(warnings), None)
+    tuned, remark = _tuned(study, [r for r in results if r.line.label in judged])
+    best = _best(study, {label: judged[label] for label in tuned.values()})
+    summary = [_standing(study, best, judged[best]), *remark]
+    base = study.baseline or ""
+    reference = base if base in judged else tuned.get(base, best)
+    if base and reference not in (base, tuned.get(base)):
+        warnings.append(f"the baseline {base!r} has no figure: compared with the best instead")
+    others = [label for label in tuned.values() if label != reference]
+    differences = _corrected([paired(values[label], values[reference]) for label in others])
+    compared = [
+        Compared(label, difference, _sentence(study, label, reference, difference))
+        for label, difference in zip(others, differences, strict=True)
+    ]
+    tested = sum(compare.difference.p is not None for compare in compared)
+    if tested:
+        chosen = "" if base else ", which was chosen as the best of them"
+        summary.append(
+            f"{tested} comparison{'s' * (tested > 1)} with {reference!r}{chosen}, paired by seed; "
+            "p after Holm's correction for their number. Intervals cover the variation over "
+            "seeds, not that of the test set."
+        )
+    seen = [compare.label for compare in compared if compare.difference.seen]
+    if tested and not seen:
+        summary.append("No difference seen between any of them and it.")
+    return Verdict(tuple(summary), tuple(compared), tuple(warnings), reference)
+
+
+def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str], list[str]]:
+    """What is compared: every line, or each arm's best point of the grid.
+
+    Arms that were each tried over a grid are compared tuned: at the point whose median validation
+    figure is best, or where nothing was validated, whose own median is.
+
+    Returns:
+        name -> label of the line, and a sentence that tells of the choice.
+    """
+    arms: dict[str, list[LineResult]] = {}
+    for result in results:
+        arms.setdefault(result.line.arm.label, []).append(result)
+    if not study.grid or len(arms) < 2:
+        return {result.line.label: result.line.label for result in results}, []
+    name = selecting(results[0].line.runs[0])
+    validated = all(_validated(study, result, name) is not None for result in results)
+    chosen = {}
+    for arm, lines in arms.items():
+        sound = [line for line in lines if not line.diverged] or lines
+        scores = {}
+        for line in sound:
+            if validated:
+                score = _validated(study, line, name)
+                less = FIGURES[study.task][name]
+            else:
+                score, less = (
+                    float(np.median(list(by_seed(study, line).values()))),
+                    study.less_is_better,
+                )
+            assert score is not None, "looked at above"
+            scores[line.line.label] = score if less else -score
+        chosen[arm] = min(scores, key=lambda label: scores[label])
+    how = f"by {name}" if validated else f"by {study.figure} itself, which is a little optimistic"
+    points = "; ".join(repr(label) for label in chosen.values())
+    return chosen, [f"Each arm is judged at its best point of the grid, chosen {how}: {points}."]
+
+
+def _validated(study: Study, result: LineResult, name: str) -> float | None:
+    """Median over the seeds of the validation figure at the epoch that counts."""
+    values = []
+    for run in result.runs:
+        found = outcome(study, run)
+        row = next((r for r in run.rows if found is not None and r["epoch"] == found.epoch), {})
+        if name in row:
+            values.append(row[name])
+    return float(np.median(values)) if values else None
+
+
+def _best(study: Study, judged: dict[str, Summary]) -> str:
+    sign = 1 if study.less_is_better else -1
+    return min(judged, key=lambda label: sign * judged[label].median)
+
+
+def _standing(study: Study, best: str, found: Summary) -> str:
+    which = "last epoch" if study.report == "last" else "epoch chosen by validation"
+    return (
+        f"Best median {figure_name(study)}, {which}: {best!r} with "
+        f"{figure_text(study, found.median)} ({found.n} run{'s' * (found.n > 1)})."
+    )
+
+
+def _corrected(differences: Sequence[Difference]) -> list[Difference]:
+    adjusted = iter(holm([difference.p for difference in differences if difference.p is not None]))
+    return [
+        difference if difference.p is None else replace(difference, adjusted=next(adjusted))
+        for difference in differences
+    ]
+
+
+def _sentence(study: Study, label: str, reference: str, difference: Difference) -> str:
+    names = f"{label!r} against {reference!r}"
+    if difference.n == 0:
+        return f"{names}: no seed in common, not compared."
+    signed = f"{difference.mean:+.{2 if study.figure.endswith('_error') else 4}f}"
+    if difference.n == 1:
+        return f"{names}: {signed} with one seed in common; one run each shows no difference."
+    assert difference.half is not None, "two seeds have an interval"
+    low, high = difference.mean - difference.half, difference.mean + difference.half
+    interval = (
+        f"{signed} [{figure_text(study, low)}, {figure_text(study, high)}], {difference.n} seeds"
+    )
+    if difference.p is None:
+        return f"{names}: no difference seen ({interval}; no spread to judge it by)."
+    p = _p(difference.adjusted)
+    if not difference.seen:
+        return f"{names}: no difference seen ({interval}, {p})."
+    better = (difference.mean < 0) == study.less_is_better
+    return f"{names}: {'better' if better else 'worse'} ({interval}, {p})."
+
+
+def _p(value: float | None) -> str:
+    assert value is not None, "tested"
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def _warnings(
+    study: Study,
+    results: Sequence[LineResult],
+    judged: dict[str, Summary],
+    budget: Budget | None,
+) -> list[str]:
+    warnings = []
+    if budget is not None:
+        warnings.append(
+            f"reduced budget {budget.name!r} "
+            f"({budget_text(budget, [result.line for result in results])}): not comparable with "
+            "published figures"
+        )
+    unfinished = sum(result.unfinished for result in results)
+    if unfinished:
+        total = sum(len(result.runs) for result in results)
+        warnings.append(f"{unfinished} of {total} runs are not over: all figures are provisional")
+    for result in results:
+        if result.diverged:
+            rest = result.diverged < len(result.runs)
+            warnings.append(
+                f"{result.line.label!r}: {result.diverged} of {len(result.runs)} runs diverged; "
+                + ("its figures are those of the others" if rest else "it has no figure")
+            )
+    single = [label for label, found in judged.items() if found.n == 1]
+    if single:
+        named = ", ".join(repr(label) for label in single[:3]) + (", ..." if single[3:] else "")
+        warnings.append(f"n = 1 for {named}: no interval, and no difference can be shown")
+    if study.report == "selected" and not study.figure.startswith(("test_", "train_")):
+        warnings.append(f"{study.figure} is measured on what selects the epoch: it is optimistic")
+    for name, words in (
+        ("optimizer.lr", "learning rate"),
+        ("optimizer.weight_decay", "weight decay"),
+    ):
+        warnings += _edges(study, results, name, words)
+    if study.target is not None and not any(
+        value <= study.target if study.less_is_better else value >= study.target
+        for result in results
+        for run in result.runs
+        for value in run.curve(study.figure)[1]
+    ):
+        warnings.append(f"no run has reached the target of {study.target:g}")
+    devices = {run.device for result in results for run in result.runs if run.device}
+    if len(devices) > 1:
+        warnings.append(f"made on {', '.join(sorted(devices))}: times cannot be compared")
+    return warnings
+
+
+def _edges(study: Study, results: Sequence[LineResult], name: str, words: str) -> list[str]:
+    """Warnings where the best value of a sweep is its least or greatest."""
+    found = {result.line.label: result for result in results}
+    warnings = []
+    for group in siblings([result.line for result in results], name):
+        scores = []
+        for line in group:
+            result = found[line.label]
+            summary = summarise(list(by_seed(study, result).values()))
+            if summary is None and not result.diverged:
+                break  # not over: nothing can be said
+            # A value at which a run diverges is worse than any other: the range is known there.
+            bad = summary is None or result.diverged > 0
+            sign = 1 if study.less_is_better else -1
+            scores.append(math.inf if bad or summary is None else sign * summary.median)
+        if len(scores) < len(group) or min(scores) == math.inf:
+            continue
+        at = scores.index(min(scores))
+        if at in (0, len(group) - 1):
+            value = value_of(group[at].settings, name)
+            side = "lowest" if at == 0 else "highest"
+            way = "lower" if at == 0 else "higher"
+            if name == "optimizer.weight_decay" and value == 0:
+                continue  # there is nothing below
+            warnings.append(
+                f"the best {words}, {value:g} ({group[at].label!r}), is the {side} tried: try "
+                f"{way} ones, the optimum may lie beyond the grid"
+            )
+    return warnings
+
+
+def budget_text(budget: Budget, lines: Sequence[Line]) -> str:
+    """What a budget made of a study's settings, in one line."""
+    words = []
+    for name in budget.settings:
+        values = sorted({str(value_of(line.settings, name)) for line in lines}, key=_numeric)
+        words.append(f"{name} {values[0]}" + (f" to {values[-1]}" if len(values) > 1 else ""))
+    if budget.seeds is not None:
+        words.append(f"seeds {', '.join(map(str, budget.seeds))}")
+    if budget.most_seeds is not None:
+        words.append(f"at most {budget.most_seeds} seeds")
+    return ", ".join(words)
+
+
+def _numeric(text: str) -> tuple[float, str]:
+    try:
+        return float(text), text
+    except ValueError:
+        return math.inf, text

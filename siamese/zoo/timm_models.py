@@ -1,0 +1,104 @@
+"""Models of timm, built with errors that say what to do."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import re
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from siamese.errors import UserError
+
+
+def require_timm_model(name: str, setting: str, others: tuple[str, ...] = ()) -> None:
+    """Refuse a model that timm does not have.
+
+    Args:
+        name: timm's name, with or without a tag.
+        setting: how the user said it, for the message.
+        others: further names that may have been meant.
+
+    Raises:
+        UserError: names the nearest one.
+    """
+    base = name.split(".")[0]
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, [*timm.list_models(), *others], n=1)
+        hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them"
+        raise UserError(f"{setting}: timm has no such model; {hint}")
+
+
+def create_timm_model(
+    name: str,
+    setting: str,
+    *,
+    num_classes: int,
+    pretrained: bool = False,
+    drop_path: float = 0.0,
+    instead: str = "",
+    **options: Any,
+) -> nn.Module:
+    """Build a model of timm.
+
+    Args:
+        name: timm's name, with or without a tag.
+        setting: how the user said it, for the message.
+        num_classes: length of the logits; 0: pooled features.
+        pretrained: load timm's weights (from its cache, or the network).
+        drop_path: stochastic depth, in [0, 1).
+        instead: what else the user can start from, for the message.
+        options: further arguments of the model.
+
+    Raises:
+        UserError: no such model; it lacks an option, or stochastic depth; pretrained weights cannot
+            be had.
+    """
+    given = {**options, **({"drop_path_rate": drop_path} if drop_path > 0 else {})}
+    # The hub client logs every retry; the one line raised below says all of it.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, **given
+        )
+    except TypeError as error:
+        found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        if found is None or found[1] not in given:
+            raise UserError(f"{setting}: cannot be built ({error})") from None
+        if found[1] == "drop_path_rate" and "drop_path_rate" not in options:
+            raise UserError(
+                f"--model.drop_path {drop_path}: {name} has no stochastic depth; set 0"
+            ) from None
+        raise UserError(_no_option(name, found[1])) from None
+    except Exception as error:
+        # Whatever the hub client raises when it is offline, blocked or asked for missing weights.
+        if not pretrained:
+            raise UserError(f"{setting}: cannot be built ({error})") from None
+        raise UserError(
+            f"the pretrained weights of {name} cannot be loaded ({type(error).__name__}); go "
+            f"online once, or start from random weights with --model.pretrained false{instead}"
+        ) from None
+    return model
+
+
+def _no_option(name: str, option: str) -> str:
+    with torch.device("meta"):
+        known = inspect.signature(type(timm.create_model(name)).__init__).parameters
+    near = difflib.get_close_matches(option, [key for key in known if key != "self"], n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return f"--model.options.{option}: {name} has no such option{hint}"
+
+
+def takes_one_size(name: str) -> bool:
+    """Whether a model is built for one input size (transformers with learnt positions are)."""
+    return bool(timm.get_pretrained_cfg(name, allow_unregistered=True).fixed_input_size)
+
+
+def pooled_width(model: nn.Module) -> int:
+    """Length of the pooled features; some models widen after ``num_features``."""
+    width = getattr(model, "head_hidden_size", None) or model.num_features
+    return int(width)  # type: ignore[arg-type]

@@ -17,5 +17,5 @@ def first_few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-class Diverged(UserError):
+class Diverged(UserError):  # noqa: N818 - a state of the run, which a study records
     """The loss of a run became NaN or infinite; what was saved before stands."""

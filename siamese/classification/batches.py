@@ -271,19 +271,31 @@ class _Fit:
 class _Keys(Sampler[list[_Key]]):
     """The batches of keys that the loader's next iteration asks for."""
 
-    def __init__(self) -> None:
-        self.draws: Callable[[], Iterator[tuple[Draws, Purpose, int]]] = lambda: iter(())
-        self.count, self.seed = 0, 0
+    def __init__(self, order: EpochOrder):
+        self.order = order
+        self.start_epoch(0, 0)
+
+    def start_epoch(self, epoch: int, first_batch: int) -> None:
+        self.purpose: Purpose = "training"
+        self.epoch, self.first, self.count = epoch, first_batch, len(self.order) - first_batch
+
+    def start_recalibration(self, batches: int) -> None:
+        self.purpose = "recalibration"
+        self.epoch, self.first, self.count = 0, 0, batches
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[list[_Key]]:
-        for draws, purpose, epoch in self.draws():
-            stream = (self.seed, _PICTURE, _PURPOSES[purpose], epoch)
+        stream = (self.order.seed, _PICTURE, _PURPOSES[self.purpose], self.epoch)
+        if self.purpose == "training":
+            draws = self.order.batches(self.epoch, self.first)
+        else:
+            draws = self.order.recalibration(self.count)
+        for batch in draws:
             yield [
-                _Key(draws.batch, picture, derive_seed(*stream, draws.first + at))
-                for at, picture in enumerate(draws.images.tolist())
+                _Key(batch.batch, picture, derive_seed(*stream, batch.first + at))
+                for at, picture in enumerate(batch.images.tolist())
             ]
 
 
@@ -315,8 +327,9 @@ class TrainingPictures:
         workers: int,
         pin_memory: bool = False,
     ):
-        self.order, self._keys = order, _Keys()
-        self._keys.seed = order.seed
+        # No circle of references: a garbage collector that breaks one closes the processes' pipes
+        # before they are told to end, and then waits for them.
+        self.order, self._keys = order, _Keys(order)
         # A crop may take a small part of a large picture: then it is decoded in full.
         decode_size = size if settings.resized_crop is None else None
         pictures = _Pictures(folder, _Train(settings, size, mean), decode_size, replaced=True)
@@ -328,18 +341,12 @@ class TrainingPictures:
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[PictureBatch]:
         """An epoch's batches, from some batch on; see :meth:`EpochOrder.batches`."""
-        self._keys.count = len(self.order) - first_batch
-        self._keys.draws = lambda: (
-            (draws, "training", epoch) for draws in self.order.batches(epoch, first_batch)
-        )
+        self._keys.start_epoch(epoch, first_batch)
         yield from self._loader
 
     def recalibration(self, batches: int) -> Iterator[PictureBatch]:
         """See :meth:`EpochOrder.recalibration`."""
-        self._keys.count = batches
-        self._keys.draws = lambda: (
-            (draws, "recalibration", 0) for draws in self.order.recalibration(batches)
-        )
+        self._keys.start_recalibration(batches)
         yield from self._loader
 
 

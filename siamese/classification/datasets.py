@@ -164,6 +164,12 @@ def load_part(
     images = torch.as_tensor(np.asarray(raw.data))
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     labels = torch.as_tensor(raw.targets, dtype=torch.int64)
+    if int(labels.max()) >= len(raw.classes):
+        raise UserError(
+            f"{known.folder(Path(settings.root))}: a label {int(labels.max())} in the {part} part, "
+            f"but {known.title} has {len(raw.classes)} classes; delete the folder and let it be "
+            "downloaded again with --data.download true"
+        )
     return ImageSet(
         _resized(images.contiguous(), size), labels, tuple(raw.classes), known.mean, known.std
     )

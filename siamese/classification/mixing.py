@@ -1,7 +1,8 @@
 """From images and labels to what the network and the loss see: augmented, normalised, mixed.
 
 A method that mixes is drawn once per batch, as its paper's code does it. Everything stays on the
-images' device: no value is read back, so a GPU is never waited for.
+images' device: no value is read back, so a GPU is never waited for (RandAugment, which is Pillow's,
+excepted).
 """
 
 from __future__ import annotations
@@ -283,12 +284,10 @@ def ricap(
         [torch.randperm(count, generator=generator, device=device) for _ in range(4)]
     )
     meeting = torch.stack([(share[axis] * sides[axis]).round().long() for axis in range(2)])
-    lengths = torch.tensor(sides, device=device)
-    # Upper left, upper right, lower left, lower right: (4, 2) heights and widths.
-    high = torch.stack([meeting[0], meeting[0], lengths[0] - meeting[0], lengths[0] - meeting[0]])
-    wide = torch.stack([meeting[1], lengths[1] - meeting[1], meeting[1], lengths[1] - meeting[1]])
-    sizes = torch.stack([high, wide], dim=1)
-    room = lengths - sizes
+    # Upper left, upper right, lower left, lower right: (4,) heights and widths.
+    high = torch.stack([meeting[0], meeting[0], sides[0] - meeting[0], sides[0] - meeting[0]])
+    wide = torch.stack([meeting[1], sides[1] - meeting[1], meeting[1], sides[1] - meeting[1]])
+    room = torch.stack([sides[0] - high, sides[1] - wide], dim=1)
     corners = torch.minimum((drawn * (room + 1)).long(), room)
     return patch(images, targets, meeting, corners, partners)
 

@@ -19,7 +19,7 @@ from siamese.errors import UserError
 from siamese.learning.distribution import SINGLE, Distribution
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import autocast
-from siamese.zoo import create_network
+from siamese.zoo import create_network, require_network
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class ClassifierSpec:
 
     def build(self, pretrained: bool = False) -> nn.Module:
         """The network, with random or timm's pretrained weights."""
+        require_network(self.network, self.options)
         return create_network(
             self.network,
             num_classes=len(self.classes),

@@ -35,6 +35,7 @@ from siamese.learning.runs import (
 from siamese.learning.schedules import schedule_remarks
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
+from siamese.zoo import require_network
 
 # What may differ when a run goes on; anything else would make it another run.
 _MAY_CHANGE = frozenset(
@@ -66,6 +67,8 @@ def train_classifier(settings: ClassificationSettings) -> Path:
         Diverged: the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
     """
+    # Before the images are loaded: a mistyped network is told at once.
+    require_network(settings.model.name, settings.model.options)
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
         device = _own_device(device, distribution)

@@ -108,15 +108,18 @@ def _eval(argv: Sequence[str]) -> None:
 
 def _list(argv: Sequence[str]) -> None:
     settings = _parsed(ListSettings, "list", argv)
+    import torch
+    from tqdm import tqdm
+
     from siamese.zoo import count_cost, create_network, presets
 
     rows = []
-    for preset in presets():
-        if settings.family not in (None, preset.family):
-            continue
+    wanted = [preset for preset in presets() if settings.family in (None, preset.family)]
+    for preset in tqdm(wanted, desc="counting", leave=False, disable=None):
         row: dict[str, Any] = {"preset": preset.name, "family": preset.family}
         if settings.macs:
-            network = create_network(preset.name)
+            with torch.device("meta"):  # counting needs no weights
+                network = create_network(preset.name)
             row["parameters"], row["macs"] = count_cost(network, 3, 32)
         rows.append(row | {"published_error": preset.published, "what": preset.description})
     if not rows:

@@ -41,9 +41,9 @@ class ImageSettings:
     fit: FitName = "squash"
     """How a picture is made square: squash (the whole picture, aspect changed) or crop (centre)."""
     mean: tuple[float, float, float] | None = None
-    """RGB mean taken off, pixels in [0, 1]; null: the backbone's own (timm)."""
+    """RGB mean taken off, pixels in [0, 1]; null: the backbone's own (timm; zoo: 0.5)."""
     std: tuple[float, float, float] | None = None
-    """RGB standard deviation divided by; null: the backbone's own (timm)."""
+    """RGB standard deviation divided by; null: the backbone's own (timm; zoo: 0.5)."""
 
 
 @dataclass
@@ -103,7 +103,7 @@ class ModelSettings:
     """The embedder: one timm backbone and a linear head."""
 
     backbone: str = "tf_efficientnetv2_b0.in1k"
-    """Any timm model name."""
+    """Any timm model name; or zoo/PRESET, a network of siamese-zoo list (with pretrained false)."""
     embedding_dim: int = 512
     """Length D of the embedding."""
     pretrained: bool = True

@@ -227,8 +227,14 @@ class Loop:
         return True
 
     def _stops(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop; all of them learn of it at the same step."""
-        return self.distribution.any(stop.requested)
+        """Whether any process was asked to stop; all of them learn of it at the same step.
+
+        Asking each other costs time, so several processes do it as often as they log.
+        """
+        alone = self.distribution.world == 1
+        if alone or self.progress.step % self.options.log_every == 0 or self.progress.batch == 0:
+            return self.distribution.any(stop.requested)
+        return False
 
     def _batch_step(self, batch: Any, last_of_step: bool, total: int) -> int:
         """One batch, and the optimizer's step when it is the last of its group."""

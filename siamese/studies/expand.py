@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import itertools
@@ -157,10 +158,11 @@ def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Lin
         cells = _reduced(study, cells, budget)
     lines = []
     for label, arm, flat in cells:
-        runs = []
-        for seed in _seeds(study, arm, budget):
-            runs.append(_run(study, label, arm, flat, seed, place))
-        lines.append(Line(label, arm, tuple(runs)))
+        settings = _placed(study, label, flat, place)
+        seeds = _seeds(study, arm, budget)
+        lines.append(
+            Line(label, arm, tuple(_run(study, label, arm, settings, seed) for seed in seeds))
+        )
     _refuse_same(study, lines, budget)
     labels = [*(line.label for line in lines), *(line.arm.label for line in lines)]
     if study.baseline is not None and study.baseline not in labels:
@@ -227,27 +229,28 @@ def _build(study: Study, label: str, flat: Flat) -> RunSettings:
     return settings
 
 
-def _run(study: Study, label: str, arm: Arm, flat: Flat, seed: int, place: Place) -> Run:
-    placed: Flat = {
-        "seed": seed,
-        "runs": place.runs,
-        "checkpoints": place.checkpoints,
-        "device": place.device,
-    }
+def _placed(study: Study, label: str, flat: Flat, place: Place) -> RunSettings:
+    """A cell's settings, with where its runs lie."""
+    placed: Flat = {"runs": place.runs, "checkpoints": place.checkpoints, "device": place.device}
     if study.task == "classification" and place.root is not None:
         placed["data.root"] = place.root
     if study.task == "face" and place.data is not None:
         placed["data"] = place.data
-    settings = _build(study, label, laid_over(flat, placed))
+    return _build(study, label, laid_over(flat, placed))
+
+
+def _run(study: Study, label: str, arm: Arm, settings: RunSettings, seed: int) -> Run:
+    settings = copy.deepcopy(settings)
+    settings.seed = seed
     told = f"{study.path}: {label!r}"
     try:
         if isinstance(settings, ClassificationSettings):
             check_classification(settings)
             _check_parts(study, settings.data.validation > 0, True, settings.trainer.test_curve)
         else:
-            check_settings(settings)
             tested = settings.split.test > 0 or settings.split.test_data is not None
             _check_parts(study, True, tested, settings.trainer.test_curve)
+            check_settings(settings)
     except UserError as error:
         raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
     digest = settings_hash(settings, arm.processes)

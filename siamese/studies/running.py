@@ -150,7 +150,8 @@ def train_alone(run: Run, trainer: Trainer, threads: int | None = None) -> None:
     Raises:
         UserError, Diverged, KeyboardInterrupt: as the trainer.
     """
-    if threads is not None:
+    # A process that was started with so many need not be told.
+    if threads is not None and os.environ.get("OMP_NUM_THREADS") != str(threads):
         import torch
 
         torch.set_num_threads(threads)
@@ -407,7 +408,9 @@ def _ended(job: _Job) -> bool:
     """Whether a process that is over made its run; False when another one is at it."""
     job.process.join()
     code = job.process.exitcode
-    kind, message = job.messages.recv() if job.messages.poll() else ("", "")
+    kind = message = ""
+    with contextlib.suppress(EOFError):  # it had nothing to say
+        kind, message = job.messages.recv()
     job.messages.close()
     if kind == "busy":
         return False

@@ -82,6 +82,9 @@ class DenseNet(Network):
             if stage < 3:
                 # Rounded before it is cut: 0.29 x 100 is 29, whatever floating point says.
                 kept = int(round(channels * compression, 6))
+                require_option(
+                    kept > 0, "compression", compression, f"enough to keep 1 of {channels}"
+                )
                 modules[f"transition{stage}"] = chain(
                     bn=nn.BatchNorm2d(channels),
                     relu=nn.ReLU(inplace=True),

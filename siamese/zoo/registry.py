@@ -19,7 +19,12 @@ from siamese.zoo.pyramidnet import PyramidNet
 from siamese.zoo.resnet import ResNet
 from siamese.zoo.resnext import ResNeXt
 from siamese.zoo.shake_shake import ShakeShake
-from siamese.zoo.timm_models import create_timm_model, require_timm_model, takes_one_size
+from siamese.zoo.timm_models import (
+    create_timm_model,
+    prefix_of,
+    require_timm_model,
+    takes_one_size,
+)
 from siamese.zoo.vgg import VGG
 from siamese.zoo.wide_resnet import WideResNet
 
@@ -39,6 +44,8 @@ _TIMM = "timm/"
 _SETTING = "--model.name"
 # Arguments of every network, which are no options.
 _COMMON = ("self", "num_classes", "in_channels")
+# Arguments of :func:`create_network` itself.
+_ARGUMENTS = ("name", "num_classes", "in_channels", "image_size", "pretrained", "drop_path")
 
 
 def presets() -> list[Preset]:
@@ -58,11 +65,13 @@ def require_preset(name: str, setting: str | None = None) -> Preset:
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
-    # A setting that ends in the name has its own prefix before it, which the nearest name gets too.
     said = setting or f"{_SETTING} {name}"
-    prefix = said.removesuffix(name).rpartition(" ")[2] if said.endswith(name) else ""
     near = difflib.get_close_matches(name, _BY_NAME, n=1)
-    hint = f"did you mean {prefix}{near[0]}?" if near else "siamese-zoo list shows them all"
+    hint = (
+        f"did you mean {prefix_of(said, name)}{near[0]}?"
+        if near
+        else "siamese-zoo list shows them all"
+    )
     raise UserError(f"{said}: no such preset; {hint}")
 
 
@@ -76,8 +85,11 @@ def require_network(name: str, options: Mapping[str, Any] | None = None) -> None
 
     Raises:
         UserError: no such preset, model or option, with the nearest name; an option of a wrong
-            kind.
+            kind, or one that has a setting of its own.
     """
+    own = [key for key in options or {} if key in _ARGUMENTS]
+    if own:
+        raise UserError(f"--model.options.{own[0]}: is no option, other settings say it; remove it")
     if name.startswith(_TIMM):
         require_timm_model(name.removeprefix(_TIMM), f"{_SETTING} {name}")
         return

@@ -15,6 +15,12 @@ from torch import nn
 from siamese.errors import UserError
 
 
+def prefix_of(setting: str, name: str) -> str:
+    """What stands before the name in a setting as the user said it, e.g. ``timm/``."""
+    said = setting.rpartition(" ")[2]
+    return said.removesuffix(name) if said.endswith(name) else ""
+
+
 def require_timm_model(name: str, setting: str, others: tuple[str, ...] = ()) -> None:
     """Refuse a model that timm does not have.
 
@@ -29,7 +35,8 @@ def require_timm_model(name: str, setting: str, others: tuple[str, ...] = ()) ->
     base = name.split(".")[0]
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, [*timm.list_models(), *others], n=1)
-        hint = f"did you mean {near[0]}?" if near else "timm.list_models() lists them"
+        prefix = prefix_of(setting, name)
+        hint = f"did you mean {prefix}{near[0]}?" if near else "timm.list_models() lists them"
         raise UserError(f"{setting}: timm has no such model; {hint}")
 
 

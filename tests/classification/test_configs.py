@@ -1,4 +1,4 @@
-"""The YAML files that a user starts from: each one is read, allowed, and says what was published."""
+"""The YAML files a user starts from: each is read, allowed, and says what was published."""
 
 from functools import cache
 from pathlib import Path

@@ -178,6 +178,13 @@ def test_images_without_labels_are_refused(tmp_path: Path) -> None:
         load_part(DatasetSettings(name="mnist", root=str(tmp_path)), "train")
 
 
+def test_labels_without_a_class_are_refused(tmp_path: Path) -> None:
+    path = write_mnist(tmp_path) / "train-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-1] + bytes([77]))
+    with pytest.raises(UserError, match="a label 77 in the train part, but MNIST has 10 classes"):
+        load_part(DatasetSettings(name="mnist", root=str(tmp_path)), "train")
+
+
 def made(counts: list[int]) -> ImageSet:
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]

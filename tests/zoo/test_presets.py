@@ -138,7 +138,7 @@ def test_names_are_unique_and_said_in_the_order_of_families() -> None:
         ("preakt20", "preact20"),
         ("wrn_28_10", "wrn28_10"),
         ("resnet50d", "timm/resnet50d"),
-        ("timm/resnett50", "resnet50"),
+        ("timm/resnett50", "timm/resnet50"),
     ],
 )
 def test_unknown_networks_name_the_nearest(name: str, nearest: str) -> None:
@@ -172,6 +172,11 @@ def test_a_name_like_no_other_is_told_where_they_are_listed() -> None:
         ("wrn16_2", {"dropout": "much"}, r"options\.dropout much: must be a number"),
         ("vgg15_bn_64", {"layers": [1, 2]}, r"options\.layers .* as many numbers as widths"),
         ("densenet100_k12", {"compression": 0}, r"options\.compression 0: must be above 0"),
+        (
+            "densenet_bc100_k12",
+            {"compression": 1e-3},
+            r"compression 0\.001: must be enough to keep",
+        ),
         ("pyramidnet110_a84", {"alpha": -1}, r"options\.alpha -1: must be 0 or more"),
         ("shake_shake26_2x32d", {"width": 33}, r"options\.width 33: must be even"),
         ("resnet8", {"pretrained": True}, r"resnet8 has no pretrained .*--model\.pretrained false"),
@@ -184,6 +189,12 @@ def test_options_that_do_not_fit_are_one_line(
     with pytest.raises(UserError, match=told) as caught, torch.device("meta"):
         create_network(name, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["preact20", "timm/test_resnet"])
+def test_options_that_are_settings_of_their_own_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"options\.num_classes: is no option"):
+        require_network(name, {"num_classes": 5})
 
 
 def test_options_win_over_the_preset() -> None:

@@ -20,7 +20,7 @@ from siamese.classification.augment import (
 )
 from siamese.classification.datasets import PictureFolder, fit_square
 from siamese.config import PictureSettings
-from siamese.data.batches import _start_worker, derive_seed
+from siamese.data.batches import derive_seed, start_worker
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
 
@@ -383,7 +383,7 @@ def _loader_options(workers: int, pin_memory: bool, *, persistent: bool) -> dict
         "num_workers": workers,
         "pin_memory": pin_memory,
         "collate_fn": _collate,
-        "worker_init_fn": _start_worker,
+        "worker_init_fn": start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),
     }

@@ -50,7 +50,7 @@ class GridSettings:
     out: str | None = None
     """The picture to write (.png)."""
     name: str = "cifar10"
-    """The set the images come from: cifar10, cifar100, mnist, fashion_mnist, kmnist."""
+    """The set the images come from: cifar10, cifar100, mnist, fashion_mnist, kmnist, folder."""
     root: str = "runs/data"
     """Where the set lies, or is downloaded to."""
     download: bool = True

@@ -258,7 +258,7 @@ def _loader_options(workers: int, pin_memory: bool, *, persistent: bool) -> dict
         "num_workers": workers,
         "pin_memory": pin_memory,
         "collate_fn": _collate,
-        "worker_init_fn": _start_worker,
+        "worker_init_fn": start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),
     }
@@ -267,7 +267,8 @@ def _loader_options(workers: int, pin_memory: bool, *, persistent: bool) -> dict
     return options
 
 
-def _start_worker(worker: int) -> None:
+def start_worker(worker: int) -> None:
+    """Prepare a loader process: one thread, and it leaves Ctrl-C to the training process."""
     # Ctrl-C reaches the whole process group; the training process alone decides what follows.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -283,23 +283,36 @@ def _log_places(values: Sequence[float]) -> dict[float, float]:
 
 
 def _group_labels(groups: Sequence[Sequence[Line]], name: str) -> list[str]:
-    """What tells the groups of a sweep apart: the settings that differ between them."""
+    """What tells the groups of a sweep apart: their arms, or the fewest settings that differ."""
     if len(groups) < 2:
         return ["" for _ in groups]
+    arms = [{line.arm.label for line in group} for group in groups]
+    if all(len(own) == 1 for own in arms) and len(set.union(*arms)) == len(groups):
+        return [own.pop() for own in arms]
     heads = [group[0] for group in groups]
-    names = [other for other in varied(list(heads)) if other != name]
-    labels = []
-    for head in heads:
-        words = []
-        for other in names:
-            value = value_of(head.settings, other)
-            text = f"{value:g}" if isinstance(value, float) else str(value)
-            bare = other in ("optimizer.name", "model.name", "model.backbone", "schedule.name")
-            words.append(text if bare else f"{other.partition('.')[2] or other} {text}")
-        if head.arm.processes > 1:
-            words.append(f"{head.arm.processes} processes")
-        labels.append(", ".join(words) or head.label)
-    return labels
+    names = sorted(
+        (other for other in varied(list(heads)) if other != name), key=lambda n: n not in _BARE
+    )
+    words: list[list[str]] = [[] for _ in heads]
+    for other in names:
+        texts = [_setting(head, other) for head in heads]
+        longer = [[*before, text] for before, text in zip(words, texts, strict=True)]
+        if len({tuple(word) for word in longer}) > len({tuple(word) for word in words}):
+            words = longer
+    for word, head in zip(words, heads, strict=True):
+        if len({line.arm.processes for line in heads}) > 1:
+            word.append(f"{head.arm.processes} processes")
+    return [", ".join(word) or head.label for word, head in zip(words, heads, strict=True)]
+
+
+# Settings whose values speak for themselves.
+_BARE = ("optimizer.name", "model.name", "model.backbone", "schedule.name")
+
+
+def _setting(line: Line, name: str) -> str:
+    value = value_of(line.settings, name)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if name in _BARE else f"{name.partition('.')[2] or name} {text}"
 
 
 # Heat map

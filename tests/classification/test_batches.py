@@ -1,5 +1,7 @@
 """The order of batches and its seeds, and batches of picture files from loader processes."""
 
+import gc
+import weakref
 from collections import Counter
 from itertools import chain
 from pathlib import Path
@@ -229,3 +231,17 @@ def test_judged_pictures_come_in_order_without_the_broken(folder: Path) -> None:
             picture = Image.open(pictures.root / pictures.paths[at])
             expected = np.asarray(fit_square(picture, 12, 0.8)).transpose(2, 0, 1)
             np.testing.assert_array_equal(own.numpy(), expected)
+
+
+def test_loader_processes_end_with_their_owner(folder: Path) -> None:
+    # In a circle of references the pipes may be closed first, and ending takes ten seconds.
+    pictures = loaded(folder, 0)
+    list(pictures.batches(0))
+    owner, loader = weakref.ref(pictures), weakref.ref(pictures._loader)
+    gc.disable()
+    try:
+        del pictures
+        assert owner() is None
+        assert loader() is None
+    finally:
+        gc.enable()

@@ -244,7 +244,7 @@ def test_bad_settings_are_refused(classification: Settings) -> None:
         train_classifier(_changed(classification, model={"name": "preact21"}))
     with pytest.raises(UserError, match=r"widht.*did you mean width"):
         train_classifier(_changed(classification, model={"options": {"widht": 4}}))
-    with pytest.raises(UserError, match="--trainer.sync_bn"):
+    with pytest.raises(UserError, match=r"--trainer\.sync_bn"):
         train_classifier(_changed(classification, trainer={"sync_bn": True}))
     with pytest.raises(UserError, match="pure_fp16"):
         _changed(classification, trainer={"precision": "pure_fp16"}, optimizer={"name": "lars"})

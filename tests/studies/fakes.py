@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 
@@ -23,7 +24,7 @@ def fake_row(settings: Any, epoch: int) -> dict[str, float]:
     """A row of metrics.csv as a run of these settings might have it."""
     lr, total = learning_rate(settings), settings.trainer.epochs
     name = settings.optimizer.name
-    seed = abs(hash((settings.seed, name, round(1e6 * lr)))) % 2**32
+    seed = crc32(f"{settings.seed} {name} {lr:g}".encode())
     run, step = np.random.default_rng([seed]), np.random.default_rng([seed, epoch])
     off = abs(math.log10(lr / BEST_LR.get(name, 1e-2)))
     off += 0.1 * abs(math.log10((settings.optimizer.weight_decay or 1e-5) / 1e-4))

@@ -1,0 +1,490 @@
+"""Results, verdicts, tables and plots of made-up runs, whose answers are known."""
+
+import csv
+import math
+import re
+
+import numpy as np
+import pytest
+from matplotlib.collections import PolyCollection
+
+from siamese.errors import UserError
+from siamese.studies.cost import Cost
+from siamese.studies.expand import Place, expand
+from siamese.studies.plots import draw
+from siamese.studies.results import (
+    LineResult,
+    RunResult,
+    collect,
+    outcome,
+    read_metrics,
+    write_long_table,
+)
+from siamese.studies.running import make_all
+from siamese.studies.study import read_study
+from siamese.studies.tables import comparison, duration, write_html, write_markdown
+from siamese.studies.verdict import by_seed, judge
+from tests.studies.fakes import FakeTrainer
+
+PLAIN = "settings: {data.validation: 0, trainer.epochs: 3}\nseeds: [0, 1, 2, 3]\n"
+COST = Cost(272_282, 40_813_184, 1e12)
+
+
+def rows_of(values, figure="test_error", **more):
+    """Rows of metrics.csv whose figure takes these values; 10 s an epoch."""
+    return tuple(
+        {"epoch": at, "step": 9.0 * at, "seconds": 10.0 * at, figure: value}
+        | {name: column[at - 1] for name, column in more.items()}
+        for at, value in enumerate(values, 1)
+    )
+
+
+@pytest.fixture
+def made(write_study, tmp_path):
+    """Function: a study's text and label -> one entry per seed -> the study and its results.
+
+    An entry is the last epoch's figure, a list of all epochs', rows, "diverged", or None (to do).
+    """
+
+    def make(text, entries, budget=None):
+        study = read_study(write_study(text))
+        place = Place(str(tmp_path / "runs"), str(tmp_path / "checkpoints"))
+        lines = expand(study, place, study.budgets[budget] if budget else None)
+        results = []
+        for line in lines:
+            given = entries[line.label]
+            given = given if isinstance(given, list) else [given] * len(line.runs)
+            runs = []
+            for run, entry in zip(line.runs, given, strict=False):
+                if entry is None or entry == "diverged":
+                    state = "missing" if entry is None else "diverged"
+                    found = () if entry is None else rows_of([90.0], study.figure)
+                    runs.append(RunResult(run, state, found))
+                    continue
+                if isinstance(entry, (int, float)):
+                    entry = rows_of([50.0, 20.0, entry], study.figure)
+                elif not isinstance(entry, tuple):
+                    entry = rows_of(entry, study.figure)
+                runs.append(RunResult(run, "done", entry, "cpu"))
+            results.append(LineResult(line, tuple(runs)))
+        return study, results
+
+    return make
+
+
+def words(study, results, budget=None):
+    return "\n".join(judge(study, results, budget).lines())
+
+
+TWO = PLAIN + "runs: [{label: a}, {label: b, settings: {optimizer.momentum: 0.5}}]\n"
+NOISE = [0.3, -0.2, 0.1, -0.15]
+
+
+# Results
+
+
+def test_the_last_epoch_counts_and_the_best_is_an_extra(made):
+    study, results = made(TWO, {"a": [[9.0, 5.0, 7.0]] * 4, "b": 8.0})
+    found = outcome(study, results[0].runs[0])
+    assert (found.value, found.epoch, found.best, found.seconds) == (7.0, 3, 5.0, 30.0)
+    table = comparison(study, results, {"a": COST, "b": COST}, None)
+    assert table.rows[0][1:4] == ("7.00 (4)", "7.00 ± 0.00", "5.00")
+    assert "extra: best epoch on test" in [column.title for column in table.columns]
+
+
+@pytest.mark.parametrize(
+    ("select", "epoch", "value"), [("error", 2, 6.5), ("loss", 3, 7.0)], ids=str
+)
+def test_the_selected_epoch_is_the_validations(made, select, epoch, value):
+    text = TWO.replace("data.validation: 0", f"data.validation: 0.1, trainer.select: {select}")
+    rows = rows_of(
+        [5.0, 6.5, 7.0, 8.0], validation_error=[9.0, 4.0, 4.0, 5.0],
+        validation_loss=[0.9, 0.8, 0.3, 0.5],
+    )  # fmt: skip
+    study, results = made(text + "report: selected", {"a": rows, "b": rows})
+    found = outcome(study, results[0].runs[0])
+    assert (found.epoch, found.value) == (epoch, value)  # of equal ones the first, as in training
+    assert "chosen epoch" in comparison(study, results, {}, None).columns[1].title
+
+
+def test_more_is_better_for_faces(made):
+    text = "task: face\nsettings: {split.test: 0.2}\nseeds: [0, 1, 2, 3]\n"
+    text += "runs: [{label: a}, {label: b, settings: {optimizer.name: adamw}}]\nbaseline: a"
+    rows = {
+        label: [
+            rows_of([0.6, level + noise / 100, 0.5], "test_auc", auc=[0.5, 0.9, 0.7], ap=[1, 1, 1])
+            for noise in NOISE
+        ]
+        for label, level in (("a", 0.8), ("b", 0.9))
+    }
+    rows["b"] = [tuple({**r, "test_auc": r["test_auc"] + at / 1e4} for r in run)
+                 for at, run in enumerate(rows["b"])]  # fmt: skip
+    study, results = made(text, rows)
+    assert (study.figure, study.report) == ("test_auc", "selected")
+    found = outcome(study, results[0].runs[0])
+    assert (found.epoch, found.value) == (2, pytest.approx(0.803))
+    told = words(study, results)
+    assert "Best median test AUC, epoch chosen by validation: 'b'" in told
+    assert "'b' against 'a': better (+0.10" in told
+    axes = draw(study, results, None)[0].figure.axes[0]
+    assert axes.get_ylabel() == "test AUC"
+    assert axes.get_yscale() == "linear"
+
+
+def test_runs_that_are_not_done_have_no_figure(made):
+    study, results = made(TWO, {"a": [8.0, "diverged", None, 9.0], "b": 8.0})
+    assert by_seed(study, results[0]) == {0: 8.0, 3: 9.0}
+    assert (results[0].diverged, results[0].unfinished) == (1, 1)
+    row = comparison(study, results, {}, None).rows[0]
+    assert row[1] == "8.50 (2)"
+    assert row[4] == "1 of 4 (1 to do)"
+    told = words(study, results)
+    assert "'a': 1 of 4 runs diverged; its figures are those of the others" in told
+    assert "1 of 8 runs are not over" in told
+
+
+def test_the_long_table_holds_every_epoch_of_every_run(write_study, tmp_path):
+    place = Place(str(tmp_path / "runs"), str(tmp_path / "checkpoints"))
+    lines = expand(read_study(write_study()), place)
+    runs = [run for line in lines for run in line.runs]
+    trainer = FakeTrainer(tmp_path / "journal", diverges_from=0.05)
+    make_all(runs, trainer, logs=tmp_path, say=lambda line: None)
+    write_long_table(tmp_path / "all.csv", collect(lines))
+    with open(tmp_path / "all.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert list(table[0])[:10] == [
+        "label", "run", "hash", "seed", "status", "epoch", "step", "images_seen", "seconds", "lr",
+    ]  # fmt: skip
+    assert [(row["label"], row["seed"], row["epoch"]) for row in table] == [
+        *(("low", seed, epoch) for seed in "01" for epoch in "123"),
+        *(("high", seed, epoch) for seed in "01" for epoch in "12"),
+    ]
+    assert {row["status"] for row in table} == {"done", "diverged"}
+    assert {row["hash"] for row in table} == {run.hash for run in runs}
+    for row in table:
+        assert float(row["test_accuracy"]) == pytest.approx(100 - float(row["test_error"]))
+    assert read_metrics(tmp_path / "gone.csv") == []
+    (tmp_path / "bad.csv").write_text("epoch,lr\n1,x\n")
+    with pytest.raises(UserError, match=r"bad\.csv line 2: is damaged"):
+        read_metrics(tmp_path / "bad.csv")
+
+
+# The verdict
+
+
+def test_a_difference_above_the_noise_is_called_one(made):
+    a = [8 + noise for noise in NOISE]
+    b = [value - 1 + shift for value, shift in zip(a, (0.05, -0.03, 0.02, 0), strict=True)]
+    told = words(*made(TWO, {"a": a, "b": b}))
+    assert "'a' against 'b': worse (+0.99 [" in told
+    assert "4 seeds, p < 0.001" in told
+    assert "1 comparison with 'b', which was chosen as the best of them, paired by seed" in told
+    told = words(*made(TWO + "baseline: a", {"a": a, "b": b}))
+    assert "'b' against 'a': better (-0.99 [" in told
+    assert "chosen as the best" not in told
+
+
+def test_a_difference_below_the_noise_is_none(made):
+    a = [8 + noise for noise in NOISE]
+    told = words(*made(TWO, {"a": a, "b": [value + 0.1 for value in reversed(a)]}))
+    assert "'b' against 'a': no difference seen (" in told
+    assert "No difference seen between any of them and it." in told
+
+
+def test_many_comparisons_need_more_evidence(made):
+    a = [8 + noise for noise in NOISE]
+    b = [value + 0.2 + noise for value, noise in zip(a, (0.1, -0.05, 0.08, 0.0), strict=True)]
+    assert "'b' against 'a': worse" in words(*made(TWO + "baseline: a", {"a": a, "b": b}))
+    text = PLAIN + "baseline: a\nruns:\n- {label: a}\n- {label: b, settings: {seed_: 0}}\n"
+    others = {f"c{at}": [v + n for v, n in zip(a, np.roll(NOISE, at), strict=True)]
+              for at in range(1, 12)}  # fmt: skip
+    text = PLAIN + "baseline: a\nruns:\n- {label: a}\n" + "".join(
+        f"- {{label: {label}, settings: {{optimizer.momentum: {0.5 + at / 100}}}}}\n"
+        for at, label in enumerate(["b", *others])
+    )  # fmt: skip
+    told = words(*made(text, {"a": a, "b": b, **others}))
+    assert "12 comparisons with 'a', paired by seed" in told
+    assert "'b' against 'a': no difference seen" in told
+
+
+def test_one_run_each_shows_nothing(made):
+    text = TWO.replace("[0, 1, 2, 3]", "[0]")
+    told = words(*made(text, {"a": 8.0, "b": 5.0}))
+    assert "one run each shows no difference" in told
+    assert "n = 1 for 'a', 'b': no interval" in told
+    study, results = made(text, {"a": 8.0, "b": 5.0})
+    assert comparison(study, results, {}, None).rows[0][2] == "8.00 (n = 1)"
+
+
+def test_nothing_over_says_nothing(made):
+    study, results = made(TWO, {"a": None, "b": None})
+    assert judge(study, results).summary == ("No run is over yet: nothing can be said.",)
+    assert draw(study, results, None) == []
+    assert comparison(study, results, {}, None).rows[0][1] == ""
+
+
+RATES = PLAIN + "runs: [{label: x}]\ngrid: {optimizer.lr: [0.1, 0.2, 0.4]}\n"
+
+
+@pytest.mark.parametrize(
+    ("errors", "side"),
+    [
+        ([7, 8, 9], "lowest"),
+        ([9, 8, 7], "highest"),
+        ([8, 7, 9], None),
+        ([9, 7, "diverged"], None),  # the range is known: beyond it diverges
+        ([9, 7, [6, 6, "diverged", 6]], None),
+        ([9, 7, None], None),  # not yet known
+        (["diverged"] * 3, None),
+    ],
+    ids=str,
+)
+def test_the_best_rate_on_the_grids_edge_is_warned_of(made, errors, side):
+    labels = [f"x, optimizer.lr={rate}" for rate in (0.1, 0.2, 0.4)]
+    told = words(*made(RATES, dict(zip(labels, errors, strict=True))))
+    assert ("the best learning rate" in told) == (side is not None)
+    if side:
+        assert f"is the {side} tried" in told
+
+
+def test_the_best_decay_on_the_grids_edge_is_warned_of_but_not_at_zero(made):
+    text = RATES.replace("optimizer.lr: [0.1", "optimizer.weight_decay: [0")
+    labels = [f"x, optimizer.weight_decay={decay:g}" for decay in (0, 0.2, 0.4)]
+    assert "weight decay" not in words(*made(text, dict(zip(labels, [7, 8, 9], strict=True))))
+    told = words(*made(text, dict(zip(labels, [9, 8, 7], strict=True))))
+    assert "the best weight decay, 0.4" in told
+
+
+TUNED = PLAIN.replace("validation: 0,", "validation: 0.1,") + (
+    "report: selected\nruns: [{label: a}, {label: b, settings: {optimizer.momentum: 0.5}}]\n"
+    "grid: {optimizer.lr: [0.1, 0.2, 0.4]}\n"
+)
+
+
+def test_arms_with_a_grid_are_compared_tuned_by_validation(made):
+    def runs(test, validation):
+        return [rows_of([test + n], validation_error=[validation + n]) for n in NOISE]
+
+    entries = {
+        "a, optimizer.lr=0.1": runs(5, 9),  # best on the test images, which choose nothing
+        "a, optimizer.lr=0.2": runs(8, 7),
+        "a, optimizer.lr=0.4": runs(9, 8),
+        "b, optimizer.lr=0.1": runs(7.5, 8),
+        "b, optimizer.lr=0.2": runs(7, 7),
+        "b, optimizer.lr=0.4": ["diverged", *runs(1, 1)[1:]],
+    }
+    study, results = made(TUNED, entries)
+    found = judge(study, results)
+    assert found.reference == "b, optimizer.lr=0.2"
+    assert [one.label for one in found.compared] == ["a, optimizer.lr=0.2"]
+    assert "chosen by validation_error: 'a, optimizer.lr=0.2'" in found.summary[1]
+    study, results = made(TUNED + "baseline: a", entries)
+    found = judge(study, results)
+    assert found.reference == "a, optimizer.lr=0.2"
+    bare = TUNED.replace("0.1, trainer", "0, trainer").replace("report: selected\n", "")
+    for runs_of in entries.values():
+        runs_of[:] = [run if run == "diverged" else run[0]["test_error"] for run in runs_of]
+    found = judge(*made(bare, entries))
+    assert found.compared[0].label == "b, optimizer.lr=0.2"
+    assert "by test_error itself, which is a little optimistic" in found.summary[1]
+
+
+# Tables
+
+
+PUBLISHED = PLAIN + (
+    "runs:\n- {label: 'a | *b*', published: 7.6, published_runs: 3, published_time: 24m,"
+    " paper: 7.5 (best)}\n- {label: c, settings: {optimizer.lr: 1}}\n"
+)
+
+
+def test_markdown_has_the_columns_that_papers_print(made, tmp_path):
+    study, results = made(PUBLISHED, {"a | *b*": [8.0, 8.2, 8.1, 8.3], "c": 9.0})
+    table = comparison(study, results, {"a | *b*": COST}, None)
+    write_markdown(tmp_path / "t.md", study, table, judge(study, results), [])
+    text = (tmp_path / "t.md").read_text()
+    rows = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
+    assert {len(row) for row in rows} == {13}
+    assert [cell.strip() for cell in rows[2][1:-1]] == [
+        r"a \| \*b\*", "8.15 (4)", "8.15 ± 0.21", "8.15", "0", "272,282", "40.8 M", "30 s",
+        "7.60 (3)", "24m", "7.5 (best)",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in rows[3][9:-1]] == ["", "", ""]
+    assert "## Verdict" in text
+    assert "REDUCED" not in text
+
+
+def test_a_reduced_table_says_so(made, tmp_path):
+    study, results = made(PUBLISHED, {"a | *b*": 8.0, "c": 9.0}, "small")
+    budget = study.budgets["small"]
+    table = comparison(study, results, {}, budget)
+    assert table.title.endswith("REDUCED (budget small)")
+    assert "not comparable with published figures" in table.caption
+    assert "reduced budget 'small'" in words(study, results, budget)
+    for drawing in draw(study, results, budget):
+        assert "REDUCED" in drawing.figure.get_suptitle()
+
+
+def test_the_page_holds_everything_and_no_markup_of_the_study(made, tmp_path):
+    study, results = made(
+        PUBLISHED.replace("'a | *b*'", "'<script>1</script>'"),
+        {"<script>1</script>": [8.0, 8.2, 8.1, "diverged"], "c": 9.0},
+    )
+    drawings = draw(study, results, None)
+    verdict = judge(study, results)
+    table = comparison(study, results, {}, None)
+    write_html(tmp_path / "t.html", study, table, verdict, drawings, results, "made")
+    html = (tmp_path / "t.html").read_text(encoding="utf-8")
+    assert "<script>1</script>" not in html
+    assert html.count("<svg") == len(drawings)
+    for part in ("7.60 (3)", "1 of 4", "diverged", results[1].runs[0].run.name, "data.validation"):
+        assert part in html
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3.21, "3.2 s"), (45, "45 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
+     (3599.8, "1 h 00 min"), (7500, "2 h 05 min"), (math.nan, "")],
+)  # fmt: skip
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+# Plots
+
+
+def by_name(drawings):
+    return {drawing.name: drawing for drawing in drawings}
+
+
+def test_bands_run_from_the_least_to_the_greatest_seed(made):
+    curves = [[50.0, 20.0, 8.0], [60.0, 25.0, 7.0], [55.0, 15.0, 9.0], [52.0, 30.0, 7.5]]
+    study, results = made(TWO, {"a": curves, "b": 10.0})
+    axes = by_name(draw(study, results, None))["test_error_over_epochs"].figure.axes[0]
+    band = next(c for c in axes.collections if isinstance(c, PolyCollection)
+                and 60.0 in c.get_paths()[0].vertices[:, 1])  # fmt: skip
+    corners = {tuple(point) for point in band.get_paths()[0].vertices.tolist()}
+    assert corners >= {(1, 50), (1, 60), (2, 15), (2, 30), (3, 7), (3, 9)}
+    medians = [line.get_ydata().tolist() for line in axes.lines]
+    assert [53.5, 22.5, 7.75] in medians
+
+
+def test_time_is_the_median_of_the_seeds(made):
+    slow = tuple({**row, "seconds": 3 * row["seconds"]} for row in rows_of([50, 20, 8]))
+    study, results = made(TWO, {"a": [8.0, 8.0, slow, slow], "b": 10.0})
+    axes = by_name(draw(study, results, None))["test_error_over_time"].figure.axes[0]
+    assert [20, 40, 60] in [line.get_xdata().tolist() for line in axes.lines]
+    assert axes.get_xlabel() == "training time in seconds, judging left out"
+
+
+GRID = PLAIN + (
+    "runs: [{label: S}, {label: A, settings: {optimizer.name: adam, optimizer.nesterov: false}}]\n"
+    "grid: {optimizer.lr: [0.001, 0.01, 0.1]}\ntarget: 9\n"
+)
+GRID_ENTRIES = {
+    "S, optimizer.lr=0.001": 12.0,
+    "S, optimizer.lr=0.01": 9.0,
+    "S, optimizer.lr=0.1": 8.0,
+    "A, optimizer.lr=0.001": 8.5,
+    "A, optimizer.lr=0.01": [11.0, 12.0, "diverged", 13.0],
+    "A, optimizer.lr=0.1": "diverged",
+}
+
+
+def test_the_heat_map_hatches_what_diverged(made):
+    study, results = made(GRID, GRID_ENTRIES)
+    axes = by_name(draw(study, results, None))["heat_map"].figure.axes[0]
+    cells = {(round(p.get_x() + 0.5), round(p.get_y() + 0.5)): p for p in axes.patches}
+    assert len(cells) == 6
+    assert {at for at, cell in cells.items() if cell.get_hatch()} == {(1, 1), (2, 1)}
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[(0, 0)] == "12.00"
+    assert texts[(1, 1)] == "12.00"
+    assert texts[(2, 1)] == "diverged"
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["S", "A"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+
+
+def test_sweeps_are_drawn_on_a_logarithmic_axis_with_what_diverged(made):
+    study, results = made(GRID, GRID_ENTRIES)
+    figure = by_name(draw(study, results, None))["learning_rate"].figure
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    drawn = [(line.get_xdata(), line.get_ydata(), line.get_marker()) for line in axes.lines]
+    assert any(np.allclose(x, [0.001, 0.01, 0.1]) and np.allclose(y, [12, 9, 8])
+               for x, y, _ in drawn if len(x) == 3)  # fmt: skip
+    assert {(float(x[0]), mark) for x, _, mark in drawn if mark in "x+"} == {
+        (0.01, "+"), (0.1, "x"),
+    }  # fmt: skip
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S", "A"]
+
+
+def test_sweeps_that_are_listed_are_told_apart_by_the_fewest_settings(made):
+    text = PLAIN + "runs:\n"
+    entries = {}
+    for optimizer, momentum, error in (("sgd", 0.5, 8.0), ("lars", 0.7, 9.0)):
+        for rate in (0.1, 0.2):
+            label = f"{optimizer} {rate}"
+            text += (
+                f"- {{label: {label}, settings: {{optimizer.name: {optimizer}, "
+                f"optimizer.lr: {rate}, optimizer.momentum: {momentum}}}}}\n"
+            )
+            entries[label] = error
+    figure = by_name(draw(*made(text, entries), None))["learning_rate"].figure
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sgd", "lars"]
+
+
+def test_a_decay_of_zero_has_a_place_on_the_logarithmic_axis(made):
+    text = RATES.replace("optimizer.lr: [0.1", "optimizer.weight_decay: [0")
+    labels = [f"x, optimizer.weight_decay={decay:g}" for decay in (0, 0.2, 0.4)]
+    study, results = made(text, dict(zip(labels, [7.0, 8.0, 9.0], strict=True)))
+    axes = by_name(draw(study, results, None))["weight_decay"].figure.axes[0]
+    places = axes.lines[0].get_xdata()
+    assert np.allclose(places, [0.1, 0.2, 0.4])
+    shown = axes.xaxis.get_major_formatter()
+    assert [shown(place) for place in places] == ["0", "0.2", "0.4"]
+
+
+def test_bars_show_the_time_to_the_target(made):
+    study, results = made(
+        GRID, {**GRID_ENTRIES, "S, optimizer.lr=0.1": [[9, 8], [10, 9], [20, 9.1], 5]}
+    )
+    figure = by_name(draw(study, results, None))["time_to_target"].figure
+    axes = figure.axes[0]
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    bars = dict(zip(labels, [bar.get_width() for bar in axes.patches], strict=False))
+    assert bars == {
+        "S, optimizer.lr=0.1": 20.0, "S, optimizer.lr=0.01": 30.0, "A, optimizer.lr=0.001": 30.0,
+    }  # fmt: skip
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[0] == "20 s (3 of 4 runs)"
+    assert texts[-1] == "not reached (0 of 4 runs)"
+    study, results = made(GRID.replace("target: 9", "target: 1"), GRID_ENTRIES)
+    assert "time_to_target" not in by_name(draw(study, results, None))
+    assert "no run has reached the target of 1" in words(study, results)
+
+
+def test_many_lines_stay_readable(made):
+    rates = [round(0.01 * at, 2) for at in range(1, 31)]
+    text = PLAIN + f"runs: [{{label: x}}]\ngrid: {{optimizer.lr: {rates}}}\n"
+    entries = {f"x, optimizer.lr={rate:g}": 5 + 10 * rate for rate in rates}
+    study, results = made(text, entries)
+    figure = by_name(draw(study, results, None))["test_error_over_epochs"].figure
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names[:2] == ["x, optimizer.lr=0.01", "x, optimizer.lr=0.02"]
+    assert names[-1] == "the other 16"
+    assert len(names) == 15
+
+
+def test_labels_in_any_script_are_drawn_as_they_are(made, tmp_path):
+    text = (
+        PLAIN + "runs: [{label: '_夏 $x_1$'}, {label: b, settings: {optimizer.lr: 1}}]\ntarget: 9"
+    )
+    study, results = made(text, {"_夏 $x_1$": 8.0, "b": 8.5})
+    for drawing in draw(study, results, None):
+        drawing.figure.savefig(tmp_path / f"{drawing.name}.png")
+    legend = by_name(draw(study, results, None))["test_error_over_epochs"].figure.legends[0]
+    first = legend.get_texts()[0]
+    assert first.get_text().startswith("_")
+    assert first.get_text().endswith("$x_1$")
+    assert not first.get_parse_math()

@@ -167,11 +167,14 @@ def describe(
             texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
     count = sum(len(line.runs) for line in lines)
     told = ", ".join(f"{number} {state}" for state, number in states.items())
-    texts.append(
-        f"\n{count} runs ({told}): about {duration(total)} one after another on this machine "
-        f"({speed / 1e9:.0f} GMAC/s in training), {duration(left)} of it to do"
-        + (f"; {unknown} runs of unknown cost are left out" if unknown else "")
+    times = (
+        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
+        f"training), {duration(left)} of it to do"
     )
+    if unknown:
+        rest = f"{unknown} runs of unknown cost are left out"
+        times = f"{times}; {rest}" if unknown < count else "of unknown cost"
+    texts.append(f"\n{count} runs ({told}): {times}")
     texts.append(
         "The estimate counts multiply-accumulates (three forward passes per training image), not "
         "reading images, augmentation or what a GPU does better with large batches."

@@ -127,6 +127,7 @@ def _network(
     """Parameters and multiply-accumulates of a network, by its name."""
     from siamese.zoo import count_cost, create_network, presets
 
+    name = name.removeprefix("zoo/")  # as faces name a preset
     known = name.startswith("timm/") or any(preset.name == name for preset in presets())
     if not known and _is_timm(name):  # as faces name it
         name = f"timm/{name}"

@@ -45,7 +45,8 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
         budget: the reduction it was run with; every plot is marked with it.
     """
     title = title_of(study, budget)
-    drawings = [_over(study, results, title, "epochs"), _over(study, results, title, "time")]
+    axes = ["epochs", "time"] if study.task == "classification" else ["epochs", "images", "time"]
+    drawings = [_over(study, results, title, what) for what in axes]
     lines = [result.line for result in results]
     differing = varied(lines)
     if "optimizer.lr" in differing:
@@ -63,7 +64,7 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
 
 
 def _over(study: Study, results: Sequence[LineResult], title: str, what: str) -> Drawing | None:
-    """The figure over epochs, or over training time."""
+    """The figure over epochs, training images seen, or training time."""
     shown = [result for result in results if any(run.curve(study.figure)[0] for run in result.runs)]
     if not shown:
         return None
@@ -86,6 +87,10 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
         if what == "epochs":
             axes.set_xlabel("epoch")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        elif what == "images":
+            axes.set_xlabel("training images seen")
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         else:
             _time_axis(axes)
         axes.set_xlim(left=0)
@@ -110,11 +115,11 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
     if study.figure.startswith("test_"):
         caption += "Test curves are here to be looked at; they select nothing. "
     caption += "The legend is in the order of the last values, the best first."
-    name = "over_epochs" if what == "epochs" else "over_time"
-    heading = f"{_capital(figure_name(study))} over {'epochs' if what == 'epochs' else 'wall time'}"
+    over = {"epochs": "epochs", "images": "images seen", "time": "wall time"}[what]
+    heading = f"{_capital(figure_name(study))} over {over}"
     if what == "time":
         caption += " Time: in training steps, judging left out."
-    return Drawing(f"{study.figure}_{name}", heading, caption, figure)
+    return Drawing(f"{study.figure}_over_{what}", heading, caption, figure)
 
 
 def _values(study: Study, results: Sequence[LineResult], first: float = 0) -> list[float]:
@@ -142,9 +147,9 @@ def _curve(
     """A line's median and band; returns the artist for the legend."""
     going = [run for run in result.runs if run.state != "diverged"]
     handle: Any = mpl.lines.Line2D([], [], **style)
-    epochs, values, seconds = _aligned(study, going)
+    epochs, values, places = _aligned(study, going, _COLUMNS[what])
     if len(epochs):
-        x = epochs if what == "epochs" else _median(seconds)
+        x = _median(places)
         dots: dict[str, Any] = {"marker": "o", "ms": 3.5} if len(epochs) <= 12 and band else {}
         (handle,) = axes.plot(x, _median(values), **style, **dots)
         if band and len(going) > 1:
@@ -153,7 +158,7 @@ def _curve(
     for run in result.runs:
         rows, diverged = run.curve(study.figure)
         if run.state == "diverged" and rows:
-            place = [row["epoch"] if what == "epochs" else row["seconds"] for row in rows]
+            place = [row.get(_COLUMNS[what], math.nan) for row in rows]
             axes.plot(place, diverged, color=style["color"], lw=0.8)
             axes.plot(place[-1:], diverged[-1:], "x", color=style["color"], ms=7, mew=1.8)
     return handle
@@ -163,15 +168,19 @@ def _median(values: Floats) -> Floats:
     return np.asarray(np.nanmedian(values, axis=0))
 
 
-def _aligned(study: Study, runs: Sequence[RunResult]) -> tuple[Floats, Floats, Floats]:
-    """Epochs (E,), figures and seconds (runs, E); NaN where a run has not come so far."""
+# Column of metrics.csv that each kind of curve is drawn over.
+_COLUMNS = {"epochs": "epoch", "images": "images_seen", "time": "seconds"}
+
+
+def _aligned(study: Study, runs: Sequence[RunResult], column: str) -> tuple[Floats, Floats, Floats]:
+    """Epochs (E,), figures and a column (runs, E); NaN where a run has not come so far."""
     curves = []
     for run in runs:
         rows, values = run.curve(study.figure)
         curves.append(
             {
-                int(r["epoch"]): (v, r.get("seconds", math.nan))
-                for r, v in zip(rows, values, strict=True)
+                int(row["epoch"]): (value, row.get(column, math.nan))
+                for row, value in zip(rows, values, strict=True)
             }
         )
     epochs = sorted({epoch for curve in curves for epoch in curve})

@@ -181,19 +181,22 @@ def _record(run: Run) -> dict[str, Any]:
         "hash": run.hash,
         "seed": run.seed,
         "processes": run.processes,
-        "device": _device(run.settings.device),
+        "device": _device(run.settings.device, run.processes),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "settings": run.settings.as_dict(),
     }
 
 
-def _device(name: str) -> str:
+def _device(name: str, processes: int) -> str:
     """What the run was made on, in words."""
-    torch = sys.modules.get("torch")  # a run that loaded no torch ran on the CPU
-    if torch is not None and (name.startswith("cuda") or name == "auto"):
+    # A run that loaded no torch here ran on the CPU, or in other processes.
+    if (name == "auto" or name.startswith("cuda")) and ("torch" in sys.modules or processes > 1):
+        import torch
+
         with contextlib.suppress(RuntimeError, AssertionError):
             if torch.cuda.is_available():
-                return str(torch.cuda.get_device_name(None if name == "auto" else name))
+                gpu = str(torch.cuda.get_device_name(None if name == "auto" else name))
+                return gpu if processes == 1 else f"{processes} x {gpu}"
     return "cpu" if name == "auto" else name
 
 

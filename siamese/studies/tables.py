@@ -136,7 +136,7 @@ def _median_text(study: Study, found: Sequence[Outcome]) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time in at most two units: 45 s, 3 min 20 s, 2 h 05 min."""
+    """A time in at most two units: 45 s, 3 min 20 s, 2 h 05 min, 12 days."""
     if not math.isfinite(seconds):
         return ""
     if seconds < 9.95:
@@ -146,6 +146,8 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
+    if whole >= 96 * 3600:
+        return f"{whole / 86400:,.0f} days"
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes:02d} min"
 

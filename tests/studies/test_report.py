@@ -33,7 +33,7 @@ COST = Cost(272_282, 40_813_184, 1e12)
 def rows_of(values, figure="test_error", **more):
     """Rows of metrics.csv whose figure takes these values; 10 s an epoch."""
     return tuple(
-        {"epoch": at, "step": 9.0 * at, "seconds": 10.0 * at, figure: value}
+        {"epoch": at, "images_seen": 32.0 * at, "seconds": 10.0 * at, figure: value}
         | {name: column[at - 1] for name, column in more.items()}
         for at, value in enumerate(values, 1)
     )
@@ -126,7 +126,10 @@ def test_more_is_better_for_faces(made):
     told = words(study, results)
     assert "Best median test AUC, epoch chosen by validation: 'b'" in told
     assert "'b' against 'a': better (+0.10" in told
-    axes = draw(study, results, None)[0].figure.axes[0]
+    drawings = by_name(draw(study, results, None))
+    assert {"test_auc_over_epochs", "test_auc_over_images", "test_auc_over_time"} <= set(drawings)
+    axes = drawings["test_auc_over_images"].figure.axes[0]
+    assert [32, 64, 96] in [line.get_xdata().tolist() for line in axes.lines]
     assert axes.get_ylabel() == "test AUC"
     assert axes.get_yscale() == "linear"
 
@@ -344,7 +347,8 @@ def test_the_page_holds_everything_and_no_markup_of_the_study(made, tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(3.21, "3.2 s"), (45, "45 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
-     (3599.8, "1 h 00 min"), (7500, "2 h 05 min"), (math.nan, "")],
+     (3599.8, "1 h 00 min"), (7500, "2 h 05 min"), (95 * 3600, "95 h 00 min"),
+     (1e8, "1,157 days"), (math.nan, "")],
 )  # fmt: skip
 def test_durations(seconds, text):
     assert duration(seconds) == text

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from siamese.report.text import drawable
+from siamese.report.figures import blank_figure, write_text
 
 _LABELLED = 60  # classes beyond which names no longer fit
 _NUMBERED = 20  # classes up to which the cells hold their numbers
@@ -25,8 +24,7 @@ def confusion_figure(confused: npt.NDArray[np.int64], classes: Sequence[str], ti
     """
     number = len(classes)
     side = min(12.0, max(5.0, 0.42 * min(number, 30) + 2.2))
-    figure = Figure(figsize=(side, side), layout="constrained", dpi=120)
-    FigureCanvasAgg(figure)
+    figure = blank_figure(title, side, side)
     axes = figure.add_subplot()
     totals = confused.sum(axis=1, keepdims=True)
     shares = np.divide(100 * confused, totals, out=np.zeros(confused.shape), where=totals > 0)
@@ -38,17 +36,14 @@ def confusion_figure(confused: npt.NDArray[np.int64], classes: Sequence[str], ti
     bar.set_label(f"per cent of the class's images (darkest: {top:.3g} and more)")
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    shown, font = drawable(title)
-    axes.set_title(shown, fontfamily=font, fontsize=10)
     if number <= _LABELLED:
         places = range(number)
         size = 9 if number <= 20 else 6
         for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
             axis.set_ticks(places)
-            texts = [drawable(name) for name in classes]
-            axis.set_ticklabels([text for text, _ in texts], fontsize=size, rotation=rotation)
-            for label, (_, family) in zip(axis.get_ticklabels(), texts, strict=True):
-                label.set_fontfamily(family)
+            axis.set_ticklabels([""] * number, fontsize=size, rotation=rotation)
+            for label, name in zip(axis.get_ticklabels(), classes, strict=True):
+                write_text(label, name)
     if number <= _NUMBERED:
         for row, column in np.argwhere(confused > 0):
             share = shares[row, column]

@@ -90,7 +90,7 @@ def roc_figure(
     panels: Sequence[Literal["linear", "log"]] = ("linear", "log"),
 ) -> Figure:
     """ROC on linear axes, and on a logarithmic FMR axis where deployed thresholds lie."""
-    figure = _figure(title, width=9.6 if len(panels) == 2 else 5.6)
+    figure = blank_figure(title, width=9.6 if len(panels) == 2 else 5.6)
     models = _models(curve, figures, against)
     for number, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), number + 1)
@@ -114,7 +114,7 @@ def pr_figure(
     curve: Curve, figures: dict[str, float], title: str, against: Against | None = None
 ) -> Figure:
     """Precision over recall, with the line of chance: the share of genuine pairs."""
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     models = _models(curve, figures, against)
     for model in models:
@@ -139,7 +139,7 @@ def det_figure(
     Scores of normal distributions give a straight line. Rates of exactly 0 or 1 lie at infinity
     on such axes: those points are not drawn.
     """
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     models = _models(curve, figures, against)
     inner = [_inner(model.curve) for model in models]
@@ -172,7 +172,7 @@ def det_figure(
 
 def score_figure(counts: PairCounts, title: str) -> Figure:
     """Histogram of the scores of each class, each of area 1."""
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     low = float(counts.score[0])
     bins = np.linspace(low if low < 1 else 0, 1, 81)
@@ -196,7 +196,7 @@ def cmc_figure(cmc: Floats, title: str, against: AgainstCmc | None = None) -> Fi
         title: of the figure.
         against: a second model, of as many ranks or others.
     """
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     drawn = [(cmc, "" if against is None else _short(against.own_name), _OWN)]
     if against is not None:
@@ -234,7 +234,7 @@ def open_set_figure(
         title: of the figure.
         against: a second model.
     """
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     drawn = [(fpir, fnir, "" if against is None else _short(against.own_name), _OWN)]
     if against is not None:
@@ -261,7 +261,7 @@ def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title
         pairs: int64 (B,), pairs in each bin.
         title: of the figure.
     """
-    figure = _figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6)
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     some = pairs > 0
     axes.plot([0, 1], [0, 1], color=_GREY, ls=":", lw=1, label="perfectly calibrated")
@@ -406,22 +406,23 @@ def _themed(style: str) -> str:
     return "; ".join(kept)
 
 
-def _figure(title: str, width: float) -> Figure:
-    figure = Figure(figsize=(width, 4.4), layout="constrained")
+def blank_figure(title: str, width: float, height: float = 4.4) -> Figure:
+    """A figure with a title in any script; sides in inches, no title where it is empty."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     if title:
-        _write(figure.suptitle("", fontsize=11), title)
+        write_text(figure.suptitle("", fontsize=11), title)
     return figure
 
 
-def _write(place: Text, given: str) -> None:
+def write_text(place: Text, given: str) -> None:
+    """Write a text in any script into a figure; dollar signs are no mathematics."""
     text, family = drawable(given)
     place.set_text(text)
     if text != given:  # a page's reader may have a font that this machine lacks: see svg_of
         readable = _NO_XML.sub(lambda c: c[0].encode("unicode_escape").decode(), given)
         place.set_gid(_AS_GIVEN + readable)
     place.set_fontfamily(family)
-    # A name may hold dollar signs: they are no mathematics.
     place.set_parse_math(False)
 
 
@@ -474,7 +475,7 @@ def _legend(axes: Axes, place: _Corner) -> None:
     for patch in legend.get_patches():
         patch.set(edgecolor=_GREY, linewidth=0.6)  # or it could not be seen where it lies on itself
     for text, handle in zip(legend.get_texts(), handles, strict=True):
-        _write(text, str(handle.get_label()))
+        write_text(text, str(handle.get_label()))
 
 
 def _finish_linear_roc(axes: Axes, models: list[_Model]) -> None:

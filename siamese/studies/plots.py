@@ -11,12 +11,10 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from siamese.report.figures import blank_figure, write_text
 from siamese.report.text import drawable
 from siamese.studies.expand import Line, siblings, value_of, varied
 from siamese.studies.results import LineResult, RunResult
@@ -72,7 +70,7 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
     last = max(row["epoch"] for result in shown for run in result.runs for row in run.rows)
     zoomed = what == "epochs" and last >= _ZOOM
     height = max(4.4, 1.6 + 0.2 * min(len(ranked), _MOST + 1))
-    figure = _figure(title, height, width=12.5 if zoomed else 9.0)
+    figure = blank_figure(title, 12.5 if zoomed else 9.0, height)
     panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
     for axes in panels:
         for result in reversed(ranked[_MOST:]):
@@ -107,7 +105,7 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
             margin = 0.05 * (max(named) - min(named)) or 0.01 * abs(max(named)) or 1.0
             panels[1].set_ylim(min(named) - margin, max(named) + margin)
         panels[1].set_title("the last third", fontsize=10)
-    _legend(figure, handles, labels)
+    _legend(panels[-1], handles, labels)
     several = any(len(result.runs) > 1 for result in shown)
     caption = "Line: median over seeds; band: least to greatest. " if several else "One run each. "
     if any(result.diverged for result in shown):
@@ -216,7 +214,7 @@ def _sweep(
     if not curves:
         return None
     words = "learning rate" if name == "optimizer.lr" else "weight decay"
-    figure = _figure(title, height=max(4.4, 1.6 + 0.2 * len(curves)))
+    figure = blank_figure(title, 9.0, max(4.4, 1.6 + 0.2 * len(curves)))
     axes = figure.add_subplot()
     place = _log_places([point.value for _, points in curves for point in points])
     handles, labels = [], []
@@ -252,8 +250,8 @@ def _sweep(
     axes.set_xscale("log")
     axes.set_xlabel(words)
     values = sorted(place)
-    shown = values if len(values) <= 12 else values[:: -(-len(values) // 12)]
-    axes.xaxis.set_major_locator(FixedLocator([place[value] for value in shown]))
+    shown = _apart([place[value] for value in values])
+    axes.xaxis.set_major_locator(FixedLocator(shown))
     texts = {place[value]: f"{value:g}" for value in values}
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: texts.get(x, "")))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -261,7 +259,7 @@ def _sweep(
     axes.tick_params(axis="x", labelrotation=30 if len(shown) > 8 else 0)
     axes.grid(color=_GRID)
     if len(handles) > 1:
-        _legend(figure, handles, labels)
+        _legend(axes, handles, labels)
     caption = f"Median over seeds, least to greatest, at each {words} tried."
     if broken:
         axes.text(
@@ -289,6 +287,16 @@ def _log_places(values: Sequence[float]) -> dict[float, float]:
     step = 10.0 if len(above) < 2 else max(2.0, above[1] / above[0])
     least = above[0] / step if above else 1.0
     return {value: value if value > 0 else least for value in values}
+
+
+def _apart(places: Sequence[float]) -> list[float]:
+    """Places on a logarithmic axis that leave room for their labels, the first among them."""
+    room = math.log(places[-1] / places[0]) / 14
+    kept = [places[0]]
+    for place in places[1:]:
+        if math.log(place / kept[-1]) >= room:
+            kept.append(place)
+    return kept
 
 
 def _group_labels(groups: Sequence[Sequence[Line]], name: str) -> list[str]:
@@ -342,7 +350,7 @@ def _heat_map(study: Study, results: Sequence[LineResult], title: str) -> Drawin
     medians = [float(np.median(p.figures)) for row in points for p in row if p.figures]
     if not medians or len(rates) < 2:
         return None
-    figure = _figure(title, width=max(6.4, 2.6 + 0.72 * len(rates)), height=1.7 + 0.42 * len(rows))
+    figure = blank_figure(title, max(6.4, 2.6 + 0.72 * len(rates)), 1.7 + 0.42 * len(rows))
     axes = figure.add_subplot()
     # The best is dark in either direction; a few awful cells shall not hide the others.
     low, high = min(medians), max(medians)
@@ -383,7 +391,7 @@ def _heat_map(study: Study, results: Sequence[LineResult], title: str) -> Drawin
         _log_ticks(bar.ax.yaxis)
     if any(point.diverged for row in points for point in row):
         _legend(
-            figure, [Patch(fc="#d9d9d9", ec="#555555", hatch="//")], ["runs diverged"], below=True
+            axes, [Patch(fc="#d9d9d9", ec="#555555", hatch="//")], ["runs diverged"], below=True
         )
     caption = (
         f"Median {figure_name(study)} of every optimizer at every learning rate tried. Hatched: "
@@ -408,7 +416,7 @@ def _time_to_target(
     order = sorted(range(len(results)), key=lambda at: (math.isnan(middle[at]), middle[at]))
     left_out = len(order) - _MOST_BARS
     order = order[:_MOST_BARS]
-    figure = _figure(title, height=1.6 + 0.36 * len(order))
+    figure = blank_figure(title, 9.0, 1.6 + 0.36 * len(order))
     axes = figure.add_subplot()
     longest = max((t for row in reached for t in row), default=1.0)
     unit, word = _unit(longest)
@@ -456,21 +464,6 @@ def _reached(study: Study, run: RunResult, target: float) -> float | None:
 # What all plots share
 
 
-def _figure(title: str, height: float, width: float = 9.0) -> Figure:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    _write(figure.suptitle("", fontsize=11), title)
-    return figure
-
-
-def _write(place: Text, given: str) -> None:
-    """A text in any script; dollar signs are no mathematics."""
-    text, family = drawable(given)
-    place.set_text(text)
-    place.set_fontfamily(family)
-    place.set_parse_math(False)
-
-
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names at the y axis's 0, 1, ..., in any script."""
     texts = [drawable(_short(name)) for name in names]
@@ -488,18 +481,18 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _legend(
-    figure: Figure, handles: Sequence[Any], labels: Sequence[str], below: bool = False
-) -> None:
-    legend = figure.legend(
+def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str], below: bool = False) -> None:
+    """A legend to the right of the axes, or below them, with names in any script."""
+    legend = axes.legend(
         list(handles),
         [str(number) for number in range(len(handles))],
-        loc="outside lower center" if below else "outside right upper",
+        loc="upper center" if below else "upper left",
+        bbox_to_anchor=(0.5, -0.25) if below else (1.01, 1.02),
         frameon=False,
         fontsize=8.5,
     )
     for text, label in zip(legend.get_texts(), labels, strict=True):
-        _write(text, _short(label))
+        write_text(text, _short(label))
 
 
 def _figure_axis(axes: Axes, study: Study, values: Sequence[float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -58,7 +58,8 @@ class EpochOrder:
             so only a part of the set is seen.
         drop_last: leave out a last batch that is not full, where there is a full one.
         rank: number of this process.
-        world_size: number of processes; each gets an equal part of every full batch.
+        world_size: number of processes; each gets an equal part of every batch, for which a batch
+            that is not full gives up what is left over.
 
     Raises:
         UserError: batches that the processes cannot share equally, or fewer images than processes.
@@ -117,6 +118,7 @@ class EpochOrder:
 
     def _share(self, order: Tensor, batch: int, number: int) -> Draws:
         size = min(self.size, self.images - batch * self.size)
+        size -= size % self.world_size
         distinct = -(-size // self.repeats)
         first = batch * -(-self.size // self.repeats)
         # Copies far apart: other processes and ghost batches get them.
@@ -152,18 +154,19 @@ class PictureBatch:
         images: uint8 (N, 3, S, S).
         labels: int64 (N,).
         failed: (path, reason) of each picture that could not be decoded.
+        wanted: number of pictures asked for; fewer where a class has none that can be decoded.
     """
 
     batch: int
     images: Tensor
     labels: Tensor
     failed: list[tuple[str, str]]
+    wanted: int
 
     def pin_memory(self) -> PictureBatch:
         """Called by the DataLoader, so that copies to a GPU can overlap with its work."""
-        return PictureBatch(
-            self.batch, self.images.pin_memory(), self.labels.pin_memory(), self.failed
-        )
+        images, labels = self.images.pin_memory(), self.labels.pin_memory()
+        return replace(self, images=images, labels=labels)
 
 
 class _Key(NamedTuple):
@@ -329,7 +332,7 @@ class TrainingPictures:
     ):
         # No circle of references: a garbage collector that breaks one closes the processes' pipes
         # before they are told to end, and then waits for them.
-        self.order, self._keys = order, _Keys(order)
+        self.root, self.order, self._keys = folder.root, order, _Keys(order)
         # A crop may take a small part of a large picture: then it is decoded in full.
         decode_size = size if settings.resized_crop is None else None
         pictures = _Pictures(folder, _Train(settings, size, mean), decode_size, replaced=True)
@@ -400,4 +403,5 @@ def _collate(samples: list[_Sample]) -> PictureBatch:
         images=torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
         labels=torch.tensor([label for _, label in good], dtype=torch.int64),
         failed=[item for sample in samples for item in sample.failed],
+        wanted=len(samples),
     )

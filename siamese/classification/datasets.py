@@ -133,16 +133,21 @@ KNOWN = {
 
 
 def load_part(
-    settings: DatasetSettings, part: Part, *, report: Report | None = None, progress: bool = True
+    settings: DatasetSettings,
+    part: Part,
+    *,
+    as_tested: bool = False,
+    report: Report | None = None,
+    progress: bool = True,
 ) -> ImageSet:
     """All images of the training or test part, in memory.
 
     Args:
         settings: the set, and the side of its images: ``size`` for the training part, ``test_size``
-            (else ``size``) for the test part. To get training images as test images are, e.g. for
-            validation, give settings whose ``size`` is the test's. ``subset``, ``test_subset`` and
-            ``validation`` are left to :func:`subset` and :func:`split_validation`.
+            (else ``size``) for the test part. ``subset``, ``test_subset`` and ``validation`` are
+            left to :func:`subset` and :func:`split_validation`.
         part: which.
+        as_tested: prepare training images as test images are, e.g. for validation.
         report: called with path and reason for each picture of a folder that cannot be decoded.
         progress: show a bar while pictures are decoded.
 
@@ -150,9 +155,10 @@ def load_part(
         UserError: the set is missing, damaged or cannot be downloaded; a folder without pictures,
             or with other classes in its test part; one line that names the folder or file.
     """
-    size = settings.size if part == "train" else settings.test_size or settings.size
+    as_tested = as_tested or part == "test"
+    size = settings.test_size or settings.size if as_tested else settings.size
     if settings.name == "folder":
-        crop = 1.0 if part == "train" else settings.test_crop
+        crop = settings.test_crop if as_tested else 1.0
         side = size or FOLDER_SIZE
         measured = measure(settings.root, side)
         pictures = scan_part(settings.root, part)

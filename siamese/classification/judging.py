@@ -59,7 +59,7 @@ def summarise_logits(
         ``error`` (top 1) and ``top5_error`` in per cent (the latter with more than five classes
         only), ``loss`` (mean cross entropy in nats), ``ece`` in [0, 1].
     """
-    logits = logits.float()
+    logits, labels = logits.float().cpu(), labels.cpu()  # float64 is not to be had on every device
     figures = {"error": 100 * _top_error(logits, labels, 1)}
     if logits.shape[1] > 5:
         figures["top5_error"] = 100 * _top_error(logits, labels, 5)

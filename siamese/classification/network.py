@@ -90,13 +90,24 @@ def spec_of(content: dict[str, Any], path: Path) -> ClassifierSpec:
     Raises:
         UserError: the description is damaged.
     """
+    damaged = UserError(f"{path}: is damaged, its classifier description is unusable")
     try:
         spec = ClassifierSpec(**content["classifier"])
-        return replace(
+        spec = replace(
             spec, classes=tuple(spec.classes), mean=tuple(spec.mean), std=tuple(spec.std)
         )
     except (TypeError, KeyError, ValueError):
-        raise UserError(f"{path}: is damaged, its classifier description is unusable") from None
+        raise damaged from None
+    kinds = [
+        (str, (spec.network, *spec.classes)),
+        (dict, (spec.options,)),
+        (int, (spec.channels, spec.size, spec.test_size)),
+        (float | int, (spec.drop_path, spec.test_crop, *spec.mean, *spec.std)),
+    ]
+    fitting = all(isinstance(value, kind) for kind, values in kinds for value in values)
+    if not fitting or not len(spec.mean) == len(spec.std) == spec.channels:
+        raise damaged
+    return spec
 
 
 @torch.inference_mode()
@@ -131,7 +142,8 @@ def judge_images(
     network.eval()
     weights = next(network.parameters()).dtype
     logits, labels = [], []
-    for pixels, truth in _test_batches(images, spec, batch, workers, distribution):
+    pinned = device.type == "cuda"
+    for pixels, truth in _test_batches(images, spec, batch, workers, pinned, distribution):
         prepared = prepare_test(pixels.to(device, non_blocking=True), spec.mean, spec.std)
         prepared = prepared.to(weights)
         if channels_last:
@@ -146,15 +158,29 @@ def judge_images(
 
 
 def _test_batches(
-    images: Images, spec: ClassifierSpec, batch: int, workers: int, distribution: Distribution
+    images: Images,
+    spec: ClassifierSpec,
+    batch: int,
+    workers: int,
+    pin_memory: bool,
+    distribution: Distribution,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     if isinstance(images, PictureFolder):
         loader = judged_pictures(
-            images, spec.test_size, spec.test_crop, batch_size=batch, workers=workers
+            images,
+            spec.test_size,
+            spec.test_crop,
+            batch_size=batch,
+            workers=workers,
+            pin_memory=pin_memory,
         )
+        good = 0
         for pictures in loader:
+            good += len(pictures.labels)
             if len(pictures.labels):
                 yield pictures.images, pictures.labels
+        if not good:
+            raise UserError(f"{images.root}: none of its {len(images)} pictures can be decoded")
         return
     own = distribution.share(torch.arange(len(images), device=images.labels.device))
     for chosen in torch.split(own, batch):

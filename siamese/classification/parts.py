@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from siamese.classification.datasets import (
@@ -29,7 +29,7 @@ class Parts:
 
     Attributes:
         train: what is learnt.
-        validation: what selects, sized as the test's; None: nothing selects.
+        validation: what selects, prepared as the test images are; None: nothing selects.
         test: what is tested.
         mean: of each channel of the training images, in [0, 1].
         std: likewise.
@@ -84,15 +84,16 @@ def load_parts(
         tested = _some(scan_part(data.root, "test"), data.test_subset, seed)
         return Parts(learnt, judged, tested, *measure(str(data.root), side), side)
 
-    def load(settings: DatasetSettings, part: Part) -> ImageSet:
-        return load_part(settings, part, report=report, progress=progress)
+    def load(part: Part) -> ImageSet:
+        return load_part(data, part, report=report, progress=progress)
 
-    train = load(data, "train")
+    train = load("train")
     as_tested = train
-    if data.validation and data.test_size not in (None, data.size):
-        as_tested = load(replace(data, size=data.test_size), "train")
+    cropped = data.name == "folder" and data.test_crop < 1
+    if data.validation and (data.test_size not in (None, data.size) or cropped):
+        as_tested = load_part(data, "train", as_tested=True, progress=progress)
     in_memory, aside = _split(train, as_tested, data, seed)
-    test = _some(load(data, "test"), data.test_subset, seed)
+    test = _some(load("test"), data.test_subset, seed)
     return Parts(in_memory, aside, test, train.mean, train.std, train.images.shape[-1])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
+from tqdm import tqdm
 
 from siamese.classification.batches import (
     Draws,
@@ -19,6 +20,7 @@ from siamese.classification.datasets import ImageSet
 from siamese.classification.mixing import Mixed, augment_batch, mix_batch
 from siamese.classification.parts import Images
 from siamese.config import PictureSettings
+from siamese.errors import UserError
 
 
 class Source(Protocol):
@@ -132,14 +134,24 @@ class _Files:
         for path, reason in batch.failed:
             if path not in self._told:
                 self._told.add(path)
-                print(f"left out from now on: {reason}")
+                tqdm.write(f"left out from now on: {reason}")
+        if len(batch.labels) == 0:
+            raise UserError(
+                f"{self.files.root}: not one picture of a batch can be decoded; is the folder "
+                "still there?"
+            )
+        # For a picture whose class has no other that can be decoded one of the batch stands twice.
+        images, labels = batch.images, batch.labels
+        if batch.wanted > len(labels):
+            filled = torch.arange(batch.wanted) % len(labels)
+            images, labels = images[filled], labels[filled]
         order = self.files.order
         generator = batch_generator(
             order.seed, epoch, batch.batch, self.device, rank=order.rank, purpose=purpose
         )
         return mix_batch(
-            batch.images.to(self.device, non_blocking=True),
-            batch.labels.to(self.device, non_blocking=True),
+            images.to(self.device, non_blocking=True),
+            labels.to(self.device, non_blocking=True),
             self.classes,
             self.settings,
             self.mean,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import timm.layers
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -68,7 +69,8 @@ class ClassificationTask:
         if settings.trainer.sync_bn:
             if device.type != "cuda":
                 raise UserError("--trainer.sync_bn true: batch norms are shared by GPUs only")
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+            # torch's own conversion loses the activation that many of timm's batch norms hold.
+            network = timm.layers.convert_sync_batchnorm(network)
         self._layout = torch.contiguous_format
         if settings.trainer.channels_last:
             self._layout = torch.channels_last
@@ -89,7 +91,7 @@ class ClassificationTask:
         share = min(order.size, order.images) // distribution.world
         self.micro_batch = min(settings.batches.ghost or share, share)
         self.accumulate = len(part_edges(share, self.micro_batch)) - 1
-        self._order = order
+        self._share, self._batches = share, len(order)
         self._source = training_source(
             self.parts["train"],
             order,
@@ -105,6 +107,28 @@ class ClassificationTask:
         workers = self.settings.data.workers
         return default_workers(self.device.type) if workers is None else workers
 
+    @torch.inference_mode()
+    def refuse_sizes(self) -> None:
+        """Try the network on an image of each size, so that none stops it after an epoch.
+
+        Raises:
+            UserError: the network cannot take images of a size.
+        """
+        self.model.eval()
+        for name in ("size", "test_size"):
+            size = getattr(self.spec, name)
+            image = torch.zeros(1, self.spec.channels, size, size, device=self.device)
+            try:
+                with autocast(self.device, self._autocast_to):
+                    self.model(self._laid_out(image.to(self._weights)))
+            except torch.OutOfMemoryError:
+                raise
+            except (RuntimeError, ValueError, AssertionError) as error:
+                raise UserError(
+                    f"--data.{name} {size}: {self.spec.network} cannot take images of {size} x "
+                    f"{size} pixels ({' '.join(str(error).split())[:200]}); choose another size"
+                ) from None
+
     def start_epoch(self, epoch: int, optimizer: PairedOptimizer) -> None:
         """Nothing changes from epoch to epoch."""
 
@@ -115,7 +139,7 @@ class ClassificationTask:
 
     def batches_per_epoch(self) -> int:
         """Micro-batches of a whole epoch."""
-        return len(self._order) * self.accumulate
+        return self._batches * self.accumulate
 
     def step_loss(self, batch: Mixed, details: bool) -> StepLoss:
         """Loss of one micro-batch, and its share of wrong answers in per cent.
@@ -130,7 +154,12 @@ class ClassificationTask:
         with torch.no_grad():
             wrong = logits[: len(batch.labels)].argmax(dim=1) != batch.labels
             error = 100 * wrong.float().mean()
-        return StepLoss(value, len(batch.labels) * self.distribution.world, {"error": error})
+        return StepLoss(
+            value,
+            images=len(batch.labels) * self.distribution.world,
+            details={"error": error},
+            weight=len(batch.labels) * self.accumulate / self._share,
+        )
 
     def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
         """The same augmented training images each time, drawn by a generator of their own."""

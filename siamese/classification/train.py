@@ -20,6 +20,7 @@ from siamese.config import (
     check_classification,
     default_classifier_lr,
 )
+from siamese.config.reading import build_settings, flat_settings
 from siamese.errors import UserError
 from siamese.learning.distribution import Distribution, joined
 from siamese.learning.loop import Figures, Loop, LoopOptions
@@ -52,6 +53,7 @@ _MAY_CHANGE = frozenset(
     }
 )
 _RESUME = "siamese-zoo resume"
+_TEST = "test.json"
 _RECALIBRATION = 50  # batches, where weights are averaged
 Say = Callable[[str], None]
 
@@ -101,6 +103,8 @@ def resume_classifier(
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns as :func:`train_classifier`.
 
+    A run that was stopped between its last epoch and its test is tested.
+
     Args:
         target: a run's name, its folder with checkpoints, or a checkpoint file.
         checkpoints: folder of all runs' checkpoints.
@@ -112,12 +116,17 @@ def resume_classifier(
     """
     path = find_checkpoint(target, checkpoints, _RESUME)
     content = read_checkpoint(path, "classifier")
+    spec = spec_of(content, path)
+    # What is damaged is told here; the command line's parser takes its defaults as they are.
+    flat = flat_settings(ClassificationSettings, content["settings"], str(path))
+    build_settings(ClassificationSettings, flat, str(path))
     settings = parse(content["settings"])
     check_classification(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, "start a new run")
     refuse_other_home(path, settings.checkpoints, settings.name or "")
     done = content["progress"]["epoch"]
-    if done >= settings.trainer.epochs:
+    tested = (Path(settings.runs) / str(settings.name) / _TEST).exists()
+    if done > settings.trainer.epochs or (done == settings.trainer.epochs and tested):
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
@@ -129,7 +138,12 @@ def resume_classifier(
                 f"{path}: was trained on {counts} images, now there are {parts.counts()}; give "
                 "the same images with --data.root"
             )
-        return _run(settings, parts, spec_of(content, path), device, distribution, content)
+        if parts.classes != spec.classes:
+            raise UserError(
+                f"{path}: was trained on other classes than those in {settings.data.root}; give "
+                "the same images with --data.root"
+            )
+        return _run(settings, parts, spec, device, distribution, content)
 
 
 def _run(
@@ -148,6 +162,7 @@ def _run(
     torch.manual_seed(settings.seed + distribution.rank)  # dropout differs between processes
     network = spec.build(pretrained=settings.model.pretrained and checkpoint is None)
     task = ClassificationTask(settings, parts, network, spec, device, distribution)
+    task.refuse_sizes()
     groups = parameter_groups(
         {"network": task.model},
         settings.optimizer.weight_decay,
@@ -188,6 +203,8 @@ def _run(
     log = None
     if distribution.first:
         write_settings(runs, settings.as_dict())
+        (runs / _TEST).unlink(missing_ok=True)  # of the epochs before more were asked for
+        folder.mkdir(parents=True, exist_ok=True)  # refused now, not after an epoch
         log = ClassLog(runs, settings, loop.progress.step, loop.progress.epoch)
     say(_headline(settings, parts, spec, task, lr))
     for remark in schedule_remarks(settings.schedule, trainer.epochs):
@@ -217,7 +234,7 @@ def _run(
         )
     )
     if distribution.first:
-        say(test_once(chosen, runs / "test.json", task, epoch))
+        say(test_once(chosen, runs / _TEST, task, epoch))
     say(
         f"checkpoint: {chosen}\nlog, settings, metrics: {runs}\n"
         f"next: siamese-zoo eval --checkpoint {chosen}"

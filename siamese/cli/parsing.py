@@ -52,10 +52,9 @@ def parse_settings(
     if defaults:
         try:
             parser.set_defaults(flatten(settings, defaults))
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
-                "the saved settings are those of another version of siamese; start a new run with "
-                "--model.weights CHECKPOINT"
+                "the saved settings are those of another version of siamese; start a new run"
             ) from None
     arguments = _config_first(_expand(argv, short))
     groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}

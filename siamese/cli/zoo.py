@@ -15,6 +15,7 @@ from siamese.config import (
     ClassificationSettings,
     ClassifierEvalSettings,
     check_classification,
+    check_classifier_evaluation,
 )
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
@@ -97,8 +98,7 @@ def _resume(argv: Sequence[str]) -> None:
 
 def _eval(argv: Sequence[str]) -> None:
     settings = _parsed(ClassifierEvalSettings, "eval", argv)
-    if settings.checkpoint is None:
-        raise UserError("siamese-zoo eval needs --checkpoint FILE: a best.pt or last.pt")
+    check_classifier_evaluation(settings)
     if not os.path.exists(settings.checkpoint):
         raise UserError(f"--checkpoint {settings.checkpoint}: no such checkpoint")
     from siamese.classification.evaluate import evaluate

@@ -11,6 +11,7 @@ from siamese.config.classification import (
     ImageBatchSettings,
     PictureSettings,
     check_classification,
+    check_classifier_evaluation,
     default_classifier_lr,
 )
 from siamese.config.common import PrecisionName
@@ -99,6 +100,7 @@ __all__ = [
     "TrainSettings",
     "TrainerSettings",
     "check_classification",
+    "check_classifier_evaluation",
     "check_evaluation",
     "check_settings",
     "default_classifier_lr",

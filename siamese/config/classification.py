@@ -320,3 +320,15 @@ class ClassifierEvalSettings:
     """Precision of the forward pass."""
     bins: int = 15
     """Bins of the expected calibration error."""
+
+
+def check_classifier_evaluation(settings: ClassifierEvalSettings) -> None:
+    """Refuse settings that cannot work.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    if settings.checkpoint is None:
+        raise UserError("siamese-zoo eval needs --checkpoint FILE: a best.pt or last.pt")
+    for name in ("batch", "bins"):
+        require(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")

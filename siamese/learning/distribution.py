@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -14,6 +15,9 @@ import torch.distributed as dist
 from siamese.errors import UserError
 
 Made = TypeVar("Made")
+
+# Longer than the first process takes to download a set or to decode a folder: the others wait.
+_PATIENCE = timedelta(hours=6)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ class Distribution:
             total = total.cuda()
         dist.all_reduce(total)
         return float(total) / self.world
+
+    @torch.no_grad()
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Each tensor becomes its mean over all processes; each must call it."""
+        if self.world == 1:
+            return
+        for tensor in tensors:
+            total = tensor.float()
+            dist.all_reduce(total)
+            tensor.copy_(total / self.world)
 
     def any(self, value: bool) -> bool:
         """Whether it is true in one of the processes; each must call it."""
@@ -109,7 +123,7 @@ def joined(device_type: str) -> Iterator[Distribution]:
                 "start at most as many processes"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
     try:
         yield Distribution(dist.get_rank(), dist.get_world_size(), local)
     finally:

@@ -24,6 +24,7 @@ from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
 from siamese.learning.recalibration import recalibrate
 from siamese.models.checkpoint import write_checkpoint
+from siamese.models.embedder import batch_norms
 
 Figures = dict[str, float]
 
@@ -37,11 +38,14 @@ class StepLoss:
         images: number of images in the batch, over all processes.
         details: further numbers for the log: numbers that cost nothing with every batch, dear ones
             when they were asked for. Tensors stay on their device until the loop reads them.
+        weight: the batch's images over the mean of the batches that make one step: where they
+            differ in size, each image still counts alike.
     """
 
     value: torch.Tensor
     images: int
     details: Mapping[str, float | torch.Tensor] = field(default_factory=dict)
+    weight: float = 1.0
 
 
 class Task(Protocol):
@@ -248,7 +252,7 @@ class Loop:
         self._unread.append(StepLoss(result.value.detach(), result.images, result.details))
         if logged or result.value.device.type == "cpu" or progress.batch + 1 == total:
             self._read_losses()
-        self.scaler.scale(result.value / group).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(result.value * (result.weight / group)).backward()  # type: ignore[no-untyped-call]
         progress.batch += 1
         progress.images += result.images
         if last_of_step:
@@ -278,7 +282,8 @@ class Loop:
         self.scaler.unscale_(self.optimizer.inner)
         if self.options.clip is not None or measure:
             limit = self.options.clip if self.options.clip is not None else math.inf
-            norm = float(nn.utils.clip_grad_norm_(self.optimizer.parameters(), limit))
+            found = nn.utils.clip_grad_norm_(self.optimizer.parameters(), limit)
+            norm = float(found) if measure else norm  # reading it makes a GPU wait
         self.optimizer.step(self.scaler)
         self.optimizer.inner.zero_grad(set_to_none=True)
         if self.schedule is not None:
@@ -305,6 +310,10 @@ class Loop:
         if judged and options.recalibration_batches:
             inputs = self.task.recalibration_inputs(options.recalibration_batches)
             recalibrate(self.task.model, inputs)
+        # Each process measured its own images; they judge, and one saves, the same network.
+        norms = list(batch_norms(self.task.model))
+        measured = [kept for norm in norms for kept in (norm.running_mean, norm.running_var)]
+        self.distribution.average(kept for kept in measured if kept is not None)
         if not all(bool(torch.isfinite(p).all()) for p in self.optimizer.parameters()):
             raise self._diverged(math.nan)  # the epoch's last step broke the weights
         figures = self.task.validate() if judged else {}

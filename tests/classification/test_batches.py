@@ -19,6 +19,7 @@ from siamese.classification.batches import (
     judged_pictures,
 )
 from siamese.classification.datasets import PictureFolder, fit_square, scan_part
+from siamese.classification.sources import Source, training_source
 from siamese.config import PictureSettings
 from siamese.errors import UserError
 
@@ -88,8 +89,9 @@ def test_processes_share_the_batches_of_one(repeats: int) -> None:
         assert [part.first - whole.first for part in parts] == [0, 3, 6, 9]
     small = [EpochOrder(6, 8, seed=5, rank=rank, world_size=4) for rank in range(4)]
     shares = [next(order.batches(0)) for order in small]
-    assert sorted(torch.cat([share.images for share in shares]).tolist()) == list(range(6))
-    assert [share.first for share in shares] == [0, 2, 4, 5]
+    assert [len(share.images) for share in shares] == [1] * 4  # two images are left over
+    assert len(set(torch.cat([share.images for share in shares]).tolist())) == 4
+    assert [share.first for share in shares] == [0, 1, 2, 3]
 
 
 def test_what_processes_cannot_share_is_refused() -> None:
@@ -196,6 +198,30 @@ def test_a_broken_training_picture_gives_way_to_its_class(folder: Path) -> None:
     assert failed
     assert {path for path, _ in failed} == {"bee/2.png"}
     assert all("bee/2.png: cannot be decoded" in reason for _, reason in failed)
+
+
+def test_a_batch_is_full_where_a_class_has_no_good_picture(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for name in ("a", "b", "c"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (20, 20), (9, 9, 9)).save(tmp_path / part / name / "1.png")
+    (tmp_path / "train" / "c" / "1.png").write_bytes(b"broken")
+    pictures = scan_part(tmp_path, "train")
+    order, settings = EpochOrder(3, 3, seed=0), PictureSettings()
+
+    def source() -> Source:
+        return training_source(
+            pictures, order, settings, mean=MEAN, std=MEAN, size=20,
+            device=torch.device("cpu"), workers=0,
+        )  # fmt: skip
+
+    for batch in chain(source().batches(0, 0), source().recalibration(2)):
+        assert len(batch.images) == len(batch.labels) == 3
+        assert set(batch.labels.tolist()) == {0, 1}
+    for name in ("a", "b"):
+        (tmp_path / "train" / name / "1.png").unlink()
+    with pytest.raises(UserError, match="not one picture of a batch can be decoded"):
+        next(source().batches(0, 0))
 
 
 def test_recalibration_pictures_are_the_same_every_time(folder: Path) -> None:

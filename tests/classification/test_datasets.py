@@ -17,14 +17,17 @@ from torchvision import datasets as published
 from torchvision.transforms.v2 import functional
 
 from siamese.classification import datasets
+from siamese.classification.batches import judged_pictures
 from siamese.classification.datasets import (
     ImageSet,
+    PictureFolder,
     class_counts,
     load_part,
     scan_part,
     split_validation,
     subset,
 )
+from siamese.classification.parts import load_parts
 from siamese.config import DatasetSettings
 from siamese.errors import UserError
 
@@ -302,6 +305,20 @@ def test_broken_pictures_are_left_out_and_reported(tmp_path: Path) -> None:
         path.write_bytes(b"")
     with pytest.raises(UserError, match=r"none of its 9 pictures can be decoded"):
         load_part(settings, "test", progress=False)
+
+
+def test_validation_pictures_are_prepared_as_the_test_is(tmp_path: Path) -> None:
+    """Whether in memory or not: here with the test's central crop."""
+    write_folder(tmp_path)
+    settings = DatasetSettings(
+        name="folder", root=str(tmp_path), size=8, validation=0.5, test_crop=0.5, resident=True
+    )
+    inside = load_parts(settings, seed=0, progress=False).validation
+    files = load_parts(replace(settings, resident=False), seed=0).validation
+    assert isinstance(inside, ImageSet)
+    assert isinstance(files, PictureFolder)
+    judged = list(judged_pictures(files, 8, 0.5, batch_size=50, workers=0))
+    assert torch.equal(inside.images, judged[0].images)
 
 
 def test_unusable_folders_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from siamese.config import ClassificationSettings, ClassifierEvalSettings, check
 from siamese.errors import Diverged, UserError
 from siamese.learning.loop import StepLoss
 from siamese.learning.monitoring import RunLog
-from siamese.models.checkpoint import read_checkpoint
+from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 
 Settings = ClassificationSettings
 
@@ -220,6 +220,83 @@ def test_ghost_batches_are_the_gradient_of_the_mean_with_statistics_of_their_own
     assert norms[0] == pytest.approx(total, rel=1e-5)
 
 
+def test_each_image_counts_alike_where_ghost_batches_differ_in_size(
+    classification: Settings,
+) -> None:
+    """40 images in parts of 32 and 8: the step is that of the mean over the images."""
+    norms: list[float] = []
+    batches: list[Any] = []
+    tasks: list[ClassificationTask] = []
+    states: list[dict[str, torch.Tensor]] = []
+    original_loss = ClassificationTask.step_loss
+
+    def watch(self: ClassificationTask, batch: Any, details: bool) -> StepLoss:
+        if not batches:
+            tasks.append(self)
+            states.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        batches.append(batch)
+        return original_loss(self, batch, details)
+
+    settings = _changed(
+        classification,
+        data={"subset": 40, "validation": 0},
+        batches={"size": 64, "ghost": 32},
+        trainer={"epochs": 1},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "step", lambda _, __, told: norms.append(told["gradient_norm"]))
+        patch.setattr(ClassificationTask, "step_loss", watch)
+        train_classifier(settings)
+    assert [len(batch.labels) for batch in batches] == [32, 8]
+    network = tasks[0].model
+    network.load_state_dict(states[0])
+    network.train().zero_grad()
+    for batch in batches:
+        loss = functional.cross_entropy(network(batch.images), batch.targets, reduction="sum")
+        (loss / 40).backward()
+    total = math.sqrt(sum(float(p.grad.square().sum()) for p in network.parameters()))
+    assert norms[0] == pytest.approx(total, rel=1e-5)
+
+
+def test_images_of_a_size_that_the_network_cannot_take(classification: Settings) -> None:
+    model = {"name": "timm/vit_tiny_patch16_224", "options": {"depth": 1}}
+    settings = _changed(classification, model=model, data={"size": 32, "test_size": 48})
+    with pytest.raises(UserError, match=r"--data\.test_size 48: .*cannot take images of 48 x 48"):
+        train_classifier(settings)
+
+
+def test_a_run_stopped_before_its_test_is_tested(classification: Settings) -> None:
+    train_classifier(classification)
+    told = Path(classification.runs) / "run" / "test.json"
+    first = told.read_text(encoding="utf-8")
+    told.unlink()
+    resume_classifier("run", classification.checkpoints, lambda _: classification)
+    assert told.read_text(encoding="utf-8") == first
+    with pytest.raises(UserError, match="all 3 epochs are done"):
+        resume_classifier("run", classification.checkpoints, lambda _: classification)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": [str(9 - at) for at in range(10)]}, "other classes"),
+        ({"options": [1]}, "classifier description is unusable"),
+        ({"network": None}, "classifier description is unusable"),
+        ({"size": "a"}, "classifier description is unusable"),
+        ({"mean": []}, "classifier description is unusable"),
+    ],
+)
+def test_a_resumed_run_has_its_own_classes_and_network(
+    classification: Settings, change: dict[str, Any], message: str
+) -> None:
+    train_classifier(_changed(classification, trainer={"epochs": 1}))
+    path = Path(classification.checkpoints) / "run" / "last.pt"
+    content = _last(classification)
+    write_checkpoint(path, {**content, "classifier": {**content["classifier"], **change}})
+    with pytest.raises(UserError, match=message):
+        resume_classifier("run", classification.checkpoints, lambda _: classification)
+
+
 def test_a_broken_loss_is_told_and_the_last_checkpoint_stands(classification: Settings) -> None:
     settings = _changed(classification, optimizer={"lr": 1e30})
     with pytest.raises(Diverged, match="lower --lr"):
@@ -273,19 +350,10 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(
     assert len(_rows(settings)) == 2
 
 
-def test_two_processes_train_as_one_does(classification: Settings, tmp_path: Path) -> None:
-    """Each of two processes takes half of every batch, two ghost batches of it."""
-    settings = _changed(
-        classification,
-        augment={"crop": 0},
-        data={"validation": 0},
-        optimizer={"lr": 0.02, "momentum": 0.0, "nesterov": False},
-        trainer={"epochs": 1, "test_curve": True},
-        batches={"ghost": 8},
-    )
-    together = _elsewhere(settings, tmp_path / "together")
-    source = tmp_path / "settings.yaml"
-    source.write_text(yaml.safe_dump(together.as_dict()), encoding="utf-8")
+def _together(settings: Settings, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Train in two processes."""
+    source = folder / "settings.yaml"
+    source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--standalone", "-m", "siamese.cli.zoo"]
     done = subprocess.run(
@@ -297,6 +365,33 @@ def test_two_processes_train_as_one_does(classification: Settings, tmp_path: Pat
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    return done
+
+
+def test_two_processes_judge_the_network_that_is_saved(
+    classification: Settings, tmp_path: Path
+) -> None:
+    """Each measures batch norms on images of its own, and judges a half of the images."""
+    settings = _changed(classification, optimizer={"lr": 0.02, "ema": 0.9}, trainer={"epochs": 2})
+    _together(settings, tmp_path)
+    best = Path(settings.checkpoints) / "run" / "best.pt"
+    found = evaluate(ClassifierEvalSettings(checkpoint=str(best), device="cpu", part="validation"))
+    row = _rows(settings)[_last(settings, "best.pt")["progress"]["epoch"] - 1]
+    assert found.figures["loss"] == pytest.approx(float(row["validation_loss"]), rel=1e-5)
+
+
+def test_two_processes_train_as_one_does(classification: Settings, tmp_path: Path) -> None:
+    """Each of two processes takes half of every batch, two ghost batches of it."""
+    settings = _changed(
+        classification,
+        augment={"crop": 0},
+        data={"validation": 0},
+        optimizer={"lr": 0.02, "momentum": 0.0, "nesterov": False},
+        trainer={"epochs": 1, "test_curve": True},
+        batches={"ghost": 8},
+    )
+    together = _elsewhere(settings, tmp_path / "together")
+    done = _together(together, tmp_path)
     assert done.stdout.count("done:") == 1
     train_classifier(settings)
     mine, theirs = _last(settings)["model"], _last(together)["model"]

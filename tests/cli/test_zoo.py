@@ -71,6 +71,8 @@ def test_the_list_is_the_registry(run_here: Here) -> None:
         (("resume", "nothing"), "no such checkpoint or run"),
         (("eval",), "needs --checkpoint"),
         (("eval", "--checkpoint", "nothing.pt"), "no such checkpoint"),
+        (("eval", "--checkpoint", "nothing.pt", "--batch", 0), "--batch 0: must be at least 1"),
+        (("eval", "--checkpoint", "nothing.pt", "--bins", 0), "--bins 0: must be at least 1"),
         (("list", "--family", "vgk"), "the families are densenet"),
         (("augmentations",), "--out FILE is missing"),
         (("compare",), "give the study file first"),

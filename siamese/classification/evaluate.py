@@ -73,8 +73,8 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
     figures = summarise_logits(logits, labels, settings.bins)
     confused = confusion(logits, labels)
     table = class_table(confused)
-    name = str(run.name)
-    out = Path(settings.out or Path(run.runs) / name / "eval")
+    judged = f"eval-{settings.part}-{path.stem}"
+    out = Path(settings.out or Path(run.runs) / str(run.name) / judged)
     origin = f"{path.parent.name}/{path.name}: {len(labels)} {settings.part} images of {data.name}"
     write_json(out / "figures.json", {"checkpoint": str(path), "part": settings.part} | figures)
     _write_classes(out / "classes.csv", spec.classes, table)

@@ -163,6 +163,10 @@ def _run(
     network = spec.build(pretrained=settings.model.pretrained and checkpoint is None)
     task = ClassificationTask(settings, parts, network, spec, device, distribution)
     task.refuse_sizes()
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = (
+            True  # images of one size: the fastest convolution is sought
+        )
     groups = parameter_groups(
         {"network": task.model},
         settings.optimizer.weight_decay,
@@ -210,6 +214,10 @@ def _run(
     for remark in schedule_remarks(settings.schedule, trainer.epochs):
         if settings.optimizer.name not in SCHEDULE_FREE:
             say(remark)
+    if settings.augment.flip and settings.data.name in ("mnist", "kmnist"):
+        say(
+            "note: mirrored digits and letters are others; --augment.flip 0 leaves them as they are"
+        )
     say(f"watch: tensorboard --logdir {settings.runs}")
     try:
         if checkpoint is None and log is not None:

@@ -311,7 +311,8 @@ class ClassifierEvalSettings:
     root: str | None = None
     """Where the set lies; null: where it lay in training."""
     out: str | None = None
-    """Folder for the table, the picture and predictions.npz; null: runs/<run>/eval."""
+    """Folder for the table, the picture and predictions.npz; null:
+    runs/<run>/eval-<part>-<checkpoint>."""
     batch: int = 500
     """Images per batch."""
     device: str = "auto"

@@ -221,8 +221,15 @@ def parameter_groups(
     groups: list[Group] = []
     spared = weight_decay if decay_norms else 0.0
     for name, module in modules.items():
+        # timm's transformers name what else shall not decay: position embeddings, class tokens.
+        own = getattr(module, "no_weight_decay", None)
+        exempt = set(own()) if callable(own) else set()
         for kind, decay in (("weights", weight_decay), ("norms_and_biases", spared)):
-            wanted = [p for p in module.parameters() if (p.ndim > 1) == (kind == "weights")]
+            wanted = [
+                parameter
+                for place, parameter in module.named_parameters()
+                if (parameter.ndim > 1 and place not in exempt) == (kind == "weights")
+            ]
             if wanted:
                 groups.append(
                     {

@@ -146,7 +146,7 @@ def read_checkpoint(path: Path, kind: str = "embedder") -> dict[str, Any]:
     others = [other for other in KINDS if other != kind and other in content]
     if others and kind not in content:
         raise UserError(
-            f"{path}: holds a {others[0]} ({KINDS[others[0]]}), not a {kind} ({KINDS[kind]})"
+            f"{path}: its kind is {others[0]} ({KINDS[others[0]]}), {kind} ({KINDS[kind]}) is needed"
         )
     missing = [key for key in (kind, *KEYS) if key not in content]
     if missing:
@@ -173,18 +173,30 @@ def _is_split(split: dict[str, Any]) -> bool:
 
 
 def newest_best(checkpoints: Path) -> Path:
-    """The most recently written ``<run>/best.pt``.
+    """The most recently written ``<run>/best.pt`` of an embedder.
 
     Raises:
         UserError: there is none.
     """
     found = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
-    if not found:
-        raise UserError(
-            f"no {checkpoints}/*/best.pt yet: train with siamese-train first, or give "
-            "--checkpoint FILE"
-        )
-    return found[-1]
+    for path in reversed(found):
+        if not _is_classifier(path):
+            return path
+    raise UserError(
+        f"no {checkpoints}/*/best.pt of faces yet: train with siamese-train first, or give "
+        "--checkpoint FILE"
+    )
+
+
+def _is_classifier(path: Path) -> bool:
+    """Whether a file is a classifier's checkpoint; the weights in it are not read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # whatever is wrong with it is told where it is read
+        return False
+    return isinstance(content, dict) and "classifier" in content
 
 
 def package_versions() -> dict[str, str]:

@@ -344,7 +344,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(
         resume(augment={"mixup": 1.0})
     with pytest.raises(UserError, match="all 1 epochs are done"):
         resume(trainer={"epochs": 1})
-    with pytest.raises(UserError, match=r"holds a classifier .*not a embedder"):
+    with pytest.raises(UserError, match=r"its kind is classifier .*embedder .*is needed"):
         read_checkpoint(Path(settings.checkpoints) / "run" / "last.pt")
     resume()
     assert len(_rows(settings)) == 2

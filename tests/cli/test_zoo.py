@@ -31,7 +31,9 @@ def test_train_eval_resume(trained: Path, mnist_root: Path, run_here: Here) -> N
     assert done.returncode == 0, done.stderr
     assert "expected calibration error" in done.stdout
     told = json.loads((trained / "runs/run/test.json").read_text(encoding="utf-8"))
-    again = json.loads((trained / "runs/run/eval/figures.json").read_text(encoding="utf-8"))
+    again = json.loads(
+        (trained / "runs/run/eval-test-best/figures.json").read_text(encoding="utf-8")
+    )
     assert again["error"] == told["error"]
     refused = run_here("zoo", "resume", "run")
     assert "all 1 epochs are done; raise --epochs" in _error(refused)
@@ -89,7 +91,7 @@ def test_bad_input_is_one_line(
 
 def test_a_face_checkpoint_is_no_classifier(trained: Path, run_here: Here) -> None:
     refused = run_here("eval", "roc", "--checkpoint", "checkpoints/run/best.pt")
-    assert "holds a classifier (siamese-zoo train)" in _error(refused)
+    assert "its kind is classifier (siamese-zoo train)" in _error(refused)
 
 
 def _error(result: Any) -> str:

@@ -514,3 +514,16 @@ def test_the_schedule_drives_all_groups_alike(extra: str) -> None:
         assert rates == pytest.approx({"net": LR * factor, "loss": 10 * LR * factor})
         optimizer.inner.step()
         schedule.step()
+
+
+def test_what_a_transformer_exempts_does_not_decay() -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=2)
+    decaying, spared = parameter_groups({"network": net}, 0.05, 1e-3, {})
+    assert (decaying["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
+    places = {id(parameter): place for place, parameter in net.named_parameters()}
+    named = {places[id(parameter)] for parameter in spared["params"]}
+    assert {"pos_embed", "cls_token", "norm.weight", "head.bias"} <= named
+    assert "blocks.0.attn.qkv.weight" not in named
+    assert len(places) == len(decaying["params"]) + len(spared["params"])

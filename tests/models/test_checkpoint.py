@@ -189,3 +189,11 @@ def test_newest_best_checkpoint_is_found(tmp_path: Path) -> None:
         write_checkpoint(tmp_path / name / "best.pt", _content())
         os.utime(tmp_path / name / "best.pt", (100 - number, 100 - number))
     assert newest_best(tmp_path) == tmp_path / "b" / "best.pt"
+
+
+def test_the_newest_checkpoint_of_faces_is_found_behind_a_classifier(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "faces" / "best.pt", _content())
+    content = _content()
+    content["classifier"] = content.pop("embedder")
+    write_checkpoint(tmp_path / "classes" / "best.pt", content)
+    assert newest_best(tmp_path) == tmp_path / "faces" / "best.pt"

@@ -20,7 +20,7 @@ from siamese.classification.augment import (
 )
 from siamese.classification.datasets import PictureFolder, fit_square
 from siamese.config import PictureSettings
-from siamese.data.batches import derive_seed, start_worker
+from siamese.data.batches import derive_seed, loader_options
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
 
@@ -339,7 +339,7 @@ class TrainingPictures:
         self._loader = DataLoader(
             pictures,
             batch_sampler=self._keys,
-            **_loader_options(workers, pin_memory, persistent=True),
+            **loader_options(workers, pin_memory, persistent=True, collate=_collate),
         )
 
     def batches(self, epoch: int, first_batch: int = 0) -> Iterator[PictureBatch]:
@@ -377,22 +377,8 @@ def judged_pictures(
         [_Key(batch, at, 0) for at in range(first, min(first + batch_size, len(folder)))]
         for batch, first in enumerate(range(0, len(folder), batch_size))
     ]
-    options = _loader_options(workers, pin_memory, persistent=False)
+    options = loader_options(workers, pin_memory, persistent=False, collate=_collate)
     yield from DataLoader(pictures, batch_sampler=keys, **options)
-
-
-def _loader_options(workers: int, pin_memory: bool, *, persistent: bool) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "num_workers": workers,
-        "pin_memory": pin_memory,
-        "collate_fn": _collate,
-        "worker_init_fn": start_worker,
-        # A generator of the loader's own: its draws must not move the training's random state.
-        "generator": torch.Generator().manual_seed(0),
-    }
-    if workers > 0:
-        options |= {"persistent_workers": persistent, "prefetch_factor": 4}
-    return options
 
 
 def _collate(samples: list[_Sample]) -> PictureBatch:

@@ -164,9 +164,7 @@ def _run(
     task = ClassificationTask(settings, parts, network, spec, device, distribution)
     task.refuse_sizes()
     if device.type == "cuda":
-        torch.backends.cudnn.benchmark = (
-            True  # images of one size: the fastest convolution is sought
-        )
+        torch.backends.cudnn.benchmark = True  # one size: the fastest convolutions are sought
     groups = parameter_groups(
         {"network": task.model},
         settings.optimizer.weight_decay,
@@ -215,9 +213,7 @@ def _run(
         if settings.optimizer.name not in SCHEDULE_FREE:
             say(remark)
     if settings.augment.flip and settings.data.name in ("mnist", "kmnist"):
-        say(
-            "note: mirrored digits and letters are others; --augment.flip 0 leaves them as they are"
-        )
+        say("note: mirrored digits and letters are others; --augment.flip 0 mirrors none")
     say(f"watch: tensorboard --logdir {settings.runs}")
     try:
         if checkpoint is None and log is not None:

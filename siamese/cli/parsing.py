@@ -6,6 +6,7 @@ import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -56,7 +57,7 @@ def parse_settings(
             raise UserError(
                 "the saved settings are those of another version of siamese; start a new run"
             ) from None
-    arguments = _config_first(_expand(argv, short))
+    arguments = _config_first(_told(_expand(argv, short), _flags(settings())))
     groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}
     for path in _config_files(arguments):
         check_yaml(path, groups, f"--config {path}")
@@ -76,6 +77,28 @@ def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
         if text[:1] in ("#", "&"):  # the library would read it as null
             raise UserError(f"{text}: cannot start with {text[0]}; for a path write ./{text}")
     return expanded
+
+
+def _flags(settings: Any, prefix: str = "--") -> set[str]:
+    """The options that are true or false."""
+    found = set()
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if is_dataclass(value):
+            found |= _flags(value, f"{prefix}{field.name}.")
+        elif isinstance(value, bool):
+            found.add(f"{prefix}{field.name}")
+    return found
+
+
+def _told(argv: Sequence[str], flags: set[str]) -> list[str]:
+    """``--dry_run`` alone is ``--dry_run true``."""
+    told = []
+    for argument, following in zip(argv, [*argv[1:], "--"], strict=False):
+        told.append(argument)
+        if argument in flags and following.startswith("--"):
+            told.append("true")
+    return told
 
 
 def _config_first(argv: Sequence[str]) -> list[str]:

@@ -228,7 +228,9 @@ def training_loader(
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects, one per P x K draw, in the sampler's order."""
     return DataLoader(
-        pictures, batch_sampler=batches, **_loader_options(workers, pin_memory, persistent=True)
+        pictures,
+        batch_sampler=batches,
+        **loader_options(workers, pin_memory, persistent=True, collate=_collate),
     )
 
 
@@ -249,15 +251,25 @@ def evaluation_loader(
     return DataLoader(
         EvaluationPictures(folder, preprocess, size),
         batch_size=batch_size,
-        **_loader_options(workers, pin_memory, persistent=False),
+        **loader_options(workers, pin_memory, persistent=False, collate=_collate),
     )
 
 
-def _loader_options(workers: int, pin_memory: bool, *, persistent: bool) -> dict[str, Any]:
+def loader_options(
+    workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[list[Any]], Any]
+) -> dict[str, Any]:
+    """What every DataLoader here is made with.
+
+    Args:
+        workers: loader processes; 0: none.
+        pin_memory: prepare the copies to a GPU.
+        persistent: keep the processes from one pass to the next.
+        collate: makes a batch of samples.
+    """
     options: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": pin_memory,
-        "collate_fn": _collate,
+        "collate_fn": collate,
         "worker_init_fn": start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),

@@ -146,7 +146,8 @@ def read_checkpoint(path: Path, kind: str = "embedder") -> dict[str, Any]:
     others = [other for other in KINDS if other != kind and other in content]
     if others and kind not in content:
         raise UserError(
-            f"{path}: its kind is {others[0]} ({KINDS[others[0]]}), {kind} ({KINDS[kind]}) is needed"
+            f"{path}: its kind is {others[0]} ({KINDS[others[0]]}), but {kind} ({KINDS[kind]}) is "
+            "needed"
         )
     missing = [key for key in (kind, *KEYS) if key not in content]
     if missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from siamese.config.reading import read_yaml
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
 from siamese.report.files import replacing, write_json
 from siamese.studies.cost import Cost, machine_speed, run_cost
 from siamese.studies.expand import Line, Place, changed, expand
 from siamese.studies.running import TaskTrainer, Trainer, make_all, status
-from siamese.studies.study import Budget, Study, read_study
+from siamese.studies.study import Budget, Study, laid_over, read_study
 
 if TYPE_CHECKING:  # they load matplotlib: a mistyped study answers at once
     from siamese.studies.results import LineResult
@@ -59,7 +61,7 @@ def compare(
     )
     lines = expand(study, place, budget)
     runs = [run for line in lines for run in line.runs]
-    costs = {line.label: _cost(line) for line in lines}
+    costs = {line.label: _cost(study, line) for line in lines}
     stem = study.path.stem + ("" if budget is None else f"-{budget.name}")
     out = Path(settings.out or Path(settings.runs) / "studies" / stem)
     if settings.dry_run:
@@ -67,7 +69,7 @@ def compare(
             say(text)
         return out
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(study.path, out / "study.yaml")
+    _write_study(out / "study.yaml", study, budget)
     report = _Reporter(study, lines, costs, budget, out)
     if not settings.only_report:
         try:
@@ -93,6 +95,23 @@ def compare(
     return out
 
 
+def _write_study(path: Path, study: Study, budget: Budget | None) -> None:
+    """The study with all that it builds on: the same runs, wherever the file lies."""
+    content = read_yaml(study.path)
+    content.pop("base", None)
+    below = tuple(f"{name}." for name in study.grid)  # what the grid sets stands there alone
+    content["settings"] = {
+        name: value
+        for name, value in laid_over(study.base, study.settings).items()
+        if name not in study.grid and not (below and name.startswith(below))
+    }
+    reduced = "" if budget is None else f" --budget {budget.name}"
+    text = f"# siamese-zoo compare {path.name}{reduced}\n# From {study.path.resolve()}\n\n"
+    text += yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def _budget(study: Study, name: str | None) -> Budget | None:
     if name is None:
         return None
@@ -102,12 +121,13 @@ def _budget(study: Study, name: str | None) -> Budget | None:
     return study.budgets[name]
 
 
-def _cost(line: Line) -> Cost:
+def _cost(study: Study, line: Line) -> Cost:
     """A line's cost; the runs of a line cost the same."""
     try:
         return run_cost(line.runs[0])
     except UserError as error:
-        raise UserError(f"{line.label!r}: {error}") from None
+        message = str(error).removeprefix("--")
+        raise UserError(f"{study.path}: {line.label!r}: {message}") from None
 
 
 # What a dry run prints
@@ -214,7 +234,7 @@ class _Reporter:
     def write(self, plots: bool = True) -> list[str]:
         """Write everything; returns the verdict."""
         from siamese.report.figures import save_figure
-        from siamese.studies.plots import draw
+        from siamese.studies.plots import draw, names
         from siamese.studies.results import collect, write_long_table
         from siamese.studies.tables import comparison, write_html, write_markdown
         from siamese.studies.verdict import judge
@@ -226,12 +246,17 @@ class _Reporter:
         with replacing(self.out / "verdict.txt") as temporary:
             text = "\n".join([table.title, "", *verdict.lines()]) + "\n"
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        write_json(self.out / "summary.json", summary(self.study, results, self.costs, verdict))
+        told = summary(self.study, results, self.costs, verdict, self.budget)
+        write_json(self.out / "summary.json", told)
         if plots:
             self.drawings = draw(self.study, results, self.budget)
             for drawing in self.drawings:
                 (self.out / "plots").mkdir(exist_ok=True)
                 save_figure(drawing.figure, self.out / "plots" / drawing.name)
+            drawn = {drawing.name for drawing in self.drawings}
+            for name in names() - drawn:  # of an earlier state of the study file
+                for ending in ("png", "svg"):
+                    (self.out / "plots" / f"{name}.{ending}").unlink(missing_ok=True)
         write_markdown(self.out / "table.md", self.study, table, verdict, self.drawings)
         if plots:
             over = sum(run.state in ("done", "diverged") for line in results for run in line.runs)
@@ -245,7 +270,11 @@ class _Reporter:
 
 
 def summary(
-    study: Study, results: Sequence[LineResult], costs: Mapping[str, Cost], verdict: Verdict
+    study: Study,
+    results: Sequence[LineResult],
+    costs: Mapping[str, Cost],
+    verdict: Verdict,
+    budget: Budget | None = None,
 ) -> dict[str, Any]:
     """The table and the verdict for programs: plain values, null where nothing is known."""
     from siamese.studies.results import outcome
@@ -281,10 +310,23 @@ def summary(
         )
     return {
         "title": study.title,
+        "budget": None if budget is None else budget.name,  # not null: reduced
         "task": study.task,
         "figure": study.figure,
         "report": study.report,
         "reference": verdict.reference,
         "lines": rows,
+        "compared": [
+            {
+                "label": one.label,
+                "reference": one.reference,
+                "seeds": one.difference.n,
+                "mean": one.difference.mean if one.difference.n else None,
+                "half_interval": one.difference.half,
+                "p": one.difference.p,
+                "p_holm": one.difference.adjusted,
+            }
+            for one in verdict.compared
+        ],
         "verdict": verdict.lines(),
     }

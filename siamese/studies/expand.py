@@ -7,9 +7,10 @@ import difflib
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ _NO_MATTER: dict[TaskName, frozenset[str]] = {
         }
     ),
 }
+_FOLDERS = frozenset({"data", "data.root", "split.validation_data", "split.test_data"})
 _HASH_DIGITS = 12
 
 
@@ -129,11 +131,13 @@ class Line:
         label: unique within the study.
         arm: where it comes from, with what was published.
         runs: one per seed.
+        point: the grid's values, by dotted name, as the study gives them.
     """
 
     label: str
     arm: Arm
     runs: tuple[Run, ...]
+    point: Flat = field(default_factory=dict)
 
     @property
     def settings(self) -> RunSettings:
@@ -157,12 +161,11 @@ def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Lin
     if budget is not None:
         cells = _reduced(study, cells, budget)
     lines = []
-    for label, arm, flat in cells:
+    for label, arm, flat, point in cells:
         settings = _placed(study, label, flat, place)
         seeds = _seeds(study, arm, budget)
-        lines.append(
-            Line(label, arm, tuple(_run(study, label, arm, settings, seed) for seed in seeds))
-        )
+        runs = tuple(_run(study, label, arm, settings, seed) for seed in seeds)
+        lines.append(Line(label, arm, runs, point))
     _refuse_same(study, lines, budget)
     labels = [*(line.label for line in lines), *(line.arm.label for line in lines)]
     if study.baseline is not None and study.baseline not in labels:
@@ -173,8 +176,11 @@ def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Lin
     return lines
 
 
-def _cells(study: Study) -> Iterable[tuple[str, Arm, Flat]]:
-    """Label, arm and settings of each arm at each point of the grid."""
+_Cell = tuple[str, Arm, Flat, Flat]  # label, arm, settings, point of the grid
+
+
+def _cells(study: Study) -> Iterable[_Cell]:
+    """Each arm at each point of the grid."""
     common: Flat = {"trainer.test_curve": True} if study.figure.startswith("test_") else {}
     common = laid_over(laid_over(common, study.base), study.settings)
     for arm in study.arms:
@@ -182,7 +188,7 @@ def _cells(study: Study) -> Iterable[tuple[str, Arm, Flat]]:
             point = dict(zip(study.grid, values, strict=True))
             words = [f"{name}={_short(value)}" for name, value in point.items()]
             label = ", ".join([arm.label, *words] if arm.label else words)
-            yield label, arm, laid_over(laid_over(common, arm.settings), point)
+            yield label, arm, laid_over(laid_over(common, arm.settings), point), point
 
 
 def _short(value: Any) -> str:
@@ -196,18 +202,16 @@ def _seeds(study: Study, arm: Arm, budget: Budget | None) -> tuple[int, ...]:
     return (seeds if budget.seeds is None else budget.seeds)[: budget.most_seeds]
 
 
-def _reduced(
-    study: Study, cells: list[tuple[str, Arm, Flat]], budget: Budget
-) -> list[tuple[str, Arm, Flat]]:
+def _reduced(study: Study, cells: list[_Cell], budget: Budget) -> list[_Cell]:
     """The cells with a budget laid over them."""
-    full = [_build(study, label, flat) for label, _, flat in cells]
+    full = [_build(study, label, flat) for label, _, flat, _ in cells]
     shortest = min(settings.trainer.epochs for settings in full)
     given = dict(budget.settings)
     if budget.grows and "data.subset" in given:  # else a batch would not find its images
         largest = (s.batches.size for s in full if isinstance(s, ClassificationSettings))
         given["data.subset"] = max(given["data.subset"], *largest)
     reduced = []
-    for (label, arm, flat), settings in zip(cells, full, strict=True):
+    for (label, arm, flat, point), settings in zip(cells, full, strict=True):
         own = dict(given)
         epochs, schedule = settings.trainer.epochs, settings.schedule
         if isinstance(least := given.get("trainer.epochs"), int):
@@ -219,7 +223,7 @@ def _reduced(
                 own.setdefault("schedule.milestones", marks)
             if schedule.name == "sgdr":
                 own.setdefault("schedule.cycle", schedule.cycle * new / epochs)
-        reduced.append((label, arm, laid_over(flat, own)))
+        reduced.append((label, arm, laid_over(flat, own), point))
     return reduced
 
 
@@ -287,6 +291,9 @@ def settings_hash(settings: RunSettings, processes: int = 1) -> str:
     sizes of the judgement are left out.
     """
     flat = _that_matter(settings)
+    for name in _FOLDERS & flat.keys():  # the same folder, however it is written
+        if flat[name] is not None:
+            flat[name] = os.path.abspath(os.path.expanduser(flat[name]))
     content: dict[str, Any] = {"settings": _canonical(flat)}
     content["task"] = "face" if isinstance(settings, TrainSettings) else "classification"
     if processes != 1:
@@ -345,6 +352,15 @@ def varied(lines: list[Line]) -> list[str]:
     flats = [_that_matter(line.settings) for line in lines]
     names = dict.fromkeys(name for flat in flats for name in flat if name != "seed")
     return [name for name in names if len({repr(flat.get(name)) for flat in flats}) > 1]
+
+
+def cut_data(settings: RunSettings) -> str | None:
+    """The settings that leave out images, in words; None where a run uses its whole set."""
+    if not isinstance(settings, ClassificationSettings):
+        return None
+    given = (("subset", settings.data.subset), ("test_subset", settings.data.test_subset))
+    words = [f"data.{name} {value}" for name, value in given if value is not None]
+    return ", ".join(words) or None
 
 
 def value_of(settings: RunSettings, name: str) -> Any:

@@ -16,9 +16,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from siamese.report.figures import blank_figure, write_text
 from siamese.report.text import drawable
-from siamese.studies.expand import Line, siblings, value_of, varied
+from siamese.studies.expand import Line, cut_data, siblings, value_of, varied
 from siamese.studies.results import LineResult, RunResult
-from siamese.studies.study import Budget, Study
+from siamese.studies.study import FIGURES, Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
 from siamese.studies.verdict import by_seed, figure_name, figure_text
 
@@ -47,15 +47,23 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
     drawings = [_over(study, results, title, what) for what in axes]
     lines = [result.line for result in results]
     differing = varied(lines)
-    if "optimizer.lr" in differing:
-        drawings.append(_sweep(study, results, title, "optimizer.lr", budget))
-    if "optimizer.weight_decay" in differing:
-        drawings.append(_sweep(study, results, title, "optimizer.weight_decay", budget))
+    for name in _SWEEPS:
+        if name in differing:
+            drawings.append(_sweep(study, results, title, name, budget))
     if {"optimizer.lr", "optimizer.name"} <= set(differing):
         drawings.append(_heat_map(study, results, title))
     if study.target is not None:
         drawings.append(_time_to_target(study, results, title, study.target))
     return [drawing for drawing in drawings if drawing is not None]
+
+
+def names() -> set[str]:
+    """Every name that a drawing can have."""
+    curves = {
+        f"{figure}_over_{what}" for task in FIGURES.values() for figure in task for what in _COLUMNS
+    }
+    sweeps = {words.replace(" ", "_") for words in _SWEEPS.values()}
+    return curves | sweeps | {"heat_map", "time_to_target"}
 
 
 # Curves
@@ -153,6 +161,8 @@ def _curve(
         if band and len(going) > 1:
             low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
             axes.fill_between(x, low, high, color=style["color"], alpha=0.16, lw=0)
+            if len(epochs) == 1:  # a band of no width
+                axes.vlines(x, low, high, color=style["color"], lw=1)
     for run in result.runs:
         rows, diverged = run.curve(study.figure)
         if run.state == "diverged" and rows:
@@ -192,6 +202,13 @@ def _aligned(study: Study, runs: Sequence[RunResult], column: str) -> tuple[Floa
 # Sweeps
 
 
+_SWEEPS = {
+    "optimizer.lr": "learning rate",
+    "optimizer.weight_decay": "weight decay",
+    "trainer.epochs": "number of epochs",
+}
+
+
 @dataclass(frozen=True)
 class _Point:
     value: float
@@ -213,7 +230,7 @@ def _sweep(
     curves = [(label, points) for label, points in curves if any(p.figures for p in points)]
     if not curves:
         return None
-    words = "learning rate" if name == "optimizer.lr" else "weight decay"
+    words = _SWEEPS[name]
     figure = blank_figure(title, 9.0, max(4.4, 1.6 + 0.2 * len(curves)))
     axes = figure.add_subplot()
     place = _log_places([point.value for _, points in curves for point in points])
@@ -277,7 +294,7 @@ def _point(study: Study, result: LineResult, name: str) -> _Point:
         float(value_of(result.line.settings, name)),
         list(by_seed(study, result).values()),
         result.diverged,
-        result.line.arm.published,
+        None if cut_data(result.line.settings) else result.line.arm.published,
     )
 
 

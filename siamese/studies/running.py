@@ -33,6 +33,7 @@ Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
 
 RESULT = "result.json"
+TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
     "device", "runs", "checkpoints", "data.root", "data", "data.download", "data.workers",
@@ -50,8 +51,8 @@ class Trainer(Protocol):
     def resume(self, target: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
         """Continue a run from its ``last.pt``."""
 
-    def epochs_done(self, checkpoint: Path) -> int:
-        """How many epochs a checkpoint has behind it."""
+    def is_over(self, run: Run, checkpoint: Path) -> bool:
+        """Whether a run that has a checkpoint has nothing left to do."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class TaskTrainer:
 
         return resume_classifier(target, checkpoints, parse)
 
-    def epochs_done(self, checkpoint: Path) -> int:
-        """See :class:`Trainer`."""
+    def is_over(self, run: Run, checkpoint: Path) -> bool:
+        """See :class:`Trainer`; a classifier is tested after its last epoch."""
         from siamese.models.checkpoint import read_checkpoint
 
         kind = "embedder" if self.task == "face" else "classifier"
-        return int(read_checkpoint(checkpoint, kind)["progress"]["epoch"])
+        done = int(read_checkpoint(checkpoint, kind)["progress"]["epoch"])
+        tested = self.task == "face" or (run.folder / TEST).exists()
+        return done >= run.settings.trainer.epochs and tested
 
 
 def status(run: Run) -> Status:
@@ -158,7 +161,7 @@ def train_alone(run: Run, trainer: Trainer, threads: int | None = None) -> None:
     checkpoint = run.checkpoints / "last.pt"
     if not checkpoint.exists():
         trainer.train(replace(run.settings))
-    elif trainer.epochs_done(checkpoint) < run.settings.trainer.epochs:
+    elif not trainer.is_over(run, checkpoint):
         trainer.resume(run.name, run.settings.checkpoints, _Parse(run.settings))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -328,6 +329,8 @@ def _number(values: Mapping[str, Any], key: str, told: str) -> float | None:
     value = values.get(key)
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
         raise UserError(f"{told}: {key} {value}: must be a number")
+    if value is not None and not math.isfinite(value):
+        raise UserError(f"{told}: {key} {value}: must be a finite number")
     return None if value is None else float(value)
 
 

@@ -14,7 +14,7 @@ from siamese.report.figures import svg_of
 from siamese.report.files import replacing
 from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.studies.cost import Cost
-from siamese.studies.expand import changed
+from siamese.studies.expand import changed, cut_data
 from siamese.studies.results import LineResult, Outcome, outcome
 from siamese.studies.statistics import summarise
 from siamese.studies.study import Budget, Study
@@ -117,6 +117,7 @@ def _row(
     ]
     if published:
         runs = f" ({arm.published_runs})" if arm.published_runs is not None else ""
+        runs += ", of all images" if cut_data(result.line.settings) is not None else ""
         cells.append("" if arm.published is None else f"{figure_text(study, arm.published)}{runs}")
     if times:
         cells.append(arm.published_time or "")
@@ -168,7 +169,8 @@ def write_markdown(
     for drawing in drawings:
         lines += [f"![{_plain(drawing.title)}](plots/{drawing.name}.png)", ""]
         lines += [_plain(drawing.caption), ""]
-    lines += ["", f"From {_plain(study.path.name)}; every epoch of every run: results.csv."]
+    origin = f"From {_plain(study.path.name)}; every epoch of every run: results.csv; "
+    lines += ["", f"{origin}the same runs again: study.yaml, whose first line is the command."]
     text = "\n".join(lines).rstrip() + "\n"
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

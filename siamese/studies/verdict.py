@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from siamese.studies.expand import Line, siblings, value_of
+from siamese.studies.expand import Line, cut_data, siblings, value_of
 from siamese.studies.results import LineResult, outcome, selecting
 from siamese.studies.statistics import Difference, Summary, holm, paired, summarise
 from siamese.studies.study import FIGURES, Budget, Study
@@ -16,15 +16,17 @@ from siamese.studies.study import FIGURES, Budget, Study
 
 @dataclass(frozen=True)
 class Compared:
-    """A line of the table against the reference line; less is better or more, as the study says.
+    """A line of the table against a reference line; less is better or more, as the study says.
 
     Attributes:
         label: the line.
+        reference: the line that it is compared with.
         difference: its figure less the reference's.
         sentence: the same in words.
     """
 
     label: str
+    reference: str
     difference: Difference
     sentence: str
 
@@ -37,7 +39,8 @@ class Verdict:
         summary: the result.
         compared: every other line against the reference.
         warnings: what weakens the result.
-        reference: label of the line that the others are compared with; None without one.
+        reference: label of the line that all others are compared with; None without one, or where
+            each part of the study has its own.
     """
 
     summary: tuple[str, ...]
@@ -88,31 +91,71 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
     warnings = _warnings(study, results, judged, budget)
     if not judged:
         return Verdict(("No run is over yet: nothing can be said.",), (), tuple(warnings), None)
-    tuned, remark = _tuned(study, [r for r in results if r.line.label in judged])
-    best = _best(study, {label: judged[label] for label in tuned.values()})
-    summary = [_standing(study, best, judged[best]), *remark]
     base = study.baseline or ""
-    reference = base if base in judged else tuned.get(base, best)
-    if base and reference not in (base, tuned.get(base)):
-        warnings.append(f"the baseline {base!r} has no figure: compared with the best instead")
-    others = [label for label in tuned.values() if label != reference]
-    differences = _corrected([paired(values[label], values[reference]) for label in others])
+    summary: list[str] = []
+    pairs: list[tuple[str, str]] = []  # line, reference
+    references = []
+    parts = _parts(study, [result for result in results if result.line.label in judged])
+    for part, members in parts.items():
+        tuned, remark = _tuned(study, members)
+        best = _best(study, {label: judged[label] for label in tuned.values()})
+        diverged = next(result.diverged for result in members if result.line.label == best)
+        summary += [_standing(study, part, best, judged[best], diverged), *remark]
+        reference = base if base in judged else tuned.get(base, best)
+        if base and reference not in (base, tuned.get(base)):
+            where = f" at {part}" if part else ""
+            warnings.append(
+                f"the baseline {base!r} has no figure{where}: compared with the best instead"
+            )
+        references.append(reference)
+        pairs += [(label, reference) for label in tuned.values() if label != reference]
+    differences = _corrected([paired(values[label], values[other]) for label, other in pairs])
     compared = [
-        Compared(label, difference, _sentence(study, label, reference, difference))
-        for label, difference in zip(others, differences, strict=True)
+        Compared(label, other, difference, _sentence(study, label, other, difference))
+        for (label, other), difference in zip(pairs, differences, strict=True)
     ]
+    only = references[0] if len(references) == 1 else None
     tested = sum(compare.difference.p is not None for compare in compared)
     if tested:
+        other = repr(only) if only else f"the {'baseline' if base else 'best'} of each part"
         chosen = "" if base else ", which was chosen as the best of them"
         summary.append(
-            f"{tested} comparison{'s' * (tested > 1)} with {reference!r}{chosen}, paired by seed; "
+            f"{tested} comparison{'s' * (tested > 1)} with {other}{chosen}, paired by seed; "
             "p after Holm's correction for their number. Intervals cover the variation over "
             "seeds, not that of the test set."
         )
     seen = [compare.label for compare in compared if compare.difference.seen]
     if tested and not seen:
         summary.append("No difference seen between any of them and it.")
-    return Verdict(tuple(summary), tuple(compared), tuple(warnings), reference)
+    return Verdict(tuple(summary), tuple(compared), tuple(warnings), only)
+
+
+# Grids over these ask a question once for each value; grids over anything else are a search.
+_CONDITIONS = (
+    "data", "split", "images.size", "model.name", "model.backbone", "model.options",
+    "trainer.epochs", "batches.images_per_epoch",
+)  # fmt: skip
+
+
+def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineResult]]:
+    """The parts of a study within which its arms are compared, in words.
+
+    A grid over networks, data or lengths is no search for the best of them: arms are compared at
+    each of its values.
+    """
+    exact = study.baseline in [result.line.label for result in results]
+    if len(study.arms) < 2 or exact:
+        return {"": list(results)}
+    parts: dict[str, list[LineResult]] = {}
+    for result in results:
+        words = [
+            f"{name}={value}"
+            for name, value in result.line.point.items()
+            if name.startswith(tuple(f"{condition}." for condition in _CONDITIONS))
+            or name in _CONDITIONS
+        ]
+        parts.setdefault(", ".join(words), []).append(result)
+    return parts
 
 
 def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str], list[str]]:
@@ -127,6 +170,8 @@ def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str],
     arms: dict[str, list[LineResult]] = {}
     for result in results:
         arms.setdefault(result.line.arm.label, []).append(result)
+    if all(len(lines) == 1 for lines in arms.values()):
+        return {arm: lines[0].line.label for arm, lines in arms.items()}, []
     if not study.grid or len(arms) < 2:
         return {result.line.label: result.line.label for result in results}, []
     name = selecting(results[0].line.runs[0])
@@ -168,11 +213,12 @@ def _best(study: Study, judged: dict[str, Summary]) -> str:
     return min(judged, key=lambda label: sign * judged[label].median)
 
 
-def _standing(study: Study, best: str, found: Summary) -> str:
+def _standing(study: Study, part: str, best: str, found: Summary, diverged: int) -> str:
     which = "last epoch" if study.report == "last" else "epoch chosen by validation"
+    runs = f"{found.n} run{'s' * (found.n > 1)}" + (f", {diverged} diverged" if diverged else "")
     return (
-        f"Best median {figure_name(study)}, {which}: {best!r} with "
-        f"{figure_text(study, found.median)} ({found.n} run{'s' * (found.n > 1)})."
+        f"{f'At {part}, best' if part else 'Best'} median {figure_name(study)}, {which}: {best!r} "
+        f"with {figure_text(study, found.median)} ({runs})."
     )
 
 
@@ -222,6 +268,15 @@ def _warnings(
             f"reduced budget {budget.name!r} "
             f"({budget_text(budget, [result.line for result in results])}): not comparable with "
             "published figures"
+        )
+    told = [result.line for result in results if result.line.arm.published is not None]
+    cut = {line.label: words for line in told if (words := cut_data(line.settings)) is not None}
+    if budget is None and cut:
+        label, words = next(iter(cut.items()))
+        more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
+        warnings.append(
+            f"{label!r}{more}: only a part of the images ({words}): not comparable with published "
+            "figures"
         )
     unfinished = sum(result.unfinished for result in results)
     if unfinished:

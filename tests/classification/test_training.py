@@ -4,10 +4,8 @@ import csv
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from siamese.errors import Diverged, UserError
 from siamese.learning.loop import StepLoss
 from siamese.learning.monitoring import RunLog
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
+from tests.runs import interrupt_at, same
 
 Settings = ClassificationSettings
 
@@ -53,33 +52,6 @@ def _rows(settings: Settings) -> list[dict[str, str]]:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
-def _same(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the last bit, clocks and places aside."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a.keys() - {"seconds", "runs", "checkpoints"}:
-            _same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for at, (x, y) in enumerate(zip(a, b, strict=True)):
-            _same(x, y, f"{where}[{at}]")
-    elif torch.is_tensor(a):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or (a != a and b != b), where
-
-
-def _interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:
-    original: Callable[..., None] = getattr(RunLog, kind)
-
-    def watch(self: RunLog, first: Any, second: Any) -> None:
-        original(self, first, second)
-        if (first if kind == "step" else first["epoch"]) == number:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunLog, kind, watch)
-
-
 @pytest.mark.parametrize(
     ("kind", "number", "groups"),
     [
@@ -105,14 +77,14 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     train_classifier(settings)
     stopped = _elsewhere(settings, tmp_path / "stopped")
     with pytest.MonkeyPatch.context() as patch:
-        _interrupt_at(patch, kind, number)
+        interrupt_at(patch, kind, number)
         with pytest.raises(KeyboardInterrupt):
             train_classifier(stopped)
     assert _last(stopped)["progress"]["epoch"] < 3
     torch.manual_seed(999)  # what happened in between must not matter
     resume_classifier("run", stopped.checkpoints, lambda saved: stopped)
-    _same(_last(settings), _last(stopped))
-    _same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
+    same(_last(settings), _last(stopped))
+    same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
     assert _rows(settings) == _rows(stopped)
 
 
@@ -170,7 +142,7 @@ def test_a_test_curve_changes_nothing_but_the_table(
     train_classifier(classification)
     other = _changed(_elsewhere(classification, tmp_path / "b"), trainer={"test_curve": True})
     train_classifier(other)
-    _same(_last(classification)["model"], _last(other)["model"])
+    same(_last(classification)["model"], _last(other)["model"])
 
 
 def test_validation_happens_when_it_is_asked_for(classification: Settings) -> None:

@@ -474,3 +474,12 @@ def test_a_seed_that_torch_cannot_take_is_refused():
 
 def test_an_empty_data_folder_name_is_refused():
     assert "data" in refusal("--data", "")
+
+
+def test_a_flag_alone_is_true():
+    assert parse(["--split.test", "0.2", "--trainer.test_curve"]).trainer.test_curve
+    settings = parse(
+        ["--split.test=0.2", "--trainer.test-curve", "--epochs", "3", "--model.pretrained", "false"]
+    )
+    assert settings.trainer.test_curve
+    assert settings.trainer.epochs == 3

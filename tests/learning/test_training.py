@@ -3,7 +3,6 @@
 import csv
 import math
 import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from siamese.learning.loop import StepLoss
 from siamese.learning.monitoring import RunLog
 from siamese.models.checkpoint import read_checkpoint
 from siamese.report.judge import judge
+from tests.runs import interrupt_at, same
 
 
 @pytest.fixture
@@ -66,34 +66,6 @@ def _elsewhere(settings: TrainSettings, place: Path) -> TrainSettings:
     return replace(settings, runs=str(place / "runs"), checkpoints=str(place / "checkpoints"))
 
 
-def _same(a: Any, b: Any, where: str = "") -> None:
-    """Equal to the last bit, clocks and places aside."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a.keys() - {"seconds", "runs", "checkpoints"}:
-            _same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for at, (x, y) in enumerate(zip(a, b, strict=True)):
-            _same(x, y, f"{where}[{at}]")
-    elif torch.is_tensor(a):
-        assert torch.equal(a, b), where
-    else:
-        assert a == b or (a != a and b != b), where
-
-
-def _interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:
-    """Ctrl-C when the observer is told of the given step or epoch."""
-    original: Callable[..., None] = getattr(RunLog, kind)
-
-    def watch(self: RunLog, first: Any, second: Any) -> None:
-        original(self, first, second)
-        if (first if kind == "step" else first["epoch"]) == number:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(RunLog, kind, watch)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize(
     ("optimizer", "kind", "number"),
@@ -120,7 +92,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
     train_faces(settings)
     stopped = _elsewhere(settings, tmp_path / "stopped")
     with pytest.MonkeyPatch.context() as patch:
-        _interrupt_at(patch, kind, number)
+        interrupt_at(patch, kind, number)
         with pytest.raises(KeyboardInterrupt):
             train_faces(stopped)
     progress = _last(stopped)["progress"]
@@ -129,8 +101,8 @@ def test_resumed_run_equals_the_uninterrupted_one(
     )
     torch.manual_seed(999)  # what happened in between must not matter
     resume_training("run", stopped.checkpoints, lambda saved: stopped)
-    _same(_last(settings), _last(stopped))
-    _same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
+    same(_last(settings), _last(stopped))
+    same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
     assert _metrics(settings) == _metrics(stopped)
     assert len(_metrics(stopped)) == 4
 
@@ -142,18 +114,18 @@ def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
     train_faces(settings)
     stopped = _elsewhere(settings, tmp_path / "stopped")
     with pytest.MonkeyPatch.context() as patch:
-        _interrupt_at(patch, "step", 5)  # the second step of the epoch that thaws it
+        interrupt_at(patch, "step", 5)  # the second step of the epoch that thaws it
         with pytest.raises(KeyboardInterrupt):
             train_faces(stopped)
     resume_training("run", stopped.checkpoints, lambda saved: stopped)
-    _same(_last(settings), _last(stopped))
+    same(_last(settings), _last(stopped))
 
 
 def test_a_resumed_log_keeps_every_point(settings: TrainSettings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with pytest.MonkeyPatch.context() as patch:
-        _interrupt_at(patch, "epoch", 2)
+        interrupt_at(patch, "epoch", 2)
         with pytest.raises(KeyboardInterrupt):
             train_faces(settings)
     resume_training("run", settings.checkpoints, lambda saved: settings)
@@ -167,7 +139,7 @@ def test_workers_do_not_change_the_run(settings: TrainSettings, tmp_path: Path) 
     other = _elsewhere(settings, tmp_path / "other")
     train_faces(settings)
     train_faces(replace(other, batches=replace(other.batches, workers=2)))
-    _same(_last(settings)["model"], _last(other)["model"])
+    same(_last(settings)["model"], _last(other)["model"])
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -370,4 +342,4 @@ def test_the_saved_settings_repeat_the_run(settings: TrainSettings, tmp_path: Pa
     saved = Path(settings.runs) / "run" / "settings.yaml"
     again = _elsewhere(parse(["--config", str(saved)]), tmp_path / "again")
     train_faces(again)
-    _same(_last(settings)["model"], _last(again)["model"])
+    same(_last(settings)["model"], _last(again)["model"])

@@ -101,8 +101,8 @@ class FakeTrainer:
         self.note("resume", target, last["epoch"])
         return self._go(settings, last["epoch"])
 
-    def epochs_done(self, checkpoint: Path) -> int:
-        return int(json.loads(checkpoint.read_text())["epoch"])
+    def is_over(self, run: Any, checkpoint: Path) -> bool:
+        return bool(json.loads(checkpoint.read_text())["epoch"] >= run.settings.trainer.epochs)
 
     def _go(self, settings: Any, done: int) -> Path:
         runs, home = (Path(root) / settings.name for root in (settings.runs, settings.checkpoints))

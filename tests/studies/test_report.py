@@ -11,7 +11,7 @@ from matplotlib.collections import PolyCollection
 from siamese.errors import UserError
 from siamese.studies.cost import Cost
 from siamese.studies.expand import Place, expand
-from siamese.studies.plots import draw
+from siamese.studies.plots import draw, names
 from siamese.studies.results import (
     LineResult,
     RunResult,
@@ -74,6 +74,12 @@ def made(write_study, tmp_path):
 
 def words(study, results, budget=None):
     return "\n".join(judge(study, results, budget).lines())
+
+
+def legend_of(figure):
+    """The one legend of a figure."""
+    (legend,) = (axes.get_legend() for axes in figure.axes if axes.get_legend())
+    return legend
 
 
 TWO = PLAIN + "runs: [{label: a}, {label: b, settings: {optimizer.momentum: 0.5}}]\n"
@@ -420,7 +426,7 @@ def test_sweeps_are_drawn_on_a_logarithmic_axis_with_what_diverged(made):
     assert {(float(x[0]), mark) for x, _, mark in drawn if mark in "x+"} == {
         (0.01, "+"), (0.1, "x"),
     }  # fmt: skip
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["S", "A"]
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["S", "A"]
 
 
 def test_sweeps_that_are_listed_are_told_apart_by_the_fewest_settings(made):
@@ -435,7 +441,7 @@ def test_sweeps_that_are_listed_are_told_apart_by_the_fewest_settings(made):
             )
             entries[label] = error
     figure = by_name(draw(*made(text, entries), None))["learning_rate"].figure
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sgd", "lars"]
+    assert [text.get_text() for text in legend_of(figure).get_texts()] == ["sgd", "lars"]
 
 
 def test_a_decay_of_zero_has_a_place_on_the_logarithmic_axis(made):
@@ -474,7 +480,7 @@ def test_many_lines_stay_readable(made):
     entries = {f"x, optimizer.lr={rate:g}": 5 + 10 * rate for rate in rates}
     study, results = made(text, entries)
     figure = by_name(draw(study, results, None))["test_error_over_epochs"].figure
-    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    names = [text.get_text() for text in legend_of(figure).get_texts()]
     assert names[:2] == ["x, optimizer.lr=0.01", "x, optimizer.lr=0.02"]
     assert names[-1] == "the other 16"
     assert len(names) == 15
@@ -487,8 +493,69 @@ def test_labels_in_any_script_are_drawn_as_they_are(made, tmp_path):
     study, results = made(text, {"_夏 $x_1$": 8.0, "b": 8.5})
     for drawing in draw(study, results, None):
         drawing.figure.savefig(tmp_path / f"{drawing.name}.png")
-    legend = by_name(draw(study, results, None))["test_error_over_epochs"].figure.legends[0]
+    legend = legend_of(by_name(draw(study, results, None))["test_error_over_epochs"].figure)
     first = legend.get_texts()[0]
     assert first.get_text().startswith("_")
     assert first.get_text().endswith("$x_1$")
     assert not first.get_parse_math()
+
+
+LENGTHS = (
+    "settings: {data.validation: 0}\nseeds: [0, 1, 2, 3]\n"
+    "runs: [{label: a}, {label: b, settings: {optimizer.momentum: 0.5}}]\n"
+    "grid: {trainer.epochs: [1, 2]}\n"
+)
+
+
+def test_arms_are_compared_at_each_length_and_not_at_their_best_one(made):
+    entries = {
+        "a, trainer.epochs=1": [30 + n for n in NOISE],
+        "b, trainer.epochs=1": [20 - n for n in NOISE],
+        "a, trainer.epochs=2": [10 + n for n in NOISE],
+        "b, trainer.epochs=2": [10 - n for n in NOISE],
+    }
+    study, results = made(LENGTHS + "baseline: a\n", entries)
+    found = judge(study, results)
+    pairs = [(one.label, one.reference) for one in found.compared]
+    assert pairs == [
+        ("b, trainer.epochs=1", "a, trainer.epochs=1"),
+        ("b, trainer.epochs=2", "a, trainer.epochs=2"),
+    ]
+    assert ": better (-10.03" in found.compared[0].sentence
+    assert "no difference seen" in found.compared[1].sentence
+    assert found.summary[0].startswith("At trainer.epochs=1, best median")
+    assert found.reference is None
+    assert found.compared[0].difference.adjusted == 2 * found.compared[0].difference.p
+    assert "number_of_epochs" in [drawing.name for drawing in draw(study, results, None)]
+    study, results = made(LENGTHS, entries)
+    assert "of each part, which was chosen as the best of them" in words(study, results)
+
+
+def test_every_drawing_has_a_known_name(made):
+    study, results = made(LENGTHS + "target: 30\n", dict.fromkeys(RATES_OF_LENGTHS, 20.0))
+    assert {drawing.name for drawing in draw(study, results, None)} < names()
+
+
+RATES_OF_LENGTHS = [f"{arm}, trainer.epochs={epochs}" for arm in "ab" for epochs in (1, 2)]
+
+
+def test_a_part_of_the_images_is_never_beside_a_published_figure_unmarked(made):
+    text = PUBLISHED.replace("data.validation: 0", "data.validation: 0, data.subset: 500")
+    study, results = made(text, {"a | *b*": 8.0, "c": 9.0})
+    assert "only a part of the images (data.subset 500): not comparable" in words(study, results)
+    assert comparison(study, results, {}, None).rows[0][8] == "7.60 (3), of all images"
+    curves = next(d for d in draw(study, results, None) if d.name == "learning_rate")
+    assert "published" not in curves.caption
+
+
+def test_runs_that_diverged_are_named_with_the_best(made):
+    study, results = made(TWO, {"a": ["diverged", 5.0, 5.1, 5.2], "b": 9.0})
+    assert "'a' with 5.10 (3 runs, 1 diverged)." in words(study, results)
+
+
+def test_a_study_under_way_has_its_parts_already(made):
+    entries = {label: 20.0 if label.startswith("a") else None for label in RATES_OF_LENGTHS}
+    text = words(*made(LENGTHS + "baseline: a\n", entries))
+    assert "At trainer.epochs=2, best" in text
+    assert "the baseline" not in text
+    assert "against" not in text

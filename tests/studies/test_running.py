@@ -17,6 +17,7 @@ from siamese.studies.compare import compare
 from siamese.studies.expand import Place, expand
 from siamese.studies.running import BusyError, locked, make_all, make_run, read_result, status
 from siamese.studies.study import read_study
+from tests.studies.conftest import SHORT
 from tests.studies.fakes import FakeTrainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -251,6 +252,37 @@ def test_compare_writes_as_it_goes_and_again_from_what_there_is(
     summary = json.loads((out / "summary.json").read_text())
     assert [line["n"] for line in summary["lines"]] == [2, 2]
     assert summary["lines"][1]["published"] == 7.5
+    assert summary["budget"] is None
+
+
+def test_the_study_beside_a_table_makes_the_same_runs_anywhere(
+    write_study, placed, trainer, tmp_path, free_of_cost
+):
+    untold = SHORT.replace(", published: 7.5, published_runs: 3", "")
+    write_study("optimizer: {momentum: 0.5}\ntrainer: {epochs: 7}\n", "base.yaml")
+    study = write_study(
+        "base: base.yaml\ngrid: {optimizer.momentum: [0.8, 0.9]}\n" + untold, "夏.yaml"
+    )
+    out = compare(placed(study), trainer, lambda line: None)
+    (tmp_path / "base.yaml").unlink()
+    again = out / "study.yaml"
+    assert again.read_text(encoding="utf-8").startswith("# siamese-zoo compare study.yaml\n")
+    before = trainer.noted()
+    compare(placed(again, out=str(tmp_path / "again")), trainer, lambda line: None)
+    assert trainer.noted() == before
+    assert (tmp_path / "again" / "results.csv").read_text() == (out / "results.csv").read_text()
+
+
+def test_plots_of_an_earlier_state_of_the_file_are_taken_away(
+    write_study, placed, trainer, free_of_cost
+):
+    study = write_study(SHORT + "target: 100\n")
+    plots = compare(placed(study), trainer, lambda line: None) / "plots"
+    assert (plots / "time_to_target.png").exists()
+    (plots / "mine.png").touch()
+    compare(placed(write_study()), trainer, lambda line: None)
+    assert not (plots / "time_to_target.png").exists()
+    assert (plots / "mine.png").exists()
 
 
 def test_a_dry_run_tells_everything_and_writes_nothing(
@@ -268,6 +300,12 @@ def test_a_dry_run_tells_everything_and_writes_nothing(
     assert not trainer.journal.exists()
 
 
+def test_an_unknown_network_is_told_with_the_file(write_study, placed, trainer):
+    study = write_study("runs: [{label: a, settings: {model.name: resnet21}}]")
+    with pytest.raises(UserError, match=r"rates.yaml: 'a': model.name resnet21: no such preset"):
+        compare(placed(study), trainer, lambda line: None)
+
+
 def test_a_reduced_study_is_marked(write_study, placed, trainer, tmp_path, free_of_cost):
     study = write_study()
     out = compare(placed(study, budget="small"), trainer, lambda line: None)
@@ -276,6 +314,8 @@ def test_a_reduced_study_is_marked(write_study, placed, trainer, tmp_path, free_
         text = (out / name).read_text()
         assert "REDUCED (budget small)" in text
         assert "data.subset 2000" in text
+    assert json.loads((out / "summary.json").read_text())["budget"] == "small"
+    assert "compare study.yaml --budget small" in (out / "study.yaml").read_text()
     with pytest.raises(UserError, match="has no such budget; it has small"):
         compare(placed(study, budget="tiny"), trainer, lambda line: None)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -152,7 +153,11 @@ def test_another_folder_of_images_is_another_run():
     faces = TrainSettings()
     before = settings_hash(faces)
     faces.data = "people"
-    assert settings_hash(faces) != before
+    named = settings_hash(faces)
+    assert named != before
+    for same in ("./people/", Path("people").absolute(), "gone/../people"):
+        faces.data = str(same)
+        assert settings_hash(faces) == named
 
 
 # Budgets
@@ -231,6 +236,7 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a}]\nfigure: validation_error", "set data.validation"),
         (CELL + "runs: [{label: a}]\nbaseline: plan", "did you mean 'a'?"),
         (CELL + "runs: [{label: a}]\nbase: gone.yaml", "base gone.yaml: cannot be read"),
+        (CELL + "runs: [{label: a}]\ntarget: .nan", "target nan: must be a finite number"),
         (CELL + "runs: [{label: a, published: good}]", "published good: must be a number"),
         (CELL + "runs: [{label: a, settings: {trainer.test_curve: false}}]", "trainer.test_curve"),
         ("task: face\nruns: [{label: a}]", "set split.test"),

@@ -181,7 +181,7 @@ def start_study(study, tmp_path, journal, jobs):
         "    place = Place(str(root / 'runs'), str(root / 'checkpoints'))\n"
         f"    lines = expand(read_study(Path({str(study)!r})), place)\n"
         "    runs = [run for line in lines for run in line.runs]\n"
-        f"    trainer = FakeTrainer(Path({str(journal)!r}), pause=0.1)\n"
+        f"    trainer = FakeTrainer(Path({str(journal)!r}), pause=1.0)\n"
         f"    make_all(runs, trainer, jobs={jobs}, logs=root / 'logs')\n"
     )
     script = tmp_path / "study.py"

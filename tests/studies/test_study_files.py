@@ -435,7 +435,7 @@ def test_faces_differ_in_the_optimizer_and_the_length_only():
         assert settings.schedule.name == ("cosine" if cosine else "auto")
         assert settings.split.seed == 0
         assert settings.optimizer.weight_decay == 0.01
-    assert groups == {"adamw": 5, "radam_schedulefree": 5}
+    assert groups == {"adamw": 4, "radam_schedulefree": 4}
     rest = {
         repr((s.images, s.augment, s.split, s.batches, s.model, s.loss, s.trainer.select))
         for s in (line.settings for line in lines("schedule_free_faces"))

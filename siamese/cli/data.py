@@ -1,59 +1,170 @@
-"""``siamese-data``: folders of faces."""
+"""``siamese-data``: folders of faces that one can trust."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from siamese.cli.parsing import choose_command, parse_settings, run_command
+from siamese.cli.parsing import choose_command, name_arguments, parse_settings, run_command
+from siamese.config import (
+    AuditSettings,
+    CheckSettings,
+    ConvertSettings,
+    DemoSettings,
+    FetchSettings,
+    MendSettings,
+    RestoreSettings,
+    SplitListSettings,
+    check_curation,
+    check_evaluation,
+)
 from siamese.errors import UserError
 
-COMMANDS = {"demo": "draw demo faces into a folder with one folder per person"}
+
+@dataclass(frozen=True)
+class _Command:
+    settings: type[Any]
+    description: str
+    run: Callable[[Any], str]
+    first: str | None
+    needed: tuple[str, ...]
+
+
+# What a command needs is imported where its work begins: --help and a typo answer at once.
+
+
+def _check(settings: CheckSettings) -> str:
+    from siamese.curation.check import check_folder
+
+    return check_folder(settings).text()
+
+
+def _audit(settings: AuditSettings) -> str:
+    from siamese.curation.audit import audit_folder
+
+    return audit_folder(settings).text()
+
+
+def _mend(settings: MendSettings) -> str:
+    from siamese.curation.moves import mend_folder
+
+    return mend_folder(settings).text()
+
+
+def _restore(settings: RestoreSettings) -> str:
+    from siamese.curation.moves import restore
+
+    return restore(Path(str(settings.manifest))).text()
+
+
+def _split(settings: SplitListSettings) -> str:
+    from siamese.curation.split_lists import write_split
+
+    return write_split(settings).text()
+
+
+def _convert(settings: ConvertSettings) -> str:
+    from siamese.curation.convert import convert_folder
+
+    return convert_folder(settings).text()
+
+
+def _fetch(settings: FetchSettings) -> str:
+    from siamese.curation.fetch import fetch
+
+    return fetch(settings).text()
+
+
+def _demo(settings: DemoSettings) -> str:
+    from siamese.data.demo import write_demo_faces
+
+    folder = write_demo_faces(
+        Path(str(settings.out)), settings.people, settings.images, settings.size, settings.seed
+    )
+    return f"{settings.people} people with {settings.images} pictures each in {folder}"
+
+
+COMMANDS = {
+    "check": _Command(
+        CheckSettings, "what is wrong with a folder's files and names", _check, "data", ("data",)
+    ),
+    "audit": _Command(
+        AuditSettings, "wrong pictures and one person under two names, by a model", _audit, "data",
+        (),
+    ),
+    "mend": _Command(
+        MendSettings, "carry out a plan of check or audit; moves, never deletes", _mend, "data",
+        ("data", "plan"),
+    ),
+    "restore": _Command(
+        RestoreSettings, "undo mend or audit --quarantine", _restore, "manifest", ("manifest",)
+    ),
+    "split": _Command(
+        SplitListSettings, "train, validation and test lists that share no person", _split, "data",
+        (),
+    ),
+    "convert": _Command(
+        ConvertSettings, "any folder to RGB pictures of one size", _convert, "data",
+        ("data", "out"),
+    ),
+    "fetch": _Command(
+        FetchSettings, "LFW or Olivetti faces into one folder per person", _fetch, "name",
+        ("name", "out"),
+    ),
+    "demo": _Command(
+        DemoSettings, "draw demo faces into a folder with one folder per person", _demo, None,
+        ("out",),
+    ),
+}  # fmt: skip
+_MISSING = {
+    "data": "the folder, with one folder per person",
+    "out": "the folder to write",
+    "plan": "a plan that siamese-data check or audit wrote",
+    "manifest": "the manifest that siamese-data mend wrote",
+    "name": "lfw or olivetti",
+}
 _HELP = "\n".join(
     [
         "usage: siamese-data COMMAND [settings]   (siamese-data COMMAND --help lists them)",
         "",
-        *(f"  {name:6} {text}" for name, text in COMMANDS.items()),
+        *(f"  {name:8} {command.description}" for name, command in COMMANDS.items()),
+        "",
+        "A first look at any folder: siamese-data check faces/",
     ]
 )
 
 
-@dataclass
-class DemoSettings:
-    """Settings of siamese-data demo."""
-
-    out: str | None = None
-    """The folder to write; it must be missing or empty."""
-    people: int = 60
-    """Number of people."""
-    images: int = 20
-    """Pictures of each."""
-    size: int = 96
-    """Side of a picture in pixels."""
-    seed: int = 0
-    """Seed; the same seed draws the same faces."""
-
-
 def _command(argv: Sequence[str]) -> None:
-    if choose_command(argv, list(COMMANDS), _HELP) is None:
+    name = choose_command(argv, list(COMMANDS), _HELP)
+    if name is None:
         return
+    command, arguments = COMMANDS[name], list(argv[1:])
+    if command.first is not None:
+        arguments = name_arguments(arguments, [command.first])
     settings = parse_settings(
-        DemoSettings,
-        argv[1:],
-        prog="siamese-data demo",
-        description=f"{COMMANDS['demo']}.",
+        command.settings,
+        arguments,
+        prog=f"siamese-data {name}",
+        description=f"{command.description}.",
         short={},
     )
-    if settings.out is None:
-        raise UserError("--out DIR is missing: the folder to draw the faces into")
-    from siamese.data.demo import write_demo_faces
-
-    folder = write_demo_faces(
-        Path(settings.out), settings.people, settings.images, settings.size, settings.seed
-    )
-    print(f"{settings.people} people with {settings.images} pictures each in {folder}")
+    for needed in command.needed:
+        if getattr(settings, needed) is None:
+            raise UserError(f"--{needed} is missing: {_MISSING[needed]}")
+    if isinstance(settings, AuditSettings | SplitListSettings):
+        # Beside --embeddings the folder says where their pictures are.
+        check_evaluation(replace(settings, data=None) if settings.embeddings else settings)
+        if settings.data is None and settings.embeddings is None:
+            raise UserError(f"--data is missing: {_MISSING['data']} (or --embeddings FILE)")
+    check_curation(settings)
+    for place in ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge"):
+        given = getattr(settings, place, None)
+        if given is not None and not os.path.exists(given):
+            raise UserError(f"--{place} {given}: no such file or folder")
+    print(command.run(settings))
 
 
 def main() -> NoReturn:

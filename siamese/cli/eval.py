@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from siamese.cli import telling
-from siamese.cli.parsing import choose_command, parse_settings, run_command
+from siamese.cli.parsing import choose_command, name_arguments, parse_settings, run_command
 from siamese.config import (
     CompareSettings,
     CurveSettings,
@@ -112,7 +112,7 @@ def _command(argv: Sequence[str]) -> None:
         return
     command, arguments = COMMANDS[name], list(argv[1:])
     if name == "compare":
-        arguments = _name_models(arguments)
+        arguments = name_arguments(arguments, ["a", "b"])
     settings = parse_settings(
         command.settings,
         arguments,
@@ -127,15 +127,6 @@ def _command(argv: Sequence[str]) -> None:
     if settings.out is not None:
         _require_place(Path(settings.out), is_folder=name != "embed")
     command.run(settings)
-
-
-def _name_models(arguments: list[str]) -> list[str]:
-    """The two models that stand first, ``compare A B``, as settings."""
-    given = 0
-    while given < min(2, len(arguments)) and not arguments[given].startswith("-"):
-        given += 1
-    named = [f"--{name}={model}" for name, model in zip("ab", arguments[:given], strict=False)]
-    return named + arguments[given:]
 
 
 _PLACES = {

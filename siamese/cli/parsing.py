@@ -120,6 +120,15 @@ def _config_files(arguments: Sequence[str]) -> list[Path]:
     return [Path(file) for file in files]
 
 
+def name_arguments(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Name the values that stand first: ``compare A B`` is ``compare --a=A --b=B``."""
+    given = 0
+    while given < min(len(names), len(argv)) and not argv[given].startswith("-"):
+        given += 1
+    named = [f"--{name}={value}" for name, value in zip(names, argv[:given], strict=False)]
+    return [*named, *argv[given:]]
+
+
 def choose_command(argv: Sequence[str], commands: Sequence[str], usage: str) -> str | None:
     """The command that a line begins with; None when the usage was asked for, and printed.
 

@@ -51,6 +51,10 @@ def _command(argv: Sequence[str]) -> None:
     for folder in (settings.data, settings.split.validation_data, settings.split.test_data):
         if folder is not None:  # before torch is loaded: a mistyped folder is told at once
             require_folder(Path(folder))
+    if settings.split.lists is not None:
+        from siamese.data.split_lists import require_lists
+
+        require_lists(Path(settings.split.lists))
     from siamese.learning.faces import train_faces
 
     train_faces(settings)

@@ -38,6 +38,8 @@ class EmbedSettings:
     """Loader processes; null: sized to the machine; 0: load in this process."""
     checkpoints: str = "checkpoints"
     """Folder in which the newest checkpoint is looked for."""
+    cache: str | None = None
+    """Folder for decoded pictures, which later runs read; null: decode each time."""
     runs: str = "runs"
     """Folder in which results are written."""
 
@@ -148,6 +150,7 @@ def check_evaluation(settings: Any) -> None:
     wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
         "batch": (lambda v: v >= 1, "at least 1"),
         "workers": (lambda v: v is None or v >= 0, "0 or more"),
+        "cache": (lambda v: v != "", "a folder"),
         "crop": (
             lambda v: v is None or 0 < v < 1 or (v >= 1 and v == int(v)),
             "a share of the shorter side below 1, or whole pixels",

@@ -82,6 +82,14 @@ class SplitSettings:
     """A validation folder of your own (one folder per person, nobody of --data)."""
     test_data: str | None = None
     """A test folder of your own (one folder per person, nobody of --data)."""
+    lists: str | None = None
+    """A folder with train.csv, validation.csv and, if you like, test.csv, as siamese-data split
+    writes it: they say who stands where in --data, and nothing is drawn."""
+
+    @property
+    def may_test(self) -> bool:
+        """Whether there are test people; what lists hold is known where they are read."""
+        return self.test > 0 or self.test_data is not None or self.lists is not None
 
 
 @dataclass
@@ -187,6 +195,8 @@ class TrainSettings:
     """Folder for TensorBoard logs, settings, metrics and the data report."""
     checkpoints: str = "checkpoints"
     """Folder for best.pt and last.pt of each run."""
+    cache: str | None = None
+    """Folder for decoded pictures, which later epochs and runs read; null: decode each time."""
     images: ImageSettings = field(default_factory=ImageSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -253,7 +263,8 @@ def check_settings(settings: TrainSettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     images, augment, split = settings.images, settings.augment, settings.split
-    require(settings.data != "", "data", "''", "a folder")
+    for place in ("data", "cache"):
+        require(getattr(settings, place) != "", place, "''", "a folder")
     for name, seed in (("seed", settings.seed), ("split.seed", settings.split_seed)):
         require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
     require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
@@ -279,6 +290,7 @@ def check_settings(settings: TrainSettings) -> None:
         )
         if getattr(split, f"{name}_data") is not None and name == "test":
             require(value == 0, "split.test", value, "0 beside split.test_data: choose one of them")
+    _check_lists(settings)
     batches = settings.batches
     require(batches.people >= 2, "batches.people", batches.people, "at least 2")
     require(batches.images >= 2, "batches.images", batches.images, "at least 2 (a genuine pair)")
@@ -312,12 +324,27 @@ def check_settings(settings: TrainSettings) -> None:
         trainer.recalibration_batches,
         "0 or more",
     )
-    tested = split.test > 0 or split.test_data is not None
-    if trainer.test_curve and not tested:
+    if trainer.test_curve and not split.may_test:
         raise UserError("--trainer.test_curve true: there are no test people; set --split.test")
     run = settings.name
     plain = run is None or (run == Path(run).name and run not in ("", ".", ".."))
     require(plain, "name", run, "a plain name without folders")
+
+
+def _check_lists(settings: TrainSettings) -> None:
+    split = settings.split
+    if split.lists is None:
+        return
+    if settings.data is None:
+        raise UserError("--split.lists: give the folder that its paths start from with --data")
+    unset = {"test": 0, "seed": None, "validation_data": None, "test_data": None}
+    for name, value in unset.items():
+        given = getattr(split, name)
+        if given != value:
+            raise UserError(
+                f"--split.{name} {given}: does nothing beside --split.lists, which says who stands "
+                f"where; leave one of them out ({'null' if value is None else value} unsets it)"
+            )
 
 
 def _check_loss(loss: LossSettings) -> None:

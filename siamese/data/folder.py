@@ -6,7 +6,7 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,20 +97,7 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
     require_folder(root)
     left_out: list[LeftOut] = []
     candidates = list(_candidates(root, left_out))
-    # The filters of warnings belong to the whole process: the threads must not set them.
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
-        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
-        headers = pool.map(lambda item: check_header(root / item[1]), candidates)
-        reasons = list(
-            tqdm(
-                headers,
-                total=len(candidates),
-                desc="checking pictures",
-                unit="img",
-                disable=None if progress else True,
-                leave=False,
-            )
-        )
+    reasons = check_headers(root, [path for _, path in candidates], progress=progress)
     usable: list[tuple[str, str]] = []
     for (name, path), reason in zip(candidates, reasons, strict=True):
         if reason is None:
@@ -140,6 +127,30 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
         labels=tuple(label_of[name] for name, _ in usable),
         left_out=tuple(sorted(left_out, key=lambda item: item.path)),
     )
+
+
+def check_headers(root: Path, paths: Sequence[str], *, progress: bool = True) -> list[str | None]:
+    """For each picture None, or the reason why it is left out; only headers are read.
+
+    Args:
+        root: the folder.
+        paths: relative to it.
+        progress: show a bar where someone looks on.
+    """
+    # The filters of warnings belong to the whole process: the threads must not set them.
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
+        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
+        headers = pool.map(lambda path: check_header(root / path), paths)
+        return list(
+            tqdm(
+                headers,
+                total=len(paths),
+                desc="checking pictures",
+                unit="img",
+                disable=None if progress else True,
+                leave=False,
+            )
+        )
 
 
 def _candidates(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:
@@ -189,7 +200,7 @@ def _refuse_one_name_twice(root: Path, names: list[str]) -> None:
         if other != name:
             raise UserError(
                 f"{root}: {other!a} and {name!a} are one name in two Unicode forms; "
-                "put the pictures into one folder"
+                "put the pictures into one folder; siamese-data check gives the command"
             )
 
 

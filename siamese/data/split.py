@@ -13,11 +13,16 @@ from siamese.errors import UserError, first_few
 
 @dataclass(frozen=True)
 class Split:
-    """Three folders (or parts of one) without a common identity; ``test`` may be None."""
+    """Three folders (or parts of one) without a common identity; ``test`` may be None.
+
+    ``listed``: lists name every picture; a person's may lie in several folders, and what else
+    lies there takes no part.
+    """
 
     train: FaceFolder
     validation: FaceFolder
     test: FaceFolder | None
+    listed: bool = False
 
     def parts(self) -> dict[str, FaceFolder]:
         """The parts that exist, by name."""
@@ -42,7 +47,7 @@ def split_by_identity(
     Raises:
         UserError: too few identities for the wanted parts.
     """
-    wanted = [_count(len(names), part) for part in (validation, test)]
+    wanted = [people_wanted(len(names), part) for part in (validation, test)]
     if len(names) - sum(wanted) < 2:
         raise UserError(
             f"{len(names)} people cannot give {wanted[0]} for validation, {wanted[1]} for test and "
@@ -55,7 +60,7 @@ def split_by_identity(
     return dict(zip(("validation", "test", "train"), parts, strict=True))
 
 
-def _count(people: int, part: float) -> int:
+def people_wanted(people: int, part: float) -> int:
     """Number of identities; a share above 0 gives at least the 2 that an impostor pair needs."""
     if part >= 1:
         return int(part)
@@ -102,15 +107,25 @@ def make_split(
             "set a share, or --split.validation_data DIR"
         )
     for name, part in parts.parts().items():
-        _require_pairs(name, part)
+        require_pairs(name, part, "add pictures or change --split.seed")
     return parts
 
 
-def _require_pairs(name: str, part: FaceFolder) -> None:
+def require_pairs(name: str, part: FaceFolder, fix: str) -> None:
+    """Refuse a part in which nothing can be verified.
+
+    Args:
+        name: the part's.
+        part: its people.
+        fix: what to do where nobody has two pictures.
+
+    Raises:
+        UserError: no genuine pair or no impostor pair.
+    """
     if max(part.counts().values()) < 2:
         raise UserError(
             f"{part.root}: nobody among the {len(part.names)} {name} people has two pictures, so "
-            "there is no genuine pair; add pictures or change --split.seed"
+            f"there is no genuine pair; {fix}"
         )
     if len(part.names) < 2:
         raise UserError(

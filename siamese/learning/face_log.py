@@ -12,6 +12,7 @@ import torch
 from siamese.config import TrainSettings
 from siamese.data.batches import thumbnail
 from siamese.data.split import Split
+from siamese.data.split_lists import merged_folders
 from siamese.learning.collapse import collapse_warning
 from siamese.learning.face_task import FaceTask, Validation
 from siamese.learning.loop import Figures
@@ -129,6 +130,8 @@ def write_run_files(folder: Path, settings: TrainSettings, split: Split) -> None
         if singles:
             use = "never drawn in training" if name == "train" else "in impostor pairs only"
             lines.append(f"  {len(singles)} people with one picture ({use}): {', '.join(singles)}")
+        for person, folders in merged_folders(part).items():
+            lines.append(f"  {person}: pictures of {', '.join(folders)}")
     # Parts of one folder share its list of what was left out.
     for root, part in {part.root: part for part in split.parts().values()}.items():
         lines.append(f"left out of {root}: {len(part.left_out)}")

@@ -32,7 +32,7 @@ KEYS = (
     "progress",  # epoch, batch, step, images, seconds, best figure so far
     "random",  # random states, as tensors
     "settings",
-    "split",  # folder and identities of each part
+    "split",  # folder and identities of each part; with lists their pictures, too
     "figures",  # validation figures of the weights above; empty when they were not validated
     "versions",
 )
@@ -169,7 +169,17 @@ def _is_split(split: dict[str, Any]) -> bool:
         and isinstance(part.get("pictures"), int)
         and isinstance(part.get("identities"), list)
         and all(isinstance(name, str) for name in part["identities"])
+        and _is_listed(part.get("listed", {}))
         for part in split.values()
+    )
+
+
+def _is_listed(pictures: Any) -> bool:
+    return isinstance(pictures, dict) and all(
+        isinstance(person, str)
+        and isinstance(paths, list)
+        and all(isinstance(path, str) for path in paths)
+        for person, paths in pictures.items()
     )
 
 

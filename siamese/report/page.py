@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import posixpath
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from siamese.report.files import replacing
@@ -170,21 +171,32 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Write one HTML file that needs no other, whole or not at all; folders are made."""
-    html = _environment().get_template("report.html").render(page=page)
+    write_rendered(path, page, "report.html", "siamese.report")
+
+
+def write_rendered(path: Path, page: object, template: str, package: str) -> None:
+    """Write a page by a package's own template, which may take in the parts of the report's.
+
+    The template gets ``page``; what is text in it is escaped. The file needs no other and is
+    written whole or not at all; folders are made.
+    """
+    html = _environment(package).get_template(template).render(page=page)
     with replacing(path) as temporary:
         temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
 
 
 @cache
-def _environment() -> Environment:
+def _environment(package: str) -> Environment:
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, "siamese.report"))]
     environment = Environment(
-        loader=PackageLoader("siamese.report"),
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["folder_of"] = posixpath.dirname
     environment.filters["is_wide"] = _is_wide
     environment.filters["csp_hash"] = _csp_hash
     environment.filters["breakable"] = _breakable

@@ -9,6 +9,7 @@ from pathlib import Path
 from siamese.config import ThresholdSettings
 from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
+from siamese.data.split_lists import names_of
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
@@ -177,9 +178,7 @@ def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | Non
         ]
     folder = scan_folder(Path(settings.data))
     notes = [folder.summary()] if folder.left_out else []
-    used = shared_names(
-        folder.names, [*split["train"]["identities"], *split["validation"]["identities"]]
-    )
+    used = shared_names(folder.names, [*names_of(split["train"]), *names_of(split["validation"])])
     if used:
         notes.append(
             f"{len(used)} people left out whose names trained the network or chose the threshold: "

@@ -89,6 +89,10 @@ def _faces(settings: TrainSettings) -> _Counts:
     if not people:
         return parameters, macs, None
     shares = [share if share < 1 else share / people for share in (split.validation, split.test)]
+    if split.lists is not None:
+        listed = _listed(split.lists)
+        pictures = sum(listed.values())
+        shares = [listed.get(part, 0) / max(pictures, 1) for part in ("validation", "test")]
     drawn = settings.batches.images_per_epoch or max(0.0, 1 - sum(shares)) * pictures
     judged = shares[0] + (shares[1] if settings.trainer.test_curve else 0)
     return parameters, macs, settings.trainer.epochs * (_STEP * drawn + judged * pictures)
@@ -104,6 +108,17 @@ def _class_folder(root: str) -> tuple[int, int, int, int]:
     except UserError:
         return 0, 0, 1000, 224
     return len(train), len(test), len(train.classes), 224
+
+
+@cache
+def _listed(lists: str) -> dict[str, int]:
+    """Pictures of each part; none where no lists lie yet."""
+    from siamese.data.split_lists import listed_numbers
+
+    try:
+        return listed_numbers(Path(lists))
+    except UserError:
+        return {}
 
 
 @cache

@@ -50,6 +50,7 @@ _NO_MATTER: dict[TaskName, frozenset[str]] = {
             "resume",
             "runs",
             "checkpoints",
+            "cache",
             "device",
             "batches.workers",
             "trainer.log_every",
@@ -57,7 +58,9 @@ _NO_MATTER: dict[TaskName, frozenset[str]] = {
         }
     ),
 }
-_FOLDERS = frozenset({"data", "data.root", "split.validation_data", "split.test_data"})
+_FOLDERS = frozenset(
+    {"data", "data.root", "split.validation_data", "split.test_data", "split.lists"}
+)
 _HASH_DIGITS = 12
 
 
@@ -252,8 +255,7 @@ def _run(study: Study, label: str, arm: Arm, settings: RunSettings, seed: int) -
             check_classification(settings)
             _check_parts(study, settings.data.validation > 0, True, settings.trainer.test_curve)
         else:
-            tested = settings.split.test > 0 or settings.split.test_data is not None
-            _check_parts(study, True, tested, settings.trainer.test_curve)
+            _check_parts(study, True, settings.split.may_test, settings.trainer.test_curve)
             check_settings(settings)
     except UserError as error:
         raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
@@ -309,6 +311,8 @@ def _that_matter(settings: RunSettings) -> Flat:
     ignored = set(_NO_MATTER[task])
     if isinstance(settings, ClassificationSettings) and settings.data.name == "folder":
         ignored.discard("data.root")  # another folder holds other images
+    if flat.get("split.lists") is None:  # a setting that came later: runs keep their names
+        ignored.add("split.lists")
     return {name: value for name, value in flat.items() if name not in ignored}
 
 

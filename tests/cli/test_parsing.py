@@ -334,7 +334,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> No
         (["eval", "pr", "--batch", "0"], "--batch 0: must be at least 1"),
         (["eval", "embed", "--part", "training"], "one of validation, test, train"),
         (["data", "dmo"], "siamese-data: error: unknown command dmo; did you mean demo?"),
-        (["data", "demo"], "--out DIR is missing"),
+        (["data", "demo"], "--out is missing"),
         (["data", "demo", "--peopel", "3"], "did you mean people?"),
     ],
 )

@@ -1,0 +1,157 @@
+"""The two-covariance model of embeddings: how people differ, and how pictures of one person do.
+
+An embedding is a person's own point plus the picture's deviation, both Gaussian. Ioffe,
+"Probabilistic Linear Discriminant Analysis", ECCV 2006; Bruemmer & de Villiers, "The speaker
+partitioning problem", Odyssey 2010.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import eigh
+from scipy.sparse import csr_array
+from sklearn.covariance import ledoit_wolf_shrinkage
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+_LEAST_RATIO = 1e-4  # a dimension in which people do not differ
+
+
+@dataclass(frozen=True)
+class TwoCovariance:
+    """The fitted model. In its coordinates deviations have variance 1 in every dimension.
+
+    Attributes:
+        centre: mean embedding, (D,).
+        axes: columns are the coordinates' directions, (D, D).
+        ratio: variance between people in each dimension, (D,), in units of the deviations'.
+    """
+
+    centre: Floats
+    axes: Floats
+    ratio: Floats
+
+    def coordinates(self, embeddings: npt.ArrayLike) -> Floats:
+        """L2-normalised embeddings (N, D) in the model's coordinates, (N, D)."""
+        return (normalised(embeddings) - self.centre) @ self.axes
+
+    def log_likelihood(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
+        """How well points fit to people.
+
+        Args:
+            points: (N, D) coordinates.
+            sums: (P, D), each person's sum of coordinates (weighted, where pictures are).
+            counts: (P,), each person's number (or weight) of pictures; 0: nobody known.
+
+        Returns:
+            (N, P), log densities without the constant.
+        """
+        mean, variance = self._predicted(sums, counts)
+        precision = 1 / variance
+        distance = (points**2) @ precision.T - 2 * points @ (mean * precision).T
+        constant = (mean**2 * precision).sum(1) + np.log(variance).sum(1)
+        return np.asarray(-0.5 * (distance + constant))
+
+    def log_likelihood_own(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
+        """The same for one person per point: sums (N, D) and counts (N,) give (N,)."""
+        mean, variance = self._predicted(sums, counts)
+        return np.asarray(-0.5 * ((points - mean) ** 2 / variance + np.log(variance)).sum(1))
+
+    def _predicted(self, sums: Floats, counts: Floats) -> tuple[Floats, Floats]:
+        """Mean and variance of a further picture of each person."""
+        gain = self.ratio / (counts[:, None] * self.ratio + 1)
+        return gain * sums, gain + 1
+
+    def log_ratio(self, first: Floats, n: Floats, second: Floats, m: Floats, most: float) -> Floats:
+        """Evidence that two groups of pictures show one person rather than two, all with all.
+
+        Args:
+            first: (N, D), means of the groups' coordinates.
+            n: (N,), their numbers of pictures.
+            second: (M, D).
+            m: (M,).
+            most: how many pictures of a group count: pictures come in series, and beyond so many
+                they tell little more about the person.
+
+        Returns:
+            (N, M), natural logarithms of the likelihood ratios.
+        """
+        n, m = (np.clip(np.rint(c), 1, most) for c in (n, m))
+        result = np.empty((len(first), len(second)))
+        for a in np.unique(n):
+            left = a * first[n == a]
+            for b in np.unique(m):
+                right = b * second[m == b]
+                gain, spread = self.ratio / ((a + b) * self.ratio + 1), (a + b) * self.ratio + 1
+                squares = (left**2 @ gain)[:, None] + (right**2 @ gain)[None]
+                joint = 0.5 * (squares + 2 * (left * gain) @ right.T - np.log(spread).sum())
+                apart = self._evidence(left, a)[:, None] + self._evidence(right, b)[None]
+                result[np.ix_(n == a, m == b)] = joint - apart
+        return result
+
+    def _evidence(self, sums: Floats, count: float) -> Floats:
+        """Log density of groups of one size, (N, D) to (N,), less what no person changes."""
+        spread = count * self.ratio + 1
+        return np.asarray(0.5 * (sums**2 @ (self.ratio / spread) - np.log(spread).sum()))
+
+
+def normalised(embeddings: npt.ArrayLike) -> Floats:
+    """Rows of length 1, float64 (N, D); a row of zeros stays."""
+    rows = np.asarray(embeddings, np.float64)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12))
+
+
+def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovariance:
+    """Fit the model to labelled embeddings, each counted by its weight.
+
+    Covariances are shrunk as Ledoit & Wolf, "A well-conditioned estimator for large-dimensional
+    covariance matrices", 2004: those of pictures towards a sphere, those of people, who are few,
+    towards the covariance of everything.
+
+    Args:
+        embeddings: (N, D), finite.
+        labels: int64 (N,), values 0 ... P - 1.
+        weights: (N,), in [0, 1].
+    """
+    rows = normalised(embeddings)
+    centre = rows.mean(0)
+    rows = rows - centre
+    sums, counts = sums_by_label(rows, labels, weights)
+    known = counts > 1e-6
+    means = np.where(known[:, None], sums / np.maximum(counts, 1e-6)[:, None], 0.0)
+    deviations = np.sqrt(weights)[:, None] * (rows - means[labels])
+    freedom = max(weights.sum() - known.sum(), 1.0)
+    within = _shrunk(deviations, deviations.T @ deviations / freedom, None)
+    people = means[known] - means[known].mean(0)
+    everything = rows.T @ rows / len(rows)
+    between = _shrunk(people, people.T @ people / max(len(people) - 1, 1), everything)
+    between = between - within * np.mean(1 / counts[known])
+    ratio, axes = eigh(between, within)
+    return TwoCovariance(centre, axes, np.maximum(ratio, _LEAST_RATIO))
+
+
+def _shrunk(rows: Floats, covariance: Floats, towards: Floats | None) -> Floats:
+    """Shrink a covariance towards a sphere, or a given shape, of the same trace."""
+    size = np.trace(covariance)
+    shape = np.eye(len(covariance)) if towards is None else towards
+    target = shape * (size / max(np.trace(shape), 1e-12))
+    amount = float(ledoit_wolf_shrinkage(rows, assume_centered=True)) if len(rows) > 1 else 1.0
+    mixed = (1 - amount) * covariance + amount * target
+    return np.asarray(mixed + np.eye(len(covariance)) * max(1e-9, 1e-6 * size / len(covariance)))
+
+
+def sums_by_label(rows: Floats, labels: Labels, weights: Floats) -> tuple[Floats, Floats]:
+    """Weighted sums of the rows (P, D) and sums of the weights (P,), by label."""
+    select = membership(labels, weights)
+    counts = np.bincount(labels, weights, select.shape[0])
+    return np.asarray(select @ rows), np.asarray(counts, np.float64)
+
+
+def membership(labels: Labels, weights: Floats) -> csr_array:
+    """Sparse (P, N): row p holds the weights of person p's pictures."""
+    shape = (int(labels.max()) + 1, len(labels))
+    return csr_array((weights, (labels, np.arange(len(labels)))), shape=shape)

@@ -1,0 +1,182 @@
+"""Every setting of siamese-data: a dataclass per command, with one line of help each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from siamese.config.common import require
+from siamese.config.evaluation import JudgeSettings
+from siamese.errors import UserError
+
+FetchName = Literal["lfw", "olivetti"]
+PictureFormat = Literal["jpeg", "webp", "png"]
+ConvertFit = Literal["shorter", "squash", "crop"]
+
+
+@dataclass
+class CheckSettings:
+    """Settings of siamese-data check."""
+
+    data: str | None = None
+    """The folder to check, one folder per person; may stand first, without its name."""
+    out: str | None = None
+    """Folder for check.json, check.html, check.png and the plans; null: runs/check-FOLDER."""
+    min_side: int = 48
+    """Pictures whose shorter side has fewer pixels are told as too small."""
+    max_aspect: float = 2.5
+    """Pictures whose longer side is more than this many times the shorter are told as odd."""
+    near: int = 6
+    """Near-duplicates: perceptual hashes that differ in at most this many of 64 bits (and finer
+    ones in at most 64 of 256)."""
+    workers: int | None = None
+    """Processes that read pictures; null: one per processor; 0: this one."""
+    runs: str = "runs"
+    """Folder in which results are written."""
+
+
+@dataclass
+class AuditSettings(JudgeSettings):
+    """Settings of siamese-data audit."""
+
+    data: str | None = None
+    """The folder to audit, one folder per person; may stand first, without its name."""
+    out: str | None = None
+    """Folder for the CSV files, audit.html and audit.png; null: runs/audit-FOLDER."""
+    suspicion: float = 0.5
+    """Pictures are suspects from this probability on of being somebody else's."""
+    against: str | None = None
+    """A second folder (or .npz, beside --embeddings): people and pictures that are in both."""
+    quarantine: str | None = None
+    """Move the suspects into this folder, with a manifest that siamese-data restore undoes."""
+    shown: int = 60
+    """Suspects and pairs of people that the page and the contact sheet show."""
+
+
+@dataclass
+class MendSettings:
+    """Settings of siamese-data mend."""
+
+    data: str | None = None
+    """The folder to mend; may stand first, without its name."""
+    plan: str | None = None
+    """A plan that check or audit wrote (CSV with the columns path,to; an empty to: quarantine)."""
+    quarantine: str | None = None
+    """Folder for what is taken out, and for the manifest; null: FOLDER-quarantine beside it."""
+
+
+@dataclass
+class RestoreSettings:
+    """Settings of siamese-data restore."""
+
+    manifest: str | None = None
+    """The manifest that mend or audit --quarantine wrote; may stand first, without its name."""
+
+
+@dataclass
+class SplitListSettings(JudgeSettings):
+    """Settings of siamese-data split."""
+
+    data: str | None = None
+    """The folder to split, one folder per person; may stand first, without its name."""
+    out: str | None = None
+    """Folder for train.csv, validation.csv and test.csv, for --split.lists of siamese-train; null:
+    runs/split-FOLDER."""
+    validation: float = 0.2
+    """Share of the people (below 1) or number of people (1 or more) for validation."""
+    test: float = 0.1
+    """Share or number of people for test; 0: none."""
+    seed: int = 0
+    """Seed of the draw."""
+    merge: str | None = None
+    """CSV of folders that are one person (columns first,second), such as audit's same_person.csv;
+    null: found with --checkpoint or --embeddings where one is given, else nothing is merged."""
+
+
+@dataclass
+class ConvertSettings:
+    """Settings of siamese-data convert."""
+
+    data: str | None = None
+    """The folder to convert; may stand first, without its name."""
+    out: str | None = None
+    """The folder to write; a second call goes on with it, files of other origin are kept."""
+    size: int = 256
+    """Side in pixels."""
+    fit: ConvertFit = "shorter"
+    """shorter: the shorter side gets the size, the aspect stays, small pictures stay small; squash:
+    the whole picture becomes a square; crop: the centre square, both as training makes them."""
+    format: PictureFormat = "jpeg"
+    """File type of the results."""
+    quality: int = 95
+    """Quality of JPEG and WebP, 1 to 100."""
+    workers: int | None = None
+    """Processes; null: one per processor; 0: this one."""
+
+
+@dataclass
+class FetchSettings:
+    """Settings of siamese-data fetch."""
+
+    name: FetchName | None = None
+    """lfw (Labeled Faces in the Wild, with its pairs files) or olivetti; may stand first."""
+    out: str | None = None
+    """The folder to write: one folder per person."""
+    downloads: str | None = None
+    """Where the library keeps its downloads; null: its own place."""
+
+
+@dataclass
+class DemoSettings:
+    """Settings of siamese-data demo."""
+
+    out: str | None = None
+    """The folder to write; it must be missing or empty."""
+    people: int = 60
+    """Number of people."""
+    images: int = 20
+    """Pictures of each."""
+    size: int = 96
+    """Side of a picture in pixels."""
+    seed: int = 0
+    """Seed; the same seed draws the same faces."""
+
+
+def check_curation(settings: Any) -> None:
+    """Refuse values that cannot work; takes the settings of any command of siamese-data.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "min_side": (lambda v: v >= 1, "at least 1"),
+        "max_aspect": (lambda v: v >= 1, "at least 1"),
+        "near": (lambda v: 0 <= v <= 16, "between 0 and 16"),
+        "workers": (lambda v: v is None or v >= 0, "0 or more"),
+        "suspicion": (lambda v: 0 < v < 1, "between 0 and 1"),
+        "shown": (lambda v: v >= 1, "at least 1"),
+        "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2**63 - 1"),
+        "size": (lambda v: v >= 16, "at least 16 pixels"),
+        "quality": (lambda v: 1 <= v <= 100, "between 1 and 100"),
+    }
+    for name, (holds, words) in wanted.items():
+        if hasattr(settings, name):
+            value = getattr(settings, name)
+            require(holds(value), name, value, words)
+    if isinstance(settings, SplitListSettings):
+        for name in ("validation", "test"):
+            value = getattr(settings, name)
+            least = 2 if name == "validation" else 0
+            require(
+                0 < value < 1 or (value >= least and value == int(value)),
+                name,
+                value,
+                f"a share of the people below 1, or a whole number of people from {least} on",
+            )
+        by_model = settings.checkpoint is not None or settings.embeddings is not None
+        if settings.merge is not None and by_model:
+            raise UserError("--merge: give it without --checkpoint and --embeddings")
+    judged = isinstance(settings, AuditSettings | SplitListSettings)
+    if judged and settings.embeddings is not None and settings.checkpoint is not None:
+        raise UserError("--embeddings: give it without --checkpoint")

@@ -1,0 +1,317 @@
+"""Lists of who learns, validates and tests: ``train.csv``, ``validation.csv``, ``test.csv``.
+
+A list is UTF-8 CSV (RFC 4180) with a header: ``path`` is a picture, relative to the face folder,
+with forward slashes; ``person`` is who it shows. Without ``person`` the first folder of the path is
+the person. Other columns are ignored. Names that are no valid text keep their bytes.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder
+from siamese.data.split import Split, require_pairs
+from siamese.errors import UserError
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class _Row:
+    line: int
+    path: str
+    person: str
+
+
+def list_content(pictures: Mapping[str, Sequence[str]]) -> bytes:
+    """The file of a list.
+
+    Args:
+        pictures: person to paths.
+    """
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(("path", "person"))
+    writer.writerows((path, person) for person, paths in pictures.items() for path in paths)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def require_lists(lists: Path) -> None:
+    """Refuse a folder without lists.
+
+    Raises:
+        UserError: no such folder; no ``train.csv`` or ``validation.csv`` in it.
+    """
+    if not os.path.isdir(lists):  # unlike Path.is_dir never an OSError
+        raise UserError(f"{lists}: no such folder; write lists with siamese-data split")
+    for part in PARTS[:2]:
+        if not os.path.isfile(lists / f"{part}.csv"):
+            raise UserError(
+                f"{lists}: has no {part}.csv; --split.lists is a folder with train.csv, "
+                "validation.csv and, if you like, test.csv"
+            )
+
+
+def listed_numbers(lists: Path) -> dict[str, int]:
+    """Number of pictures that each list names; nothing is looked up.
+
+    Raises:
+        UserError: no lists; one that cannot be read.
+    """
+    require_lists(lists)
+    return {part: len(_rows(file)) for part, file in _files(lists).items()}
+
+
+def read_split(lists: Path, root: Path) -> Split:
+    """The people and pictures that lists name.
+
+    A listed picture that cannot be read is left out, as where a folder is scanned.
+
+    Args:
+        lists: folder of the lists; ``test.csv`` may be missing.
+        root: the folder that their paths start from.
+
+    Raises:
+        UserError: no such folder or list; a malformed line; a picture that is not there, lies
+            outside the root or is listed twice; a person in two lists; a part without pairs.
+            Names the file and the line.
+    """
+    require_folder(root)
+    require_lists(lists)
+    files = _files(lists)
+    rows = {part: _rows(file) for part, file in files.items()}
+    _refuse_repeated(files, rows)
+    _refuse_shared(files, rows)
+    for part, file in files.items():
+        _refuse_missing(file, rows[part], root)
+    people = {part: _people(rows[part]) for part in rows}
+    paths = [row.path for some in rows.values() for row in some]
+    reasons = dict(zip(paths, check_headers(root, paths), strict=True))
+    parts = _folders(root, people, reasons)
+    for part, file in files.items():
+        if not parts[part].paths:
+            raise UserError(f"{file}: not one of its {len(rows[part])} pictures can be read")
+        require_pairs(part, parts[part], f"add pictures to {file}")
+    return Split(parts["train"], parts["validation"], parts.get("test"), listed=True)
+
+
+def read_again(
+    root: Path, parts: Mapping[str, Mapping[str, Sequence[str]]], where: str
+) -> dict[str, FaceFolder]:
+    """The people of a checkpoint's lists, without the lists.
+
+    What is not there or cannot be read is left out, and so are people who have no other picture.
+
+    Args:
+        root: where the pictures are now.
+        parts: for each part, person to paths.
+        where: the checkpoint, for messages.
+
+    Raises:
+        UserError: no such folder; a path that leaves it.
+    """
+    require_folder(root)
+    people = {
+        part: {person: [_inside(where, path) for path in paths] for person, paths in some.items()}
+        for part, some in parts.items()
+    }
+    paths = [path for part in people.values() for some in part.values() for path in some]
+    there = [path for path in paths if os.path.isfile(root / path)]
+    reasons: dict[str, str | None] = dict.fromkeys(paths, "missing")
+    reasons |= zip(there, check_headers(root, there), strict=True)
+    return _folders(root, people, reasons)
+
+
+def pictures_by_person(folder: FaceFolder) -> dict[str, list[str]]:
+    """Person to paths."""
+    pictures: dict[str, list[str]] = {name: [] for name in folder.names}
+    for path, label in zip(folder.paths, folder.labels, strict=True):
+        pictures[folder.names[label]].append(path)
+    return pictures
+
+
+def merged_folders(folder: FaceFolder) -> dict[str, list[str]]:
+    """The people whose pictures lie in several folders, with the folders."""
+    holders: dict[str, dict[str, None]] = {}
+    for path, label in zip(folder.paths, folder.labels, strict=True):
+        holders.setdefault(folder.names[label], {})[path.rpartition("/")[0]] = None
+    return {person: sorted(some) for person, some in holders.items() if len(some) > 1}
+
+
+def names_of(part: Mapping[str, Any]) -> list[str]:
+    """Names that the people of a checkpoint's part go by: theirs, and those of their folders."""
+    paths = (path for some in part.get("listed", {}).values() for path in some)
+    folders = {path.split("/")[0] for path in paths if path.count("/") == 1}
+    return [*part["identities"], *sorted(folders - set(part["identities"]))]
+
+
+def _files(lists: Path) -> dict[str, Path]:
+    files = {part: lists / f"{part}.csv" for part in PARTS}
+    return {part: file for part, file in files.items() if part != "test" or file.exists()}
+
+
+def _text(file: Path) -> str:
+    """A list's text; bytes that are not UTF-8 are kept as surrogates, for they may be in a name."""
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    if b"\0" in content:
+        raise UserError(f"{file}: is not UTF-8 text (UTF-16?); save it as CSV in UTF-8")
+    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+
+
+def _rows(file: Path) -> list[_Row]:
+    reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
+    rows: list[_Row] = []
+    header: list[str] | None = None
+    line = 1
+    try:
+        for fields in reader:
+            if header is None:
+                header = _header(file, fields)
+            elif fields:
+                rows.append(_row(f"{file}, line {line}", line, fields, header))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(
+            f"{file}, line {line}: is no CSV ({error}); put a path that holds a comma or quote "
+            'into quotes, and double its quotes: "a ""b"".jpg"'
+        ) from None
+    if not rows:
+        raise UserError(f"{file}: lists no picture; a header path,person and a line for each")
+    return rows
+
+
+def _header(file: Path, fields: list[str]) -> list[str]:
+    header = [name.strip().lower() for name in fields]
+    if header.count("path") != 1 or header.count("person") > 1:
+        told = ",".join(fields)[:60]
+        commas = "; separate the columns by commas" if ";" in told or "\t" in told else ""
+        raise UserError(
+            f"{file}, line 1: {told!r} starts no list; wanted: a header with the column path, and "
+            f"person where it is not the folder's name{commas}"
+        )
+    return header
+
+
+def _row(where: str, line: int, fields: list[str], header: list[str]) -> _Row:
+    if len(fields) != len(header):
+        raise UserError(
+            f"{where}: {len(fields)} field(s), but the header has {len(header)}; a path that holds "
+            "a comma goes into quotes"
+        )
+    path = _inside(where, fields[header.index("path")])
+    if "person" in header:
+        person = fields[header.index("person")]
+        if not person:
+            raise UserError(f"{where}: an empty person; write who {path!r} shows")
+        return _Row(line, path, person)
+    if "/" not in path:
+        raise UserError(
+            f"{where}: {path!r} lies in no person's folder; say who it shows in a column person"
+        )
+    return _Row(line, path, path.split("/")[0])
+
+
+def _inside(where: str, path: str) -> str:
+    """A path below the root in its plainest form, with forward slashes."""
+    if not path:
+        raise UserError(f"{where}: an empty path; wanted: a picture's, relative to the folder")
+    if PurePath(path).anchor:
+        raise UserError(f"{where}: {path!r} is absolute; write it relative to the folder")
+    parts = PurePath(os.path.normpath(path)).parts
+    if parts[:1] == ("..",):
+        raise UserError(f"{where}: {path!r} leaves the folder; name a picture inside it")
+    return "/".join(parts)
+
+
+def _refuse_repeated(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) -> None:
+    known: dict[str, str] = {}
+    for part, some in rows.items():
+        for row in some:
+            where = f"{files[part]}, line {row.line}"
+            earlier = known.setdefault(row.path, where)
+            if earlier != where:
+                raise UserError(f"{where}: {row.path!r} is listed in {earlier} already")
+
+
+def _refuse_shared(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) -> None:
+    known: dict[str, tuple[str, str]] = {}
+    for part, some in rows.items():
+        for row in some:
+            where = f"{files[part]}, line {row.line}"
+            first, earlier = known.setdefault(_plain(row.person), (part, where))
+            if first != part:
+                raise UserError(
+                    f"{where}: {row.person!r} is in {earlier}, too; a person stands in one list "
+                    "only: write lists with siamese-data split"
+                )
+
+
+def _refuse_missing(file: Path, rows: list[_Row], root: Path) -> None:
+    missing = [row for row in rows if not os.path.isfile(root / row.path)]
+    if not missing:
+        return
+    path = missing[0].path
+    if any("\udc80" <= letter <= "\udcff" for letter in path):
+        fix = "the list is not UTF-8: save it as CSV in UTF-8"
+    elif "\\" in path:
+        fix = "write / between folder and file"
+    else:
+        fix = "give the folder that the lists were made of with --data, or make them anew"
+    raise UserError(
+        f"{file}, line {missing[0].line}: no such picture in {root}: {path!r} "
+        f"({len(missing)} of {len(rows)} are missing); {fix}"
+    )
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _people(rows: Iterable[_Row]) -> dict[str, list[str]]:
+    """Person to paths; a name in several Unicode forms is one person, by the form that is first."""
+    spelt: dict[str, str] = {}
+    pictures: dict[str, list[str]] = {}
+    for row in rows:
+        person = spelt.setdefault(_plain(row.person), row.person)
+        pictures.setdefault(person, []).append(row.path)
+    return pictures
+
+
+def _folders(
+    root: Path,
+    parts: Mapping[str, Mapping[str, Sequence[str]]],
+    reasons: Mapping[str, str | None],
+) -> dict[str, FaceFolder]:
+    """The usable pictures of each part; all parts tell of everything that is left out."""
+    found: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
+    left_out: list[LeftOut] = []
+    for part, people in parts.items():
+        for person, paths in sorted(people.items()):
+            usable = sorted(path for path in paths if reasons[path] is None)
+            if usable:
+                found[part][person] = usable
+            else:
+                left_out.append(LeftOut(person, "person without a usable picture"))
+    left_out += [LeftOut(path, reason) for path, reason in reasons.items() if reason is not None]
+    told = tuple(sorted(left_out, key=lambda item: item.path))
+    return {
+        part: FaceFolder(
+            root=root,
+            names=tuple(people),
+            paths=tuple(path for paths in people.values() for path in paths),
+            labels=tuple(label for label, paths in enumerate(people.values()) for _ in paths),
+            left_out=told,
+        )
+        for part, people in found.items()
+    }

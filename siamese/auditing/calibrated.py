@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
+from scipy.stats import norm
 
 from siamese.auditing.two_covariance import Floats
 
@@ -16,35 +16,35 @@ _PRIOR_CASES = 20  # how many cases the prior counts for
 def probability(
     evidence: npt.ArrayLike, found: npt.ArrayLike, absent: npt.ArrayLike, prior: float
 ) -> Floats:
-    """Probability of what the evidence speaks for: Platt's logistic, refitted to a prior.
+    """Probability of what the evidence speaks for.
+
+    Two normal distributions, one of evidence where it is so and one where it is not, are laid
+    through quantiles that a minority of contrary cases does not move; how often it is so follows
+    from the cases themselves (EM), starting from the prior.
 
     Args:
         evidence: values to judge, any shape.
         found: values where it is known to be so, (n,), at least one.
-        absent: values where it is rarely so, (m,), at least one; those where it probably is so
-            after all count less and less (EM).
+        absent: values where it is mostly not so, (m,), at least one.
         prior: how often it is so, in (0, 1).
 
     Returns:
-        Probabilities in [0, 1], of the shape of ``evidence``.
+        Probabilities in [0, 1], of the shape of ``evidence``; they rise with it.
     """
-    found, absent = np.asarray(found, np.float64), np.asarray(absent, np.float64)
-    centre = float(np.median(absent))
-    spreads = [np.median(np.abs(values - np.median(values))) for values in (found, absent)]
-    spread = max(float(min(spreads)), 1e-9)
+    low, middle, high = np.quantile(np.asarray(found, np.float64), [0.16, 0.5, 0.84])
+    below, centre = np.quantile(np.asarray(absent, np.float64), [0.16, 0.5])
+    # The hidden cases are all above: only the lower side tells how absent values scatter.
+    narrow = max(centre - below, 1e-6)
+    wide = max((high - low) / 2, narrow)
 
-    def scaled(values: npt.ArrayLike) -> Floats:
-        return np.asarray((np.asarray(values) - centre) / spread)
+    def log_ratio(values: npt.ArrayLike) -> Floats:
+        raised = np.maximum(values, centre)  # below, the wider distribution would win again
+        so = norm.logpdf(raised, max(middle, centre), wide)
+        return np.asarray(so - norm.logpdf(raised, centre, narrow))
 
-    values = np.concatenate([scaled(found), scaled(absent)])[:, None]
-    truth = np.concatenate([np.ones(len(found)), np.zeros(len(absent))])
-    so = (absent >= np.quantile(found, 0.05)).astype(np.float64)
+    told = log_ratio(absent)
+    share = prior
     for _ in range(_ROUNDS):
-        share = (so.sum() + prior * _PRIOR_CASES) / (len(absent) + _PRIOR_CASES)
-        counted = np.concatenate([np.full(len(found), 1 / len(found)), 1 - so])
-        counted[len(found) :] /= max(counted[len(found) :].sum(), 1e-9)
-        model = LogisticRegression(C=1e3).fit(values, truth, sample_weight=counted * len(values))
-        slope = max(float(model.coef_[0, 0]), 0.0)  # evidence never speaks against itself
-        offset = float(model.intercept_[0]) + logit(share)
-        so = expit(slope * scaled(absent) + offset)
-    return np.asarray(expit(slope * scaled(evidence) + offset))
+        so = expit(told + logit(share)).sum()
+        share = float(so + prior * _PRIOR_CASES) / (len(told) + _PRIOR_CASES)
+    return np.asarray(expit(log_ratio(evidence) + logit(share)))

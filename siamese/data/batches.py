@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -21,6 +21,30 @@ from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
 
 Transform = Callable[[Any], torch.Tensor]
+
+
+class PictureReader(Protocol):
+    """What gives preprocessed pictures without decoding them; see :mod:`siamese.data.cache`."""
+
+    def read(self, root: Path, path: str) -> torch.Tensor:
+        """The picture ``root / path``, uint8 (3, H, W).
+
+        Raises:
+            DecodeError: it cannot be decoded.
+        """
+
+
+def _read(
+    folder: FaceFolder,
+    index: int,
+    preprocess: Transform,
+    size: int | None,
+    cache: PictureReader | None,
+) -> torch.Tensor:
+    path = folder.paths[index]
+    if cache is not None:
+        return cache.read(folder.root, path)
+    return preprocess(decode(folder.root / path, size))
 
 
 # Purposes of random streams: each has batches and augmentation of its own.
@@ -68,10 +92,25 @@ class TrainingPictures(Dataset[_Sample]):
     The augmentation's randomness derives from the draw's key alone (seed, purpose, epoch,
     position), so it is the same with any number of loader processes and after a resume. A
     picture that fails to decode is replaced by the same person's next one and reported.
+
+    Args:
+        folder: the pictures.
+        preprocess: a decoded picture to uint8 (3, H, W).
+        augment: changes that at random.
+        size: side for which large JPEGs may be decoded reduced.
+        cache: gives the preprocessed pictures instead; None: they are decoded.
     """
 
-    def __init__(self, folder: FaceFolder, preprocess: Transform, augment: Transform, size: int):
+    def __init__(
+        self,
+        folder: FaceFolder,
+        preprocess: Transform,
+        augment: Transform,
+        size: int,
+        cache: PictureReader | None = None,
+    ):
         self.folder, self.preprocess, self.augment, self.size = folder, preprocess, augment, size
+        self.cache = cache
         labels = np.asarray(folder.labels)
         self._first = np.searchsorted(labels, labels, side="left")
         self._after = np.searchsorted(labels, labels, side="right")
@@ -94,8 +133,8 @@ class TrainingPictures(Dataset[_Sample]):
         for step in range(after - first):
             candidate = first + (index - first + step) % (after - first)
             try:
-                picture = decode(self.folder.root / self.folder.paths[candidate], self.size)
-                return self.preprocess(picture), candidate
+                image = _read(self.folder, candidate, self.preprocess, self.size, self.cache)
+                return image, candidate
             except DecodeError as error:
                 failed.append((self.folder.paths[candidate], str(error)))
         return None, index
@@ -104,8 +143,14 @@ class TrainingPictures(Dataset[_Sample]):
 class EvaluationPictures(Dataset[_Sample]):
     """Pictures in folder order, preprocessed and never augmented; broken ones come as failed."""
 
-    def __init__(self, folder: FaceFolder, preprocess: Transform, size: int | None):
-        self.folder, self.preprocess, self.size = folder, preprocess, size
+    def __init__(
+        self,
+        folder: FaceFolder,
+        preprocess: Transform,
+        size: int | None,
+        cache: PictureReader | None = None,
+    ):
+        self.folder, self.preprocess, self.size, self.cache = folder, preprocess, size, cache
 
     def __len__(self) -> int:
         return len(self.folder.paths)
@@ -113,7 +158,7 @@ class EvaluationPictures(Dataset[_Sample]):
     def __getitem__(self, index: int) -> _Sample:
         path, label = self.folder.paths[index], self.folder.labels[index]
         try:
-            image = self.preprocess(decode(self.folder.root / path, self.size))
+            image = _read(self.folder, index, self.preprocess, self.size, self.cache)
         except DecodeError as error:
             return _Sample(None, label, index, ((path, str(error)),))
         return _Sample(image, label, index, ())
@@ -242,14 +287,15 @@ def evaluation_loader(
     batch_size: int,
     workers: int,
     pin_memory: bool = False,
+    cache: PictureReader | None = None,
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects over every picture of a folder, in order.
 
     ``size`` lets large JPEGs be decoded reduced (see :func:`siamese.data.decode.decode`); None
-    where the preprocessing counts their pixels.
+    where the preprocessing counts their pixels. ``cache`` gives the preprocessed pictures instead.
     """
     return DataLoader(
-        EvaluationPictures(folder, preprocess, size),
+        EvaluationPictures(folder, preprocess, size, cache),
         batch_size=batch_size,
         **loader_options(workers, pin_memory, persistent=False, collate=_collate),
     )

@@ -57,12 +57,13 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
                 if size is not None:
                     image.draft(None, (2 * size, 2 * size))
                 image.load()
-                return to_rgb(_upright(image))
+                return to_rgb(upright(image))
     except Exception as error:  # see check_header: anything at all may be raised
         raise DecodeError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from None
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF orientation says."""
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # broken metadata is no reason to lose the picture

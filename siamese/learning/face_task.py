@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from siamese.config import TrainSettings
 from siamese.data.batches import (
     Batch,
+    PictureReader,
     PKBatches,
     TrainingPictures,
     evaluation_loader,
@@ -21,6 +22,7 @@ from siamese.data.batches import (
 )
 from siamese.data.folder import FaceFolder
 from siamese.data.split import Split
+from siamese.data.split_lists import pictures_by_person
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
 from siamese.learning.loop import Figures, StepLoss
@@ -67,6 +69,7 @@ class FaceTask:
         precision: arithmetic of the network.
         workers: loader processes.
         report_failed: called with (path, reason) of each picture that fails to decode.
+        cache: has the pictures of all parts; None: they are decoded each time.
     """
 
     def __init__(
@@ -80,13 +83,18 @@ class FaceTask:
         precision: torch.dtype,
         workers: int,
         report_failed: Callable[[str, str], None],
+        cache: PictureReader | None = None,
     ):
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
-        self._report_failed = report_failed
+        self._report_failed, self._cache = report_failed, cache
         self._prepare = Preprocess(spec.size, settings.images.fit)
         pictures = TrainingPictures(
-            split.train, self._prepare, augmentation(settings.augment, spec.size), spec.size
+            split.train,
+            self._prepare,
+            augmentation(settings.augment, spec.size),
+            spec.size,
+            cache,
         )
         batches = settings.batches
         self.sampler = PKBatches(
@@ -164,6 +172,7 @@ class FaceTask:
             batch_size=self.settings.trainer.embed_batch,
             workers=self.workers,
             pin_memory=self.device.type == "cuda",
+            cache=self._cache,
         )
         embeddings, indices = embed(
             self.model, self._noting(loader), device=self.device, precision=self.precision
@@ -197,6 +206,7 @@ class FaceTask:
                     "folder": str(part.root.resolve()),
                     "identities": list(part.names),
                     "pictures": len(part.paths),
+                    **({"listed": pictures_by_person(part)} if self.split.listed else {}),
                 }
                 for name, part in self.split.parts().items()
             },

@@ -19,9 +19,12 @@ from siamese.config import (
     default_lr,
 )
 from siamese.data.batches import default_workers
+from siamese.data.cache import PictureCache, open_cache
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
+from siamese.data.split_lists import read_again, read_split
+from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.learning.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.learning.face_task import FaceTask
@@ -49,6 +52,7 @@ _MAY_CHANGE = frozenset(
         "device",
         "runs",
         "checkpoints",
+        "cache",
         "split.validation_data",
         "split.test_data",
         "batches.workers",
@@ -73,15 +77,7 @@ def train_faces(settings: TrainSettings) -> Path:
     device = choose_device(settings.device)
     choose_precision(settings.trainer.precision, device)
     require_backbone(settings.model.backbone)
-    folders = _scan(settings)
-    split = make_split(
-        folders["data"],
-        validation=settings.split.validation,
-        test=settings.split.test,
-        seed=settings.split_seed,
-        validation_folder=folders.get("validation"),
-        test_folder=folders.get("test"),
-    )
+    split = _split(settings)
     _say_split(split)
     torch.manual_seed(settings.seed)
     model = _build_model(settings)
@@ -126,8 +122,7 @@ def resume_training(
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
-    folders = _scan(settings)
-    split = _saved_split(content["split"], folders, path)
+    split = _saved_split(content["split"], settings, path)
     _say_split(split)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
@@ -153,6 +148,7 @@ def _run(
 ) -> Path:
     name = settings.name
     assert name is not None, "a run has a name by now"
+    cache = _open_cache(settings, split, spec)
     runs, folder = Path(settings.runs) / name, Path(settings.checkpoints) / name
     workers = settings.batches.workers
     workers = default_workers(device.type) if workers is None else workers
@@ -174,6 +170,7 @@ def _run(
         precision,
         workers,
         failure_reporter(runs, print),
+        cache,
     )
     lr = settings.optimizer.lr
     assert lr is not None, "resolved by now"
@@ -239,6 +236,25 @@ def _run(
     return best
 
 
+def _split(settings: TrainSettings) -> Split:
+    if settings.split.lists is not None and settings.data is not None:
+        split = read_split(Path(settings.split.lists), Path(settings.data))
+        if settings.trainer.test_curve and split.test is None:
+            raise UserError(
+                f"--trainer.test_curve true: there is no test.csv in {settings.split.lists}"
+            )
+        return split
+    folders = _scan(settings)
+    return make_split(
+        folders["data"],
+        validation=settings.split.validation,
+        test=settings.split.test,
+        seed=settings.split_seed,
+        validation_folder=folders.get("validation"),
+        test_folder=folders.get("test"),
+    )
+
+
 def _scan(settings: TrainSettings) -> dict[str, FaceFolder]:
     """The folders that the settings name; the demo faces are drawn where there is no --data."""
     roots = {
@@ -247,6 +263,22 @@ def _scan(settings: TrainSettings) -> dict[str, FaceFolder]:
         "test": settings.split.test_data,
     }
     return {name: scan_folder(Path(root)) for name, root in roots.items() if root is not None}
+
+
+def _open_cache(settings: TrainSettings, split: Split, spec: EmbedderSpec) -> PictureCache | None:
+    """The decoded pictures that the run will read; None where no cache is asked for."""
+    if settings.cache is None:
+        return None
+    parts = split.parts()
+    if not settings.trainer.test_curve:  # nobody reads them
+        parts.pop("test", None)
+    return open_cache(
+        Path(settings.cache),
+        list(parts.values()),
+        Preprocess(spec.size, settings.images.fit),
+        spec.size,
+        workers=settings.batches.workers,
+    )
 
 
 def demo_folder(runs: str) -> Path:
@@ -304,10 +336,17 @@ def _free_name(settings: TrainSettings) -> str:
     return free_name(f"{data}-{backbone}", settings.runs, settings.checkpoints)
 
 
-def _saved_split(saved: dict[str, Any], folders: dict[str, FaceFolder], checkpoint: Path) -> Split:
+def _saved_split(saved: dict[str, Any], settings: TrainSettings, checkpoint: Path) -> Split:
+    listed = "listed" in saved["train"]
+    if listed:  # the lists themselves may be gone by now
+        lists = {name: part.get("listed", {}) for name, part in saved.items()}
+        root = Path(settings.data or saved["train"]["folder"])
+        folders = read_again(root, lists, str(checkpoint))
+    else:
+        folders = _scan(settings)
     parts: dict[str, FaceFolder] = {}
     for name, part in saved.items():
-        folder = folders.get(name, folders["data"])
+        folder = folders[name] if listed else folders.get(name, folders["data"])
         missing = sorted(set(part["identities"]) - set(folder.names))
         if missing:
             raise UserError(
@@ -320,4 +359,4 @@ def _saved_split(saved: dict[str, Any], folders: dict[str, FaceFolder], checkpoi
                 f"note: {name} has {len(parts[name].paths)} pictures now, {part['pictures']} "
                 "before; the run goes on, but not as it would have"
             )
-    return Split(parts["train"], parts["validation"], parts.get("test"))
+    return Split(parts["train"], parts["validation"], parts.get("test"), listed)

@@ -25,8 +25,10 @@ from siamese.config import (
     FitName,
 )
 from siamese.data.batches import Batch, default_workers, evaluation_loader
+from siamese.data.cache import open_cache
 from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
+from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import newest_best, read_checkpoint
@@ -153,18 +155,25 @@ def embed_folder(
     """Embed every picture of a folder; those that cannot be decoded are left out and noted.
 
     Raises:
-        UserError: not one picture can be decoded.
+        UserError: not one picture can be decoded; the cache cannot be used.
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
     workers = default_workers(model.device.type) if settings.workers is None else settings.workers
     fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
+    prepare = Preprocess(model.spec.size, fit, settings.crop)
+    size = model.spec.size if settings.crop is None else None
+    cache = None
+    if settings.cache is not None:
+        place = Path(settings.cache)
+        cache = open_cache(place, [folder], prepare, size, workers=settings.workers)
     loader = evaluation_loader(
         folder,
-        Preprocess(model.spec.size, fit, settings.crop),
-        model.spec.size if settings.crop is None else None,
+        prepare,
+        size,
         batch_size=settings.batch,
         workers=workers,
         pin_memory=model.device.type == "cuda",
+        cache=cache,
     )
     failed: list[str] = []
 
@@ -241,7 +250,7 @@ def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str
     if settings.data is not None and settings.part is None:
         folder = scan_folder(Path(settings.data))
         notes = [folder.summary()] if folder.left_out else []
-        seen = shared_names(folder.names, split["train"]["identities"])
+        seen = shared_names(folder.names, names_of(split["train"]))
         if seen:
             notes.append(
                 f"{len(seen)} of these {len(folder.names)} people have names that were trained on "
@@ -277,7 +286,10 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
             f"{root}: the folder that {path} was trained on is not here; give its new place with "
             f"--data DIR --part {part_name}, or other people with --data DIR"
         )
-    folder = scan_folder(root)
+    if "listed" in part:
+        folder = read_again(root, {part_name: part["listed"]}, str(path))[part_name]
+    else:
+        folder = scan_folder(root)
     missing = sorted(set(part["identities"]) - set(folder.names))
     if missing:
         raise UserError(

@@ -1,0 +1,81 @@
+"""One person under two names, here and across folders, and two people under one name."""
+
+import numpy as np
+import pytest
+
+from siamese.auditing.calibrated import probability
+from siamese.auditing.mixed import find_mixed
+from siamese.auditing.same_person import find_same_people, same_people_across
+from siamese.auditing.two_covariance import fit
+from tests.auditing.people import draw
+
+
+def test_cut_folders_are_found_and_no_others() -> None:
+    embeddings, labels = draw(40, 20)
+    given = labels.copy()
+    for number, person in enumerate((3, 17, 38)):
+        given[np.flatnonzero(labels == person)[:10]] = 40 + number
+    found = find_same_people(embeddings, given)
+    assert {(a, b) for a, b, _, _ in found} == {(3, 40), (17, 41), (38, 42)}
+    rows = embeddings.astype(float) / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    for a, b, certain, cosine in found:
+        assert 0.5 <= certain <= 1
+        assert cosine == pytest.approx((rows[given == a] @ rows[given == b].T).mean())
+
+
+def test_nobody_is_paired_in_a_clean_folder() -> None:
+    embeddings, labels = draw(300, 8, seed=1)  # more than one block of rows
+    assert find_same_people(embeddings, labels) == []
+
+
+def test_pairs_beyond_the_first_block_of_rows() -> None:
+    embeddings, labels = draw(300, 16, seed=2)
+    given = labels.copy()
+    given[np.flatnonzero(labels == 290)[:8]] = 300
+    assert [(a, b) for a, b, _, _ in find_same_people(embeddings, given)] == [(290, 300)]
+
+
+def test_people_in_two_folders() -> None:
+    embeddings, labels = draw(30, 20, seed=3)
+    second = np.arange(len(labels)) % 20 < 10
+    here = second & (labels < 20)
+    there = ~second & (labels >= 15)
+    found = same_people_across(
+        embeddings[here],
+        embeddings[there],
+        (labels[here], labels[there] - 15),
+        np.ones(int(here.sum())),
+    )
+    pairs = set(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    assert pairs == {(person, person - 15) for person in range(15, 20)}
+
+
+def test_mixed_folders_are_found_and_cut_rightly() -> None:
+    embeddings, labels = draw(40, 20, seed=4)
+    given = labels.copy()
+    given[np.flatnonzero(labels == 39)] = 0
+    given[np.flatnonzero(labels == 38)[:10]] = 1
+    kept = given < 38
+    model = fit(embeddings[kept], given[kept], np.ones(int(kept.sum())))
+    found = find_mixed(model, model.coordinates(embeddings[kept]), given[kept])
+    assert np.flatnonzero(found.probability >= 0.5).tolist() == [0, 1]
+    cut = found.smaller[given[kept] == 1]
+    other = labels[kept][given[kept] == 1] == 38
+    assert (cut == other).mean() > 0.95
+
+
+def test_small_folders_are_never_called_mixed() -> None:
+    embeddings, labels = draw(10, 5, seed=5)
+    model = fit(embeddings, labels, np.ones(len(labels)))
+    assert not find_mixed(model, model.coordinates(embeddings), labels).probability.any()
+
+
+def test_probability_rises_with_evidence_and_ignores_hidden_cases() -> None:
+    rng = np.random.default_rng(0)
+    found = rng.normal(10, 1, 200)
+    absent = np.concatenate([rng.normal(0, 1, 190), rng.normal(10, 1, 10)])  # ten are so after all
+    values = np.linspace(-3, 14, 50)
+    told = probability(values, found, absent, 0.05)
+    assert (np.diff(told) >= 0).all()
+    assert told[values < 3].max() < 0.05
+    assert told[values > 8].min() > 0.9

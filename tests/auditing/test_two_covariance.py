@@ -1,0 +1,94 @@
+"""The two-covariance model against scipy's multivariate normal."""
+
+import numpy as np
+import pytest
+from scipy.stats import multivariate_normal
+
+from siamese.auditing.two_covariance import TwoCovariance, fit, membership, sums_by_label
+from tests.auditing.people import draw
+
+DIMENSIONS = 3
+
+
+@pytest.fixture
+def model() -> TwoCovariance:
+    return TwoCovariance(np.zeros(DIMENSIONS), np.eye(DIMENSIONS), np.array([4.0, 1.0, 0.1]))
+
+
+def _joint(model: TwoCovariance, groups: list[np.ndarray]) -> float:
+    """Log density of pictures, each group of one person, by the full covariance matrix."""
+    total = 0.0
+    for group in groups:
+        for d, ratio in enumerate(model.ratio):
+            covariance = np.eye(len(group)) + ratio
+            total += multivariate_normal.logpdf(group[:, d], np.zeros(len(group)), covariance)
+    return total
+
+
+def test_log_likelihood_is_that_of_one_more_picture(model: TwoCovariance) -> None:
+    rng = np.random.default_rng(0)
+    known, further = rng.normal(size=(5, DIMENSIONS)), rng.normal(size=(4, DIMENSIONS))
+    found = model.log_likelihood(further, known.sum(0)[None], np.array([5.0]))[:, 0]
+    before = _joint(model, [known])
+    wanted = [_joint(model, [np.vstack([known, row])]) - before for row in further]
+    constant = -0.5 * DIMENSIONS * np.log(2 * np.pi)
+    np.testing.assert_allclose(found + constant, wanted, rtol=1e-10)
+    own = model.log_likelihood_own(further, np.repeat(known.sum(0)[None], 4, 0), np.full(4, 5.0))
+    np.testing.assert_allclose(own, found, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 1), (4, 2), (3, 7)])
+def test_log_ratio_is_that_of_all_pictures(model: TwoCovariance, n: int, m: int) -> None:
+    rng = np.random.default_rng(n)
+    first, second = rng.normal(size=(n, DIMENSIONS)), rng.normal(size=(m, DIMENSIONS))
+    found = model.log_ratio(
+        first.mean(0)[None], np.array([n]), second.mean(0)[None], np.array([m]), 30
+    )
+    wanted = _joint(model, [np.vstack([first, second])]) - _joint(model, [first, second])
+    assert found[0, 0] == pytest.approx(wanted, rel=1e-9)
+
+
+def test_log_ratio_of_all_with_all_is_each_alone(model: TwoCovariance) -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(6, DIMENSIONS)), rng.normal(size=(5, DIMENSIONS))
+    n, m = np.array([1, 2, 2, 9, 40, 31]), np.array([1, 3, 3, 50, 9])
+    found = model.log_ratio(first, n, second, m, 10)
+    for i in range(6):
+        for j in range(5):
+            alone = model.log_ratio(first[[i]], n[[i]], second[[j]], m[[j]], 10)[0, 0]
+            assert found[i, j] == pytest.approx(alone)
+    many = model.log_ratio(first, np.full(6, 10), second, np.full(5, 10), 10)
+    np.testing.assert_allclose(found[4:, 3], many[4:, 3])
+
+
+def test_fit_finds_the_directions_in_which_people_differ() -> None:
+    embeddings, labels = draw(60, 12)
+    model = fit(embeddings, labels, np.ones(len(labels)))
+    points = model.coordinates(embeddings)
+    within = points - np.stack([points[labels == p].mean(0) for p in range(60)])[labels]
+    covariance = within.T @ within / (len(labels) - 60)
+    np.testing.assert_allclose(np.diag(covariance), 1, atol=0.05)
+    off = covariance - np.diag(np.diag(covariance))
+    assert np.abs(off).max() < 0.1
+    strong = np.abs(model.axes[:, np.argmax(model.ratio)])
+    assert strong[:8].sum() > 5 * strong[8:].sum()  # of the first half
+
+
+def test_pictures_of_weight_nought_change_nothing_but_the_centre() -> None:
+    embeddings, labels = draw(10, 8)
+    weights = np.ones(len(labels))
+    weights[::5] = 0.0
+    sums, counts = sums_by_label(embeddings.astype(float), labels, weights)
+    for person in range(10):
+        kept = (labels == person) & (weights > 0)
+        np.testing.assert_allclose(sums[person], embeddings[kept].sum(0), rtol=1e-5)
+        assert counts[person] == kept.sum()
+    assert membership(labels, weights).shape == (10, len(labels))
+
+
+def test_alike_embeddings_and_few_pictures_do_not_crash() -> None:
+    labels = np.array([0, 1, 2])
+    for rows in (np.ones((3, 4)), np.eye(4)[:3]):
+        model = fit(rows, labels, np.ones(3))
+        assert np.isfinite(model.axes).all()
+        assert np.isfinite(model.coordinates(rows)).all()

@@ -102,12 +102,14 @@ def judged(embeddings: np.ndarray, given: np.ndarray, truth: np.ndarray) -> dict
 
 def show(title: str, rows: list[dict[str, float]]) -> None:
     """A line per noise seed, their means, and the interval of the difference."""
-    print(f"\n{title}\nseed  wrong  suspects  precision  recall  AP audit  AP baseline  difference")
+    print(f"\n{title}")
+    print("seed  wrong  suspects  precision  recall  AP audit  AP baseline  difference")
     gain = np.array([row["audit"] - row["baseline"] for row in rows])
     for seed, row in enumerate(rows):
         print(
             f"{seed:4d}  {row['wrong']:5.0f}  {row['suspects']:8.0f}  {row['precision']:9.3f}  "
-            f"{row['recall']:6.3f}  {row['audit']:8.3f}  {row['baseline']:11.3f}  {gain[seed]:10.3f}"
+            f"{row['recall']:6.3f}  {row['audit']:8.3f}  {row['baseline']:11.3f}  "
+            f"{gain[seed]:10.3f}"
         )
     means = {key: np.mean([row[key] for row in rows]) for key in rows[0]}
     half = student.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain))

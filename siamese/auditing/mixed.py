@@ -76,9 +76,10 @@ def find_mixed(
         pictures = np.concatenate([own[one], rng.permutation(own[other])[:added]])
         merged.append(-_same(model, points[pictures], _cut(points[pictures] * scale)))
     judged = np.zeros(people)
-    # A log likelihood ratio grows with the square of the distance, whose root is about normal.
-    roots = [np.sign(e) * np.sqrt(np.abs(e)) for e in (evidence[usable], np.array(merged))]
-    judged[usable] = probability(roots[0], roots[1], roots[0], PRIOR)
+    # A log likelihood ratio grows with the square of a distance, which itself is about normal.
+    least = min(evidence[usable].min(), min(merged))
+    roots, found = np.sqrt(evidence[usable] - least), np.sqrt(np.array(merged) - least)
+    judged[usable] = probability(roots, found, roots, PRIOR)
     return Mixed(judged, smaller)
 
 

@@ -91,15 +91,14 @@ def find_suspects(
         labels: int64 (N,), values 0 ... P - 1, P at least 2.
         watch: wraps loops, given their name, for progress bars.
     """
-    people = int(labels.max()) + 1
     every = np.arange(len(labels))
     weights = np.ones(len(labels))
-    wrong = np.full(people, _PRIOR_WRONG)
     model = fit(embeddings, labels, weights)
     mixed = find_mixed(
         model, model.coordinates(embeddings), labels, watch=lambda p: watch(p, "cutting folders")
     )
     weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
+    wrong = _wrong_shares(labels, weights)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
     for turn in range(_ROUNDS):
         model = fit(embeddings, labels, weights)
@@ -110,9 +109,7 @@ def find_suspects(
             rows = every[start : start + _ROWS]
             log_odds[rows], owner[rows] = judge.odds(rows, wrong)
         weights = 1 - expit(log_odds)
-        counts = np.bincount(labels, minlength=people)
-        expected = np.bincount(labels, 1 - weights, people) + _PRIOR_WRONG * _PRIOR_PICTURES
-        wrong = expected / (counts + _PRIOR_PICTURES)
+        wrong = _wrong_shares(labels, weights)
     own_score, owner_score = _typical_scores(embeddings, labels, weights, owner)
     return Suspicion(
         1 - weights, log_odds, owner, own_score, owner_score, mixed, model, judge.points
@@ -186,6 +183,12 @@ class _Judge:
         near[:, :-1] = np.log(sums + background[:, None] + 1e-30) - np.log(counts + 1)
         near[:, -1] = np.log(background + 1e-30)
         return _Evidence(by_model, near)
+
+
+def _wrong_shares(labels: Labels, weights: Floats) -> Floats:
+    """Each folder's share of wrong pictures, (P,): those expected, and what is usual."""
+    expected = np.bincount(labels, 1 - weights) + _PRIOR_WRONG * _PRIOR_PICTURES
+    return np.asarray(expected / (np.bincount(labels) + _PRIOR_PICTURES))
 
 
 def _typical_scores(

@@ -150,7 +150,7 @@ def cut_in_two(
         given[part] = count + number
         truth.add((int(person), count + number))
     found: Suspicion = find_suspects(embeddings, given)
-    pairs = same_people(found.model, found.points, given, 1 - found.probability)
+    pairs = same_people(embeddings, found.model, given, 1 - found.probability)
     told = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     return len(told & truth), len(truth), len(told - truth)
 

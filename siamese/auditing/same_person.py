@@ -21,6 +21,7 @@ from siamese.auditing.two_covariance import (
 PRIOR = 0.02
 _TELLING = 30.0
 _ROWS = 256
+_HALVES = 2000
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def find_same_people(
     values = np.asarray(labels, np.int64)
     weights = np.ones(len(values))
     model = fit(embeddings, values, weights)
-    pairs = same_people(model, model.coordinates(embeddings), values, weights, least=least)
+    pairs = same_people(embeddings, model, values, weights, least=least)
     cosine = mean_cosines(embeddings, values, pairs)
     return [
         (int(a), int(b), float(p), float(c))
@@ -63,31 +64,38 @@ def find_same_people(
 
 
 def same_people(
-    model: TwoCovariance, points: Floats, labels: Labels, weights: Floats, *, least: float = 0.5
+    embeddings: npt.ArrayLike,
+    model: TwoCovariance,
+    labels: Labels,
+    weights: Floats,
+    *,
+    least: float = 0.5,
 ) -> FolderPairs:
     """Judge every pair of folders, exactly.
 
-    The evidence is the likelihood ratio that the means of two folders are one person's; the
-    probability follows by Bayes' rule with ``PRIOR``, shared among a folder's possible seconds.
+    The evidence is the likelihood ratio that the means of two folders are one person's. It has to
+    convince twice: by Bayes' rule with ``PRIOR``, shared among a folder's possible seconds; and by
+    being as strong as that of most folders here when they are cut into two.
 
     Args:
-        model: fitted to these pictures.
-        points: (N, D), their coordinates.
+        embeddings: (N, D), finite.
+        model: fitted to them.
         labels: int64 (N,), values 0 ... P - 1.
         weights: (N,), how much each picture belongs to its folder; wrong ones near 0.
         least: probability from which a pair is told.
     """
-    means, counts = _means(points, labels, weights)
+    means, counts = _means(model.coordinates(embeddings), labels, weights)
     known = np.flatnonzero(counts > 0.5)
     means, counts = means[known], counts[known]
     found = []
     for start in range(0, len(known), _ROWS):
         rows = slice(start, start + _ROWS)
         evidence = model.log_ratio(means[rows], counts[rows], means, counts, _TELLING)
-        judged = expit(evidence + logit(PRIOR / max(len(known) - 1, 1)))
-        first, second = np.nonzero(np.triu(judged, start + 1) >= least)
-        found.append((known[start + first], known[second], judged[first, second]))
-    return _ranked(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        first, second = np.nonzero(np.triu(_by_prior(evidence), start + 1) >= least)
+        found.append((known[start + first], known[second], evidence[first, second]))
+    first, second, evidence = (np.concatenate(part) for part in zip(*found, strict=True))
+    alike = _by_halves(evidence, _halves(embeddings, labels, weights))
+    return _ranked(first, second, np.minimum(_by_prior(evidence, len(known)), alike), least)
 
 
 def same_people_across(
@@ -112,18 +120,19 @@ def same_people_across(
     people = int(labels[0].max()) + 1
     both = np.concatenate([labels[0], people + labels[1]])
     every = np.concatenate([weights, np.ones(len(labels[1]))])
-    model = fit(np.concatenate([np.asarray(here), np.asarray(there)]), both, every)
-    sides = [
-        _means(model.coordinates(embeddings), values, counted)
-        for embeddings, values, counted in (
-            (here, labels[0], weights), (there, labels[1], np.ones(len(labels[1])))
-        )
-    ]  # fmt: skip
-    evidence = model.log_ratio(*sides[0], *sides[1], _TELLING)
-    judged = expit(evidence + logit(PRIOR / max(len(evidence), 1)))
-    judged[sides[0][1] <= 0.5] = 0.0  # all of its pictures are wrong
-    first, second = np.nonzero(judged >= least)
-    return _ranked(first, second, judged[first, second])
+    embeddings = np.concatenate([np.asarray(here), np.asarray(there)])
+    model = fit(embeddings, both, every)
+    means, counts = _means(model.coordinates(embeddings), both, every)
+    sides = slice(0, people), slice(people, None)
+    evidence = model.log_ratio(
+        means[sides[0]], counts[sides[0]], means[sides[1]], counts[sides[1]], _TELLING
+    )
+    told = _by_prior(evidence) >= least
+    told[counts[sides[0]] <= 0.5] = False  # all of its pictures are wrong
+    first, second = np.nonzero(told)
+    alike = _by_halves(evidence[first, second], _halves(embeddings, both, every))
+    certain = np.minimum(_by_prior(evidence[first, second], evidence.shape[1]), alike)
+    return _ranked(first, second, certain, least)
 
 
 def mean_cosines(embeddings: npt.ArrayLike, labels: Labels, pairs: FolderPairs) -> Floats:
@@ -132,8 +141,44 @@ def mean_cosines(embeddings: npt.ArrayLike, labels: Labels, pairs: FolderPairs) 
     return np.asarray((means[pairs.first] * means[pairs.second]).sum(1))
 
 
-def _ranked(first: Labels, second: Labels, probability: Floats) -> FolderPairs:
+def _by_prior(evidence: Floats, folders: int | None = None) -> Floats:
+    """Probability by Bayes' rule; a folder's second is one of so many (by default the columns)."""
+    others = max((evidence.shape[1] if folders is None else folders) - 1, 1)
+    return np.asarray(expit(evidence + logit(PRIOR / others)))
+
+
+def _halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> Floats:
+    """Evidence for pairs that are one person's: each folder cut at random into two.
+
+    The model is fitted to the halves: one that knew them as one person would be too sure.
+    """
+    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
+    first = np.searchsorted(labels[order], labels[order])
+    half = np.empty(len(labels), np.int64)
+    half[order] = (np.arange(len(labels)) - first) % 2
+    cut = 2 * labels + half
+    model = fit(embeddings, cut, weights)
+    means, counts = _means(model.coordinates(embeddings), cut, weights)
+    last = len(counts) // 2 * 2
+    usable = 2 * np.flatnonzero((counts[0:last:2] >= 1.5) & (counts[1:last:2] >= 1.5))
+    one_by_one = (
+        model.log_ratio(means[[a]], counts[[a]], means[[a + 1]], counts[[a + 1]], _TELLING)[0, 0]
+        for a in usable[:_HALVES]
+    )
+    return np.fromiter(one_by_one, np.float64)
+
+
+def _by_halves(evidence: Floats, halves: Floats) -> Floats:
+    """Probability by what halves of one folder give: a half where one in twenty gives less."""
+    if not len(halves):
+        return np.ones(len(evidence))
+    least, low, middle = np.quantile(halves, [0.05, 0.16, 0.5])
+    return np.asarray(expit((evidence - least) / max((middle - low) / 2, 1e-9)))
+
+
+def _ranked(first: Labels, second: Labels, probability: Floats, least: float) -> FolderPairs:
     order = np.argsort(-probability, kind="stable")
+    order = order[probability[order] >= least]
     return FolderPairs(first[order], second[order], probability[order])
 
 

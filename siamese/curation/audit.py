@@ -175,7 +175,7 @@ def _judge(people: _People) -> tuple[Suspicion, FolderPairs]:
     labels = people.labels
     vectors = people.embeddings.embeddings
     suspicion = find_suspects(vectors, labels, watch=watch)
-    pairs = same_people(suspicion.model, suspicion.points, labels, 1 - suspicion.probability)
+    pairs = same_people(vectors, suspicion.model, labels, 1 - suspicion.probability)
     if not len(pairs.first):
         return suspicion, pairs
     # Folders of one person make each other's pictures look wrong: judge them as one.

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # A room may import from those below it.
 FLOORS = {
     "errors": 0,
+    "processors": 0,
     "config": 1,
     "verification": 2,
     "zoo": 2,

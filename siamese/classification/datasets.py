@@ -24,6 +24,7 @@ from tqdm import tqdm
 from siamese.config import DatasetSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError, first_few
+from siamese.processors import processors
 
 Part = Literal["train", "test"]
 Report = Callable[[str, str], None]
@@ -422,8 +423,7 @@ def decode_pictures(
 
 
 def _threads() -> int:
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(8, available or 1)
+    return min(8, processors())
 
 
 @lru_cache(maxsize=8)

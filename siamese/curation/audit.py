@@ -17,12 +17,13 @@ from siamese.auditing.two_covariance import Labels, normalised
 from siamese.config import AuditSettings
 from siamese.curation.audit_files import audit_text, write_audit
 from siamese.curation.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
-from siamese.curation.leaks import default_processes, person_leaks, picture_leaks
+from siamese.curation.leaks import person_leaks, picture_leaks
 from siamese.curation.moves import carry_out, restore_command
 from siamese.curation.plans import Move
 from siamese.data.folder import require_folder, scan_folder
 from siamese.errors import UserError, first_few
 from siamese.models.device import scoring_device
+from siamese.processors import processors
 from siamese.report.sources import Embeddings, embed_people, load_embeddings, save_embeddings
 from siamese.verification.counts import count_pairs
 from siamese.verification.figures import auc
@@ -279,7 +280,7 @@ def _leaks(
     leaks: list[Leak] = []
     here, there = people.embeddings.root, against.embeddings.root
     if here is not None and there is not None:
-        workers = default_processes() if settings.workers is None else settings.workers
+        workers = processors() if settings.workers is None else settings.workers
         leaks = picture_leaks(here, there, out / "facts.sqlite", workers=workers)
         leaks = [_scored(leak, people, against) for leak in leaks]
     leaks += person_leaks(

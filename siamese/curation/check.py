@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from siamese.config import CheckSettings
 from siamese.curation.checked import Checked
 from siamese.curation.contents import Contents, walk_folder
@@ -30,6 +32,7 @@ from siamese.curation.gathering import gather_facts
 from siamese.curation.inspection import FileFacts
 from siamese.curation.mending import make_plans, write_plans
 from siamese.errors import UserError
+from siamese.processors import processors
 from siamese.report.files import write_json
 
 
@@ -42,7 +45,7 @@ def check_folder(settings: CheckSettings) -> Checked:
     root = Path(str(settings.data))
     contents = walk_folder(root)
     out = _place_of_results(root, settings)
-    workers = _processes() if settings.workers is None else settings.workers
+    workers = processors() if settings.workers is None else settings.workers
     files = contents.files()
     with open_store(out / "facts.sqlite") as store:
         facts = gather_facts(root, files, store, workers=workers)
@@ -57,18 +60,19 @@ def check_folder(settings: CheckSettings) -> Checked:
     copies = _find_copies(found, shots, settings.near)
     same_person = _find_same_people(found, list(contents.people), copies["copies_across"], counts)
     plans = make_plans(contents, facts, found, copies, same_person, settings.near)
-    checked = Checked(
-        root,
-        out,
-        {person: number for person, number in counts.items() if number},
-        len(files),
-        write_plans(root, out, found, plans),
-        tuple(store.notes),
-    )
     from siamese.curation.check_page import write_check_page
 
-    write_check_page(checked, facts, settings)
-    write_json(out / "check.json", {**checked.as_dict(), "settings": vars(settings)})
+    with FileLock(out / ".check.lock"):  # results of two runs at once would get mixed
+        checked = Checked(
+            root,
+            out,
+            {person: number for person, number in counts.items() if number},
+            len(files),
+            write_plans(root, out, found, plans),
+            tuple(store.notes),
+        )
+        write_check_page(checked, facts, settings)
+        write_json(out / "check.json", {**checked.as_dict(), "settings": vars(settings)})
     return checked
 
 
@@ -79,12 +83,6 @@ def _place_of_results(root: Path, settings: CheckSettings) -> Path:
     if os.path.commonpath([real, place]) == real:
         raise UserError(f"--out {out}: lies inside {root}; give a folder outside of it")
     return out
-
-
-def _processes() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def usable_shots(contents: Contents, facts: Mapping[str, FileFacts]) -> list[Shot]:

@@ -48,18 +48,13 @@ def write_check_page(
         settings: shown on the page.
     """
     sections = [_section(checked.root, finding, facts) for finding in checked.findings]
-    severities = checked.severities()
-    plural = [
-        f"{severities[name]} kind{'' if severities[name] == 1 else 's'} of {name}s"
-        for name in ("error", "warning", "note")
-        if severities[name]
-    ]
+    verdict = checked.verdict()
     page = FindingsPage(
         title=f"{checked.root.resolve().name}: check",
         subtitle=f"{checked.root.resolve()}, {time.strftime('%Y-%m-%d %H:%M')}",
         summary=(
             f"{checked.summary()}.",
-            f"Found: {', '.join(plural)}." if plural else "Nothing is wrong with it.",
+            f"{verdict[0].upper()}{verdict[1:]}.",
         ),
         headlines=_headlines(checked),
         sections=(*sections, *_balance(checked)),

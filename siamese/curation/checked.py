@@ -58,6 +58,20 @@ class Checked:
         """Kinds of findings by severity."""
         return Counter(finding.about.severity for finding in self.findings)
 
+    def verdict(self) -> str:
+        """In a sentence: how many kinds of findings, or that there is nothing to find them in."""
+        if not self.counts:
+            return (
+                "nobody has a usable picture in it; put each person's pictures into a folder of "
+                f"their own, e.g. {self.root.resolve().name}/NAME/picture.jpg"
+            )
+        kinds = [
+            f"{number} kind{'' if number == 1 else 's'} of {name}s"
+            for name in ("error", "warning", "note")
+            if (number := self.severities()[name])
+        ]
+        return f"found: {', '.join(kinds)}" if kinds else "nothing is wrong with it"
+
     def text(self) -> str:
         """All findings by severity: how many, the first of them, the command that mends them."""
         lines = [visible(self.summary()), *(f"note: {visible(note)}" for note in self.notes)]
@@ -73,8 +87,8 @@ class Checked:
             if finding.command is not None:
                 lines.append(f"  $ {finding.command}")
         lines.append("")
-        if not self.findings:
-            lines.append("nothing is wrong with it")
+        if not self.findings or not self.counts:
+            lines.append(visible(self.verdict()))
         if any(finding.plan is not None for finding in self.findings):
             lines.append("Plans move files, siamese-data restore undoes it. Then check once more.")
         page, sheet, data = (self.out / f"check.{ending}" for ending in ("html", "png", "json"))

@@ -215,10 +215,9 @@ _KINDS = (
 
 
 def _what(entry: os.DirEntry[str]) -> str:
-    if entry.is_symlink():
-        return "a link that leads nowhere"
+    link = "a link to " if entry.is_symlink() else ""
     try:
-        mode = entry.stat(follow_symlinks=False).st_mode
+        mode = entry.stat().st_mode
     except OSError as error:
-        return error.strerror or "cannot be looked at"
-    return next((words for holds, words in _KINDS if holds(mode)), "no regular file")
+        return "a link that leads nowhere" if link else error.strerror or "cannot be looked at"
+    return link + next((words for holds, words in _KINDS if holds(mode)), "no regular file")

@@ -19,12 +19,12 @@ from tqdm import tqdm
 from siamese.config import ConvertFit, ConvertSettings, PictureFormat
 from siamese.curation.conversions import Conversions, Way, open_conversions
 from siamese.data.batches import loader_options
-from siamese.data.cache import processors
 from siamese.data.cache_files import stamp_of
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.processors import processors
 from siamese.report.files import write_csv
 
 _ENDING: dict[PictureFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,10 +112,3 @@ def _pairs(groups: Sequence[Copies]) -> list[tuple[str, str]]:
         there = [shot.path for shot in group.shots if shot.person == _THERE]
         pairs += [(shot.path, there[0]) for shot in group.shots if shot.person == _HERE]
     return sorted(pairs)
-
-
-def default_processes() -> int:
-    """One per processor that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
+from siamese.processors import processors
 
 Transform = Callable[[Any], torch.Tensor]
 
@@ -264,8 +264,7 @@ def default_workers(device_type: str) -> int:
     A GPU is fed by all processors but one, eight at most. On a CPU the network itself uses every
     processor and the loader only has to run ahead: one process.
     """
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 1 if device_type == "cpu" else max(1, min(8, (available or 1) - 1))
+    return 1 if device_type == "cpu" else max(1, min(8, processors() - 1))
 
 
 def training_loader(

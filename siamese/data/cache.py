@@ -44,6 +44,7 @@ from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
+from siamese.processors import processors
 
 _FORMAT = 1  # of the files; raised when what is in them changes
 _BATCH = 32  # pictures that a process hands over at a time
@@ -279,13 +280,6 @@ class _Build:
             {path: (e.row, e.checksum) for path, e in known.items() if e.row is not None},
             {path: e.reason for path, e in known.items() if e.row is None},
         )
-
-
-def processors() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _make_place(place: Path, root: Path) -> None:

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 from siamese.errors import UserError
 
 _BOMB = "too large (decompression bomb)"
+_FROM_16_BITS = np.round(np.arange(65536) / 257.0).astype(np.uint8)
 
 
 class DecodeError(UserError):
@@ -85,6 +86,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _deep_grey(values: np.ndarray) -> Image.Image:
     """16-bit integers and floats to 8 bits; Pillow's own conversion clips them at 255."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        # Looked up: calculating takes many times the picture's memory.
+        return Image.fromarray(_FROM_16_BITS[values]).convert("RGB")
     pixels = np.nan_to_num(values.astype(np.float64))
     low, high = pixels.min(), pixels.max()
     if np.issubdtype(values.dtype, np.integer) and low >= 0 and high <= 65535:

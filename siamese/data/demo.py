@@ -19,6 +19,7 @@ from tqdm import tqdm
 from siamese.data.demo_drawing import draw_face
 from siamese.data.demo_traits import Traits, draw_traits
 from siamese.errors import UserError
+from siamese.processors import processors
 
 __all__ = ["DEMO_VERSION", "Traits", "demo_face", "draw_face", "draw_traits", "write_demo_faces"]
 
@@ -83,7 +84,7 @@ def write_demo_faces(
         return out
     draft = _make_draft(out)
     try:
-        _draw_all(draft, record, progress=progress, processes=processes or _usable_processors())
+        _draw_all(draft, record, progress=progress, processes=processes or processors())
         (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()  # _is_drawn has found it empty
@@ -179,10 +180,3 @@ def _draw_person(folder: Path, person: int, *, images: int, size: int, seed: int
     for image in range(images):
         face = demo_face(seed, person, image, size)
         face.save(own / f"{image + 1:04d}.jpg", quality=JPEG_QUALITY)
-
-
-def _usable_processors() -> int:
-    """The number of processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

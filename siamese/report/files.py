@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @contextmanager
@@ -18,7 +18,8 @@ def replacing(path: Path) -> Iterator[Path]:
     Until then, and after any error, ``path`` holds what it held before. Its folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    # Two runs that write one file at once must not write into each other's.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -26,11 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
-    """Write a table as UTF-8 CSV; what is no valid text in a name is escaped."""
+def write_csv(
+    path: Path,
+    header: Sequence[str],
+    rows: Iterable[Iterable[object]],
+    *,
+    errors: Literal["backslashreplace", "surrogateescape"] = "backslashreplace",
+) -> None:
+    """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes."""
     with (
         replacing(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+        open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(header)

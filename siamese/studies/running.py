@@ -25,6 +25,7 @@ from typing import Any, Literal, Protocol
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
+from siamese.processors import processors
 from siamese.report.files import write_json
 from siamese.studies.expand import Run, RunSettings
 from siamese.studies.study import TaskName
@@ -340,8 +341,7 @@ def make_all(
             say(f"[{number}/{len(open_runs)}] {run}: {_told(run)}")
             after()
     else:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        threads = threads or max(1, (cores or 1) // jobs)
+        threads = threads or max(1, processors() // jobs)
         _make_at_once(open_runs, trainer, jobs, threads, logs, say, after, busy)
     if busy:
         raise UserError(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -91,6 +92,31 @@ def test_a_good_folder_has_nothing_wrong(face_folder, run):
     assert checked.findings == ()
     assert checked.counts == dict.fromkeys(["Ann", "Bob Lee", "Chloé", "dora", "eve", "夏子"], 6)
     assert "nothing is wrong" in checked.text()
+
+
+def test_a_folder_without_anybody_is_no_good_folder(tmp_path, run):
+    root = tmp_path / "faces"
+    root.mkdir()
+    assert "nothing is wrong" not in run(root).text()
+    picture().save(root / "Ann.png")
+    told = run(root).text()
+    assert "nobody has a usable picture in it" in told
+    assert "faces/NAME/picture.jpg" in told
+
+
+def test_two_checks_at_once_do_not_mix_their_results(face_folder, tmp_path, run, monkeypatch):
+    (face_folder / "Ann" / "none.jpg").write_bytes(b"")
+    run(face_folder)
+
+    def look(*_):
+        with pytest.raises(Timeout):
+            FileLock(tmp_path / "out" / ".check.lock", timeout=0, is_singleton=False).acquire()
+        looked.append(True)
+
+    looked = []
+    monkeypatch.setattr(check_page, "write_check_page", look)
+    run(face_folder)
+    assert looked
 
 
 def test_files_that_training_refuses(face_folder, run):

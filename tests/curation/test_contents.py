@@ -25,6 +25,7 @@ def test_everything_has_its_place(tmp_path):
     (root / "empty").mkdir()
     (root / "Ann" / "gone.png").symlink_to("nowhere")
     os.mkfifo(root / "夏子" / "pipe")
+    (root / "夏子" / "zero.png").symlink_to("/dev/zero")
     found = walk_folder(root)
     people = {name: [file.path for file in files] for name, files in found.people.items()}
     assert people == {"Ann": ["Ann/a.png"], "empty": [], "夏子": ["夏子/f.png"]}
@@ -36,6 +37,7 @@ def test_everything_has_its_place(tmp_path):
     assert [(odd.path, odd.detail) for odd in found.special] == [
         ("Ann/gone.png", "a link that leads nowhere"),
         ("夏子/pipe", "a pipe"),
+        ("夏子/zero.png", "a link to a device"),
     ]
     assert set(found.names["Ann"]) == {"a.png", "same_face", ".d.png", ".cache", "gone.png"}
 

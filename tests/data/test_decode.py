@@ -1,12 +1,13 @@
 """Decoding: every kind of picture becomes upright RGB, a broken one an error that names it."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from siamese.data.decode import DecodeError, check_header, decode
+from siamese.data.decode import DecodeError, check_header, decode, to_rgb
 from siamese.errors import UserError
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -223,3 +224,15 @@ def test_a_decompression_bomb_is_left_out(face_folder, monkeypatch, factor):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 40 * 48 // factor - 1)
     reason = check_header(face_folder / "Ann" / "0.png")
     assert reason == "too large (decompression bomb)"
+
+
+def test_a_large_16_bit_picture_takes_little_memory() -> None:
+    values = np.arange(1000 * 1000).reshape(1000, 1000).astype(np.uint16)
+    picture = Image.fromarray(values)
+    tracemalloc.start()
+    try:
+        rgb = to_rgb(picture)
+        assert tracemalloc.get_traced_memory()[1] < 8 * values.size  # bytes
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(pixels(rgb)[..., 1], np.round(values / 257))

@@ -1,0 +1,12 @@
+"""How many processors there are to share the work."""
+
+from __future__ import annotations
+
+import os
+
+
+def processors() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from siamese.auditing.calibrated import probability
 from siamese.auditing.two_covariance import Floats, Labels, TwoCovariance
@@ -85,7 +87,9 @@ def find_mixed(
 
 def _cut(points: Floats) -> npt.NDArray[np.bool_]:
     """Cut into two clusters; true for the smaller."""
-    parts = KMeans(2, n_init=5, random_state=0).fit_predict(points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one picture are one cluster
+        parts = KMeans(2, n_init=5, random_state=0).fit_predict(points)
     return np.asarray(parts == int(parts.mean() < 0.5))
 
 

@@ -86,6 +86,8 @@ def same_people(
     """
     means, counts = _means(model.coordinates(embeddings), labels, weights)
     known = np.flatnonzero(counts > 0.5)
+    if len(known) < 2:  # no picture is believed
+        return FolderPairs(known[:0], known[:0], np.zeros(0))
     means, counts = means[known], counts[known]
     found = []
     for start in range(0, len(known), _ROWS):

@@ -117,6 +117,8 @@ def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovari
         labels: int64 (N,), values 0 ... P - 1.
         weights: (N,), in [0, 1].
     """
+    if weights.sum() < 1:  # where no picture is believed, all are
+        weights = np.ones(len(weights))
     rows = normalised(embeddings)
     centre = rows.mean(0)
     rows = rows - centre
@@ -124,12 +126,15 @@ def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovari
     known = counts > 1e-6
     means = np.where(known[:, None], sums / np.maximum(counts, 1e-6)[:, None], 0.0)
     deviations = np.sqrt(weights)[:, None] * (rows - means[labels])
-    freedom = max(weights.sum() - known.sum(), 1.0)
+    # Of a deviation's variance a mean keeps 1 / (number of pictures) where all weigh alike; of one
+    # picture all of it, however little that picture weighs.
+    kept = np.bincount(labels, weights**2)[known] / counts[known] ** 2
+    freedom = max(weights.sum() - (kept * counts[known]).sum(), 1.0)
     within = _shrunk(deviations, deviations.T @ deviations / freedom, None)
     people = means[known] - means[known].mean(0)
     everything = rows.T @ rows / len(rows)
     between = _shrunk(people, people.T @ people / max(len(people) - 1, 1), everything)
-    between = between - within * np.mean(1 / counts[known])
+    between = between - within * np.mean(kept)
     ratio, axes = eigh(between, within)
     return TwoCovariance(centre, axes, np.maximum(ratio, _LEAST_RATIO))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,13 +18,19 @@ from siamese.config import AuditSettings
 from siamese.curation.audit_files import audit_text, write_audit
 from siamese.curation.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
 from siamese.curation.leaks import person_leaks, picture_leaks
-from siamese.curation.moves import carry_out, restore_command
+from siamese.curation.moves import carry_out, check_quarantine, restore_command
 from siamese.curation.plans import Move
 from siamese.data.folder import require_folder, scan_folder
 from siamese.errors import UserError, first_few
 from siamese.models.device import scoring_device
 from siamese.processors import processors
-from siamese.report.sources import Embeddings, embed_people, load_embeddings, save_embeddings
+from siamese.report.sources import (
+    Embeddings,
+    embed_people,
+    load_embeddings,
+    naming,
+    save_embeddings,
+)
 from siamese.verification.counts import count_pairs
 from siamese.verification.figures import auc
 from siamese.verification.scores import check_labels, normalise
@@ -79,16 +85,19 @@ def audit_folder(settings: AuditSettings) -> Audited:
     root = None if settings.data is None else Path(settings.data)
     if root is not None:
         require_folder(root)
+    out = _place(settings, root)
     people = _people(settings, root)
     root = people.embeddings.root
-    if settings.quarantine is not None and root is None:
-        raise UserError("--quarantine: needs the folder of the pictures; give it with --data")
-    out = _place(settings, root)
+    if settings.quarantine is not None:
+        if root is None:
+            raise UserError("--quarantine: needs the folder of the pictures; give it with --data")
+        check_quarantine(root, Path(settings.quarantine))
     if settings.embeddings is None:  # another look with other settings need not embed again
         save_embeddings(out / "embeddings.npz", people.embeddings)
-    suspicion, pairs = _judge(people)
     other = None if settings.against is None else Path(settings.against)
-    leaks = [] if other is None else _leaks(settings, people, suspicion, other, out)
+    against = None if other is None else _against(settings, people, other)
+    suspicion, pairs = _judge(people)
+    leaks = [] if against is None else _leaks(settings, people, suspicion, against, out)
     audit = Audit(
         origin=people.embeddings.origin,
         root=root,
@@ -100,7 +109,11 @@ def audit_folder(settings: AuditSettings) -> Audited:
         same=_same(people, pairs),
         mixed=_mixed(people, suspicion),
         leaks=tuple(leaks),
-        notes=(*people.embeddings.notes, *_model_notes(people, settings.device)),
+        notes=(
+            *people.embeddings.notes,
+            *(() if against is None else against.embeddings.notes),
+            *_model_notes(people, settings.device),
+        ),
     )
     files = write_audit(out, audit, shown=settings.shown)
     manifest = None
@@ -111,10 +124,19 @@ def audit_folder(settings: AuditSettings) -> Audited:
 
 
 def _place(settings: AuditSettings, root: Path | None) -> Path:
-    if settings.out is not None:
-        return Path(settings.out)
-    source = root if root is not None else Path(str(settings.embeddings))
-    return Path(settings.runs) / f"audit-{source.resolve().stem or 'root'}"
+    """The folder of the results.
+
+    Raises:
+        UserError: it would be a person of the audited folder.
+    """
+    if root is None:
+        name = Path(str(settings.embeddings)).resolve().stem
+    else:
+        name = root.resolve().name or "root"
+    out = Path(settings.runs) / f"audit-{name}" if settings.out is None else Path(settings.out)
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--out {out}: lies inside {root}; give a folder outside of it")
+    return out
 
 
 def _people(settings: AuditSettings, root: Path | None) -> _People:
@@ -122,25 +144,62 @@ def _people(settings: AuditSettings, root: Path | None) -> _People:
     if settings.embeddings is None:
         found = embed_people(settings)
     else:
-        found = load_embeddings(Path(settings.embeddings))
-        if root is not None:
-            found = _placed(replace(found, root=root), settings.embeddings)
+        found = _loaded(Path(settings.embeddings), root)
     people = _compact(found)
     if len(people.names) < 2:
         raise UserError(f"{found.origin}: one person only; an audit compares people")
+    if len(people.names) == len(people.labels):
+        raise UserError(f"{found.origin}: nobody has two pictures; an audit compares them")
     return people
 
 
+def _loaded(file: Path, root: Path | None) -> Embeddings:
+    """Embeddings of a file: those of the pictures that are in the folder, where there is one."""
+    found = load_embeddings(file)
+    own = found.root if found.paths is not None else None
+    if root is None and (own is None or not own.is_dir()):
+        return replace(found, root=None)
+    return _placed(replace(found, root=root or own), file)
+
+
+def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
+    """What the audited people are held against.
+
+    Raises:
+        UserError: unusable; embeddings of another model.
+    """
+    if settings.embeddings is None:
+        require_folder(other)
+        found = embed_people(replace(settings, data=str(other), part=None))
+    elif other.is_dir():
+        raise UserError(
+            f"--against {other}: is a folder; beside --embeddings give the .npz of its pictures"
+        )
+    else:
+        found = _loaded(other, None)
+    against = _compact(found)
+    here, there = (side.embeddings.embeddings.shape[1] for side in (people, against))
+    if here != there:
+        raise UserError(
+            f"--against {other}: its embeddings have {there} dimensions, those of the audited ones "
+            f"{here}"
+        )
+    return against
+
+
 def _compact(found: Embeddings) -> _People:
-    normalise(found.embeddings)  # refuses what is no number, and rows of zeros
-    labels = check_labels(found.labels, len(found.embeddings))
+    with naming(found):
+        normalise(found.embeddings)  # refuses what is no number, and rows of zeros
+        labels = check_labels(found.labels, len(found.embeddings))
+        if not len(labels):
+            raise UserError("holds no embedding")
     values, compact = np.unique(np.asarray(labels), return_inverse=True)
     names = tuple(str(v) if found.names is None else found.names[int(v)] for v in values)
     paths = found.paths or tuple(f"#{at}" for at in range(len(compact)))
     return _People(found, compact.astype(np.int64), names, paths)
 
 
-def _placed(found: Embeddings, file: str) -> Embeddings:
+def _placed(found: Embeddings, file: Path) -> Embeddings:
     """Embeddings of a file, reduced to the pictures that are in the folder."""
     root = found.root
     assert root is not None, "the caller gives it"
@@ -252,6 +311,8 @@ def _mixed(people: _People, suspicion: Suspicion) -> tuple[MixedFolder, ...]:
         if mixed.probability[person] < _BELIEVED:
             break
         own = np.flatnonzero(people.labels == person)
+        if mixed.smaller[own].sum() < 2:  # one picture is a suspect, and no second person
+            continue
         parts = []
         for part in (own[~mixed.smaller[own]], own[mixed.smaller[own]]):
             unit = normalised(people.embeddings.embeddings[part])
@@ -264,25 +325,16 @@ def _mixed(people: _People, suspicion: Suspicion) -> tuple[MixedFolder, ...]:
 
 
 def _leaks(
-    settings: AuditSettings, people: _People, suspicion: Suspicion, other: Path, out: Path
+    settings: AuditSettings, people: _People, suspicion: Suspicion, against: _People, out: Path
 ) -> list[Leak]:
     """What the audited folder shares with the other one."""
-    if settings.embeddings is not None:
-        against = _compact(load_embeddings(other))
-    else:
-        require_folder(other)
-        against = _compact(embed_people(replace(settings, data=str(other), part=None)))
-    if people.embeddings.embeddings.shape[1] != against.embeddings.embeddings.shape[1]:
-        raise UserError(
-            f"--against {other}: its embeddings have {against.embeddings.embeddings.shape[1]} "
-            f"dimensions, those of the audited ones {people.embeddings.embeddings.shape[1]}"
-        )
     leaks: list[Leak] = []
     here, there = people.embeddings.root, against.embeddings.root
     if here is not None and there is not None:
         workers = processors() if settings.workers is None else settings.workers
         leaks = picture_leaks(here, there, out / "facts.sqlite", workers=workers)
-        leaks = [_scored(leak, people, against) for leak in leaks]
+        places = [{path: at for at, path in enumerate(side.paths)} for side in (people, against)]
+        leaks = [_scored(leak, (people, against), places) for leak in leaks]
     leaks += person_leaks(
         people.embeddings, people.labels, people.names, suspicion,
         against.embeddings, against.labels, against.names,
@@ -290,15 +342,17 @@ def _leaks(
     return leaks
 
 
-def _scored(leak: Leak, people: _People, against: _People) -> Leak:
+def _scored(
+    leak: Leak, sides: tuple[_People, _People], places: Sequence[Mapping[str, int]]
+) -> Leak:
     """A leak of pictures with its cosine; files are the same whatever the model says."""
     if leak.kind != "picture":
         return leak
     vectors = []
-    for side, path in ((people, leak.first), (against, leak.second)):
-        if path not in side.paths:
+    for side, place, path in zip(sides, places, (leak.first, leak.second), strict=True):
+        if path not in place:
             return replace(leak, score=float("nan"))
-        vectors.append(normalised(side.embeddings.embeddings[[side.paths.index(path)]])[0])
+        vectors.append(normalised(side.embeddings.embeddings[[place[path]]])[0])
     return replace(leak, score=float(vectors[0] @ vectors[1]))
 
 

@@ -44,6 +44,7 @@ __all__ = [
     "Move",
     "Restored",
     "carry_out",
+    "check_quarantine",
     "mend_command",
     "mend_folder",
     "read_plan",
@@ -171,8 +172,8 @@ def _carry_out(
     require_folder(root)
     if not moves:
         raise UserError(f"{root}: no moves were given")
+    check_quarantine(root, quarantine)
     real, target = os.path.realpath(root), os.path.realpath(quarantine)
-    _check_apart(real, target)
     plan_moves(real, moves, target)  # refused before as much as the quarantine is made
     os.makedirs(target, exist_ok=True)
     with _alone(target):
@@ -193,7 +194,13 @@ def _carry_out(
     return manifest, path
 
 
-def _check_apart(root: str, quarantine: str) -> None:
+def check_quarantine(folder: Path, place: Path) -> None:
+    """Refuse a quarantine that is a file, or not apart from the folder.
+
+    Raises:
+        UserError: it is.
+    """
+    root, quarantine = os.path.realpath(folder), os.path.realpath(place)
     if os.path.lexists(quarantine) and not os.path.isdir(quarantine):
         raise UserError(f"--quarantine {quarantine}: is a file, a folder is needed")
     common = os.path.commonpath([root, quarantine])

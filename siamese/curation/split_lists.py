@@ -153,7 +153,8 @@ def _folder_and_pairs(
 ) -> tuple[FaceFolder, list[Pair], list[str]]:
     """The folder, which of its people's folders are one person, and notes."""
     if settings.embeddings is not None:
-        return _by_embeddings(Path(settings.embeddings))
+        root = None if settings.data is None else Path(settings.data)
+        return _by_embeddings(Path(settings.embeddings), root)
     folder = scan_folder(Path(str(settings.data)))
     if settings.merge is not None:
         return folder, read_pairs_to_merge(Path(settings.merge), folder.names), []
@@ -166,19 +167,24 @@ def _folder_and_pairs(
     return folder, _same_people(people.embeddings, people.labels, folder.names), [*people.notes]
 
 
-def _by_embeddings(file: Path) -> tuple[FaceFolder, list[Pair], list[str]]:
+def _by_embeddings(file: Path, root: Path | None) -> tuple[FaceFolder, list[Pair], list[str]]:
     from siamese.report.sources import load_embeddings, naming
     from siamese.verification.scores import normalise
 
     given = load_embeddings(file)
     with naming(given):
         embeddings = normalise(given.embeddings).numpy()
-    if given.root is None or given.paths is None:
+    root = root or given.root
+    if given.paths is None:
         raise UserError(
-            f"{file}: has no root and paths, which lists are made of; write it with siamese-eval "
-            "embed, or give --data and --checkpoint"
+            f"{file}: has no paths, which lists are made of; write it with siamese-eval embed, or "
+            "give --data and --checkpoint"
         )
-    folder = scan_folder(given.root)
+    if root is None:
+        raise UserError(
+            f"{file}: does not say where its pictures are; give their folder with --data"
+        )
+    folder = scan_folder(root)
     label_of = dict(zip(folder.paths, folder.labels, strict=True))
     there = [at for at, path in enumerate(given.paths) if path in label_of]
     if not there:

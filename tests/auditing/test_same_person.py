@@ -5,7 +5,7 @@ import pytest
 
 from siamese.auditing.calibrated import probability
 from siamese.auditing.mixed import find_mixed
-from siamese.auditing.same_person import find_same_people, same_people_across
+from siamese.auditing.same_person import find_same_people, same_people, same_people_across
 from siamese.auditing.two_covariance import fit
 from tests.auditing.people import draw
 
@@ -79,3 +79,9 @@ def test_probability_rises_with_evidence_and_ignores_hidden_cases() -> None:
     assert (np.diff(told) >= 0).all()
     assert told[values < 3].max() < 0.05
     assert told[values > 8].min() > 0.9
+
+
+def test_folders_of_which_nothing_is_believed_are_nobody() -> None:
+    embeddings, labels = draw(6, 5)
+    model = fit(embeddings, labels, np.ones(len(labels)))
+    assert not len(same_people(embeddings, model, labels, np.zeros(len(labels))).first)

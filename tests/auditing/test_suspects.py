@@ -103,6 +103,19 @@ def test_people_with_few_pictures(images: int) -> None:
     assert found.probability.shape == (6 * images,)
 
 
+def test_more_dimensions_than_pictures_of_no_person_at_all() -> None:
+    noise = np.random.default_rng(0).normal(size=(140, 600))
+    assert np.isfinite(find_suspects(noise, np.arange(140) % 14).log_odds).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_of_copies_of_one_picture_is_no_news() -> None:
+    embeddings, labels = draw(8, 7, seed=8)
+    embeddings[labels == 3] = embeddings[labels == 3][0]
+    found = find_suspects(embeddings, labels)
+    assert (found.probability[labels == 3] < 0.5).all()
+
+
 def test_the_same_answer_in_any_order_and_twice() -> None:
     embeddings, labels = draw(12, 10, seed=7)
     given = _moved(labels, 0.1)

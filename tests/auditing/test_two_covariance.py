@@ -74,6 +74,16 @@ def test_fit_finds_the_directions_in_which_people_differ() -> None:
     assert strong[:8].sum() > 5 * strong[8:].sum()  # of the first half
 
 
+def test_people_of_one_picture_that_hardly_counts_spoil_nothing() -> None:
+    embeddings, labels = draw(30, 12, seed=1)
+    wanted = fit(embeddings, labels, np.ones(len(labels))).ratio
+    alone = np.flatnonzero(labels < 5)[::12]
+    labels[alone] = 30 + np.arange(5)
+    weights = np.ones(len(labels))
+    weights[alone] = 1e-4
+    np.testing.assert_allclose(fit(embeddings, labels, weights).ratio, wanted, rtol=0.3, atol=0.1)
+
+
 def test_pictures_of_weight_nought_change_nothing_but_the_centre() -> None:
     embeddings, labels = draw(10, 8)
     weights = np.ones(len(labels))

@@ -216,7 +216,7 @@ def test_the_finder_merges_where_a_model_is_given(
 def test_embeddings_without_a_folder_cannot_be_split(faces: Path) -> None:
     vectors = np.eye(12, dtype=np.float32)
     save_embeddings(faces.parent / "e.npz", Embeddings(vectors, np.arange(12), NAMES, None, "test"))
-    with pytest.raises(UserError, match=r"e\.npz: has no root and paths"):
+    with pytest.raises(UserError, match=r"e\.npz: has no paths"):
         write_split(SplitListSettings(embeddings=str(faces.parent / "e.npz")))
 
 

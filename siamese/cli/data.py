@@ -37,43 +37,43 @@ class _Command:
 
 
 def _check(settings: CheckSettings) -> str:
-    from siamese.curation.check import check_folder
+    from siamese.curation.checking.check import check_folder
 
     return check_folder(settings).text()
 
 
 def _audit(settings: AuditSettings) -> str:
-    from siamese.curation.audit import audit_folder
+    from siamese.curation.audits.audit import audit_folder
 
     return audit_folder(settings).text()
 
 
 def _mend(settings: MendSettings) -> str:
-    from siamese.curation.moves import mend_folder
+    from siamese.curation.moves.moves import mend_folder
 
     return mend_folder(settings).text()
 
 
 def _restore(settings: RestoreSettings) -> str:
-    from siamese.curation.moves import restore
+    from siamese.curation.moves.moves import restore
 
     return restore(Path(str(settings.manifest))).text()
 
 
 def _split(settings: SplitListSettings) -> str:
-    from siamese.curation.split_lists import write_split
+    from siamese.curation.preparing.split_lists import write_split
 
     return write_split(settings).text()
 
 
 def _convert(settings: ConvertSettings) -> str:
-    from siamese.curation.convert import convert_folder
+    from siamese.curation.preparing.convert import convert_folder
 
     return convert_folder(settings).text()
 
 
 def _fetch(settings: FetchSettings) -> str:
-    from siamese.curation.fetch import fetch
+    from siamese.curation.preparing.fetch import fetch
 
     return fetch(settings).text()
 

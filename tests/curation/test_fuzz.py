@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese.curation import check_page
+from siamese.curation.checking import check_page
 from siamese.data.batches import Draw, TrainingPictures
 from siamese.data.cache import open_cache
 from siamese.data.folder import scan_folder

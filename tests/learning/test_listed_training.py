@@ -25,7 +25,7 @@ from siamese.config import (
     TrainSettings,
     check_settings,
 )
-from siamese.curation.split_lists import write_split
+from siamese.curation.preparing.split_lists import write_split
 from siamese.errors import UserError
 from siamese.learning.faces import resume_training, train_faces
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint

@@ -1,0 +1,1 @@
+"""Audit a folder with a model's embeddings."""

@@ -1,0 +1,1 @@
+"""Check a folder without a model: files, names, copies."""

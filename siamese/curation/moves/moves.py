@@ -1,0 +1,422 @@
+"""Files moved out of a folder, with a manifest that undoes it; nothing is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
+
+from siamese.config import MendSettings
+from siamese.curation.moves.manifests import (
+    Emptied,
+    Manifest,
+    Moved,
+    kind_of,
+    read_manifest,
+    restore_command,
+    sync_folder,
+    write_manifest,
+)
+from siamese.curation.moves.planned_moves import Leaf, PlannedMoves, plan_moves
+from siamese.curation.moves.plans import Move, mend_command, read_plan, write_plan
+from siamese.curation.moves.transfer import (
+    bring_back_status,
+    content_of,
+    is_same_entry,
+    is_spelled_so,
+    is_unchanged,
+    move_file,
+)
+from siamese.data.folder import require_folder
+from siamese.errors import UserError
+
+__all__ = [
+    "Mended",
+    "Move",
+    "Restored",
+    "carry_out",
+    "check_quarantine",
+    "mend_command",
+    "mend_folder",
+    "read_plan",
+    "restore",
+    "restore_command",
+    "write_plan",
+]
+_LOCK = ".siamese-lock"
+
+
+@dataclass(frozen=True)
+class Mended:
+    """A plan that was carried out.
+
+    Attributes:
+        root: the folder.
+        quarantine: where what was taken out is.
+        taken_out: files that went into the quarantine.
+        renamed: files that got another place in the folder.
+        emptied: folders of which nothing was left; they are gone until they are restored.
+        manifest: undoes it; None: the plan was empty.
+    """
+
+    root: Path
+    quarantine: Path
+    taken_out: int
+    renamed: int
+    emptied: int
+    manifest: Path | None
+
+    def text(self) -> str:
+        """What was moved, and the command that undoes it."""
+        if self.manifest is None:
+            return f"{self.root}: the plan is empty, nothing to move"
+        parts = []
+        if self.taken_out:
+            parts.append(f"{_files(self.taken_out)} moved to {self.quarantine}")
+        if self.renamed:
+            parts.append(f"{_files(self.renamed)} moved within it")
+        if self.emptied:
+            folders = "folder" if self.emptied == 1 else "folders"
+            parts.append(f"{self.emptied} emptied {folders} removed")
+        return f"{self.root}: {'; '.join(parts)}\nundo: {restore_command(self.manifest)}"
+
+
+@dataclass(frozen=True)
+class Restored:
+    """Moves that were undone.
+
+    Attributes:
+        root: the folder.
+        moved: files that went back to their old places.
+        already: files that were there already.
+        folders: folders that were made again.
+    """
+
+    root: Path
+    moved: int
+    already: int
+    folders: int
+
+    def text(self) -> str:
+        """What was moved back."""
+        if not self.moved and not self.folders:
+            return f"{self.root}: nothing to do, all of it is back already"
+        line = f"{self.root}: {_files(self.moved)} moved back to where they were"
+        if self.already:
+            line += f", {self.already} were there already"
+        return line
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def mend_folder(settings: MendSettings) -> Mended:
+    """Carry out a plan of check or audit.
+
+    Raises:
+        UserError: the plan cannot be read, or carried out as a whole.
+    """
+    given, plan = Path(str(settings.data)), Path(str(settings.plan))
+    require_folder(given)
+    root = Path(os.path.realpath(given))
+    moves = read_plan(plan)
+    if settings.quarantine is None:
+        quarantine = root.with_name(f"{root.name}-quarantine")
+    else:
+        quarantine = Path(settings.quarantine)
+    if not moves:
+        return Mended(root, quarantine, 0, 0, 0, None)
+    manifest, path = _carry_out(root, moves, quarantine, reason=f"mend by {plan}")
+    taken_out = sum(moved.quarantined for moved in manifest.moved)
+    renamed = len(manifest.moved) - taken_out
+    quarantine = Path(manifest.quarantine)
+    return Mended(root, quarantine, taken_out, renamed, len(manifest.emptied), path)
+
+
+def carry_out(root: Path, moves: Sequence[Move], quarantine: Path, *, reason: str) -> Path:
+    """Move files and whole folders, into the quarantine or to other places inside the root.
+
+    Nothing is overwritten: all is checked before anything is moved, and a manifest is on the disk
+    by then, from which :func:`restore` undoes the moves whenever they were interrupted. Folders
+    that become empty are removed; the manifest knows them, too.
+
+    Args:
+        root: the folder.
+        moves: what goes where; no path may be, or lie inside, another one's.
+        quarantine: a folder outside the root; made where it is missing.
+        reason: why, for the manifest.
+
+    Returns:
+        The manifest, which lies in the quarantine.
+
+    Raises:
+        UserError: a move that cannot be made (nothing has been moved); another process is moving
+            files there; the disk failed on the way (names the command that undoes what was moved).
+    """
+    return _carry_out(root, moves, quarantine, reason=reason)[1]
+
+
+def _carry_out(
+    root: Path, moves: Sequence[Move], quarantine: Path, *, reason: str
+) -> tuple[Manifest, Path]:
+    require_folder(root)
+    if not moves:
+        raise UserError(f"{root}: no moves were given")
+    check_quarantine(root, quarantine)
+    real, target = os.path.realpath(root), os.path.realpath(quarantine)
+    plan_moves(real, moves, target)  # refused before as much as the quarantine is made
+    os.makedirs(target, exist_ok=True)
+    with _alone(target):
+        planned = plan_moves(real, moves, target)
+        name = _new_name(target, planned)
+        manifest = Manifest(
+            root=real,
+            quarantine=target,
+            reason=reason,
+            name=name,
+            moved=_moved(real, planned.leaves),
+            emptied=planned.emptied,
+            made=planned.made,
+        )
+        path = Path(target) / f"{name}.jsonl"
+        write_manifest(path, manifest)
+        _move_all(manifest, path)
+    return manifest, path
+
+
+def check_quarantine(folder: Path, place: Path) -> None:
+    """Refuse a quarantine that is a file, or not apart from the folder.
+
+    Raises:
+        UserError: it is.
+    """
+    root, quarantine = os.path.realpath(folder), os.path.realpath(place)
+    if os.path.lexists(quarantine) and not os.path.isdir(quarantine):
+        raise UserError(f"--quarantine {quarantine}: is a file, a folder is needed")
+    common = os.path.commonpath([root, quarantine])
+    if common == root:
+        raise UserError(
+            f"--quarantine {quarantine}: lies inside {root}; give a folder outside of it"
+        )
+    if common == quarantine:
+        raise UserError(f"--quarantine {quarantine}: holds {root}; give another folder")
+
+
+@contextlib.contextmanager
+def _alone(quarantine: str) -> Iterator[None]:
+    """Only one process moves files into or out of a quarantine."""
+    try:
+        with FileLock(os.path.join(quarantine, _LOCK), timeout=0):
+            yield
+    except Timeout:
+        raise UserError(
+            f"{quarantine}: another process is moving files into or out of it; wait for its end"
+        ) from None
+
+
+def _new_name(quarantine: str, planned: PlannedMoves) -> str:
+    taken = {leaf.new for leaf in planned.leaves} | {made.path for made in planned.made}
+    taken.update(os.listdir(quarantine))
+    now, number = time.strftime("%Y%m%d-%H%M%S"), 1
+    while f"manifest-{now}-{number}.jsonl" in taken:
+        number += 1
+    return f"manifest-{now}-{number}"
+
+
+def _moved(root: str, leaves: Sequence[Leaf]) -> tuple[Moved, ...]:
+    found = []
+    for leaf in tqdm(leaves, "reading", unit="file", disable=None, leave=False, delay=1):
+        path = os.path.join(root, leaf.old)
+        status = os.lstat(path)
+        try:
+            content = content_of(path)
+        except OSError:  # may be moved all the same
+            content = None
+        found.append(
+            Moved(
+                old=leaf.old,
+                new=leaf.new,
+                quarantined=leaf.quarantined,
+                kind=kind_of(status.st_mode),
+                size=status.st_size,
+                mode=stat.S_IMODE(status.st_mode),
+                mtime_ns=status.st_mtime_ns,
+                content=content,
+            )
+        )
+    return tuple(found)
+
+
+class _Places:
+    """Where a manifest's files are and belong."""
+
+    def __init__(self, manifest: Manifest, root: str, quarantine: str) -> None:
+        self.manifest, self.root, self.quarantine = manifest, root, quarantine
+
+    def old(self, path: str) -> str:
+        return os.path.join(self.root, path)
+
+    def new(self, path: str, quarantined: bool) -> str:
+        return os.path.join(self.quarantine if quarantined else self.root, path)
+
+    def unfinished(self, place: str, number: int) -> str:
+        """Name of a copy beside ``place`` that is not whole yet."""
+        return os.path.join(os.path.dirname(place), f".{self.manifest.name}-{number}")
+
+
+def _move_all(manifest: Manifest, path: Path) -> None:
+    places = _Places(manifest, manifest.root, manifest.quarantine)
+    done = 0
+    try:
+        for made in manifest.made:
+            folder = places.new(made.path, made.quarantined)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(folder)
+                sync_folder(os.path.dirname(folder))
+            if made.mode is not None:
+                os.chmod(folder, made.mode | stat.S_IRWXU)
+        bar = tqdm(manifest.moved, "moving", unit="file", disable=None, leave=False, delay=1)
+        for moved in bar:
+            new = places.new(moved.new, moved.quarantined)
+            move_file(places.old(moved.old), new, places.unfinished(new, done), moved)
+            done += 1
+        for emptied in manifest.emptied:
+            with contextlib.suppress(OSError):  # something new is in it
+                os.rmdir(places.old(emptied.path))
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}; {done} of {len(manifest.moved)} files are moved, "
+            f"undo: {restore_command(path)}"
+        ) from None
+    except KeyboardInterrupt:
+        told = f"{done} of {len(manifest.moved)} files are moved, undo: {restore_command(path)}"
+        print(told, file=sys.stderr)
+        raise
+
+
+class _Left(Exception):  # noqa: N818 - the state of a file, told at the end
+    """A file that cannot go back, and why."""
+
+
+def restore(manifest: Path) -> Restored:
+    """Undo :func:`carry_out`, however far it came; may itself be interrupted and run again.
+
+    Every file goes back to its old place with its old time and permissions, folders that were
+    emptied are made again, folders that were made are removed when nothing is in them. The
+    quarantine is the folder that the manifest names when that still holds it, else the one that
+    the manifest lies in (the quarantine was moved). A root that is not where it was is looked for
+    at the same place relative to the quarantine (both were moved). Of several manifests the last
+    is undone first.
+
+    Raises:
+        UserError: not a manifest; the root is gone; another process is moving files. Files whose
+            place is taken, that have changed, or that are gone are named after the rest went back.
+    """
+    known = read_manifest(manifest)
+    quarantine = known.quarantine
+    if not os.path.isfile(os.path.join(quarantine, manifest.name)):
+        quarantine = os.path.realpath(manifest.parent)
+    root = known.root
+    if not os.path.isdir(root):
+        beside = os.path.relpath(root, known.quarantine)
+        root = os.path.normpath(os.path.join(quarantine, beside))
+    if not os.path.isdir(root):
+        raise UserError(f"{known.root}: is gone; make that folder again, or move it back")
+    with _alone(quarantine):
+        return _restore(_Places(known, root, quarantine), manifest)
+
+
+def _restore(places: _Places, path: Path) -> Restored:
+    manifest = places.manifest
+    folders = moved = 0
+    for emptied in reversed(manifest.emptied):
+        with contextlib.suppress(OSError):  # it is there; or told with the files in it
+            os.mkdir(places.old(emptied.path))
+            folders += 1
+            sync_folder(os.path.dirname(places.old(emptied.path)))
+    left: list[str] = []
+    bar = tqdm(manifest.moved, "moving back", unit="file", disable=None, leave=False, delay=1)
+    for number, before in enumerate(bar):
+        try:
+            moved += _put_back(places, number, before)
+        except _Left as reason:
+            left.append(f"{before.old} ({reason})")
+        except OSError as error:
+            left.append(f"{before.old} ({error.strerror})")
+    _finish_folders(places)
+    for made in reversed(manifest.made):
+        with contextlib.suppress(OSError):  # in use, or gone
+            os.rmdir(places.new(made.path, made.quarantined))
+    if left:
+        shown = "; ".join(left[:3]) + ("; ..." if len(left) > 3 else "")
+        raise UserError(
+            f"{path}: {moved} files moved back, {len(left)} not: {shown}. Clear these up and run "
+            "it again"
+        )
+    return Restored(Path(places.root), moved, len(manifest.moved) - moved, folders)
+
+
+def _put_back(places: _Places, number: int, before: Moved) -> bool:
+    """Bring one file back; False when it is at its place already.
+
+    Raises:
+        _Left: it cannot be brought back.
+    """
+    old, new = places.old(before.old), places.new(before.new, before.quarantined)
+    has_old, has_new = os.path.lexists(old), os.path.lexists(new)
+    if not has_old and not has_new:
+        raise _Left(f"is neither there nor at {new}; undo later moves first")
+    for place in (old, new):  # a copy that was interrupted; the whole file is known to be there
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(places.unfinished(place, number))
+    if not has_new:
+        return False
+    if has_old and os.path.samestat(os.lstat(old), os.lstat(new)):
+        if not (is_same_entry(old, new) and is_spelled_so(new)):
+            return False
+        os.rename(new, old)  # one entry, whose letter case is changed
+        return True
+    if has_old:
+        _remove_copy(old, new, before)
+        return True
+    if not is_unchanged(new, before):
+        raise _Left(f"has changed since; it stays at {new}")
+    os.makedirs(os.path.dirname(old), exist_ok=True)
+    with contextlib.suppress(OSError):  # on a disk that cannot keep it the copy gets it
+        bring_back_status(new, before)
+    move_file(new, old, places.unfinished(old, number), before)
+    return True
+
+
+def _remove_copy(old: str, new: str, before: Moved) -> None:
+    """Finish an interrupted move between disks: both files are whole, the second goes."""
+    kinds = {kind_of(os.lstat(place).st_mode) for place in (old, new)}
+    if kinds not in ({"file"}, {"link"}) or content_of(old) != content_of(new):
+        raise _Left(f"something new is at its place; it stays at {new}")
+    bring_back_status(old, before)
+    os.unlink(new)
+
+
+def _finish_folders(places: _Places) -> None:
+    """Give folders that were emptied their permissions and time, where they are as they were."""
+    held: dict[str, set[str]] = defaultdict(set)
+    entries: list[Moved | Emptied] = [*places.manifest.moved, *places.manifest.emptied]
+    for entry in entries:
+        path = entry.old if isinstance(entry, Moved) else entry.path
+        held[os.path.dirname(path)].add(os.path.basename(path))
+    for emptied in places.manifest.emptied:
+        folder = places.old(emptied.path)
+        with contextlib.suppress(OSError):  # gone, or another's
+            if set(os.listdir(folder)) == held[emptied.path]:
+                os.chmod(folder, emptied.mode)
+                os.utime(folder, ns=(emptied.mtime_ns, emptied.mtime_ns))

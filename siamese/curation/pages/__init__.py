@@ -1,0 +1,1 @@
+"""What check and audit show: pages, contact sheets."""

@@ -1,0 +1,1 @@
+"""Folders made ready: split lists, conversion, downloads."""

@@ -1,0 +1,418 @@
+"""A face folder becomes a folder of upright RGB pictures of one size and one file type."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2 import functional
+from tqdm import tqdm
+
+from siamese.config import ConvertFit, ConvertSettings, PictureFormat
+from siamese.curation.preparing.conversions import Conversions, Way, open_conversions
+from siamese.data.batches import loader_options
+from siamese.data.cache_files import stamp_of
+from siamese.data.decode import DecodeError, decode
+from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
+from siamese.data.transforms import Preprocess
+from siamese.errors import UserError, first_few
+from siamese.processors import processors
+from siamese.report.files import write_csv
+
+_ENDING: dict[PictureFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
+# Hidden files, which neither a scan nor torchvision's ImageFolder takes for anything.
+_RECORD, _LOCK, _LIST = ".convert.jsonl", ".convert.lock", ".convert-left-out.csv"
+_PATIENCE = 10  # seconds; the processes of a killed call end within five
+_BATCH = 8  # pictures that a process hands over at a time
+_TEMPORARY = ".convert-"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion did.
+
+    Attributes:
+        out: the folder.
+        people: how many people's pictures are in it.
+        written: pictures that were written now.
+        kept: pictures that an earlier call had written.
+        left_out: what is not converted and why, relative to the source.
+        foreign: files in the folder that no call wrote, or that were changed since.
+        orphaned: pictures of earlier calls whose source is gone.
+        listed: the CSV that names all that is left out; None where there is nothing.
+    """
+
+    out: Path
+    people: int
+    written: int
+    kept: int
+    left_out: tuple[LeftOut, ...]
+    foreign: tuple[str, ...]
+    orphaned: tuple[str, ...]
+    listed: Path | None
+
+    def text(self) -> str:
+        """What was done, for the screen."""
+        total = self.written + self.kept
+        there = f" ({self.kept} of them were there)" if self.kept else ""
+        lines = [f"{total} pictures of {self.people} people in {self.out}{there}"]
+        if self.left_out:
+            reasons = Counter(item.reason.partition(" (")[0] for item in self.left_out)
+            details = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+            some = first_few([item.path for item in self.left_out])
+            lines.append(f"{len(self.left_out)} left out ({details}): {some}")
+            lines.append(f"all of them, with the reasons: {self.listed}")
+        for paths, words in (
+            (self.foreign, "not of this conversion, or changed since"),
+            (self.orphaned, "of pictures that are gone from the source"),
+        ):
+            if paths:
+                lines.append(f"{len(paths)} files are {words}; kept: {first_few(paths)}")
+        return "\n".join(lines)
+
+
+def convert_folder(settings: ConvertSettings) -> Converted:
+    """Convert the pictures that :func:`scan_folder` uses; the source is never changed.
+
+    A second call does what is missing and what has a changed source. A file is there whole or
+    not at all, and no file of somebody else is ever written over.
+
+    Raises:
+        UserError: unusable folders, in or out; no picture could be converted; the disk is full.
+    """
+    data, out = Path(str(settings.data)), Path(str(settings.out))
+    require_folder(data)
+    _require_apart(data, out)
+    way = Way(
+        data=os.path.realpath(data),
+        size=settings.size,
+        fit=settings.fit,
+        format=settings.format,
+        quality=None if settings.format == "png" else settings.quality,
+    )
+    if os.path.exists(out) and not os.path.isdir(out):
+        raise UserError(f"--out {out}: is a file; name a folder")
+    folder = scan_folder(data)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / _LOCK)
+        with lock.acquire(timeout=_PATIENCE), open_conversions(out / _RECORD, way) as done:
+            return _Conversion(folder, out, way, done).run(settings.workers)
+    except Timeout:
+        raise UserError(f"--out {out}: another conversion is writing it; wait for it") from None
+    except (OSError, NotImplementedError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"--out {out}: cannot be written ({why}); what is there is kept, the same command goes "
+            "on with it"
+        ) from None
+
+
+def convert_picture(path: Path, size: int, fit: ConvertFit) -> Image.Image:
+    """Decode a picture upright and RGB, and resize it.
+
+    ``squash`` and ``crop`` give size x size pixels, the very ones that training at this size
+    makes of the original; small pictures are enlarged. ``shorter`` keeps the aspect and only ever
+    makes smaller. Large JPEGs are decoded reduced, to no less than twice the size.
+
+    Raises:
+        DecodeError: it cannot be decoded.
+    """
+    picture = decode(path, size)
+    if fit == "shorter":
+        shorter = min(picture.size)
+        if shorter > size:
+            width, height = (max(1, round(side * size / shorter)) for side in picture.size)
+            picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    else:
+        picture = functional.to_pil_image(Preprocess(size, fit)(picture))
+    picture.info.clear()  # else comments and profiles of the source are saved with it
+    return picture
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A converted picture that waits beside its place; or why there is none.
+
+    Attributes:
+        job: what was to be done.
+        temporary: the picture; None where there is none.
+        stamp: of the source.
+        reason: why there is none: the picture's own trouble.
+        trouble: the disk's number and words, which end the whole call.
+    """
+
+    job: _Job
+    temporary: Path | None = None
+    stamp: str = ""
+    reason: str = ""
+    trouble: tuple[int, str] | None = None
+
+
+class _Jobs(Dataset[_Made]):
+    """Converts pictures; the loader's processes share the work."""
+
+    def __init__(self, data: Path, out: Path, way: Way, jobs: Sequence[_Job]):
+        self.data, self.out, self.way, self.jobs = data, out, way, jobs
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    def __getitem__(self, index: int) -> _Made:
+        job, way = self.jobs[index], self.way
+        source = self.data / job.source
+        # Before the decoding: a source that changes meanwhile is then converted again next time.
+        stamp = stamp_of(source)
+        try:
+            picture = convert_picture(source, way.size, way.fit)
+        except DecodeError as error:
+            return _Made(job, reason=str(error).removeprefix(f"{source}: "))
+        temporary = (self.out / job.target).with_name(f"{_TEMPORARY}{index}.tmp")
+        options = {} if way.quality is None else {"quality": way.quality}
+        try:
+            temporary.parent.mkdir(exist_ok=True)
+            picture.save(temporary, way.format, **options)
+        except Exception as error:  # whatever the writers of Pillow stumble over
+            temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno is not None:
+                return _Made(job, trouble=(error.errno, os.strerror(error.errno)))
+            reason = f"cannot be saved as {way.format} ({type(error).__name__}: {error})"
+            return _Made(job, reason=reason)
+        return _Made(job, temporary, stamp or "")
+
+
+@dataclass(frozen=True)
+class _Conversion:
+    folder: FaceFolder
+    out: Path
+    way: Way
+    done: Conversions
+
+    def run(self, workers: int | None) -> Converted:
+        _require_no_way_back(self.out, self.folder)
+        self._sweep()
+        left_out = list(self.folder.left_out)
+        targets = target_names(self.folder.paths, self.way.format, self.done.targets())
+        jobs = []
+        kept: set[str] = set()
+        compared = tqdm(
+            targets.items(), "comparing", unit="img", disable=None, delay=1, leave=False
+        )
+        for source, target in compared:
+            state = self._state(source, target)
+            if state == "there":
+                kept.add(source)
+            elif state == "free":
+                jobs.append(_Job(source, target))
+            else:
+                left_out.append(LeftOut(source, f"its place is taken (by {target})"))
+        try:
+            written = set(self._convert(jobs, workers, left_out))
+        finally:
+            self._sweep()
+            self._drop_empty(job.source for job in jobs)
+        if not written and not kept:
+            raise UserError(
+                f"{self.folder.root}: not one of its {len(targets)} pictures can be converted; "
+                f"the first: {first_few([f'{x.path}: {x.reason}' for x in left_out][:1])}"
+            )
+        foreign, orphaned = self._others(targets)
+        left_out.sort(key=lambda item: item.path)
+        return Converted(
+            self.out,
+            len({path.partition("/")[0] for path in written | kept}),
+            len(written),
+            len(kept),
+            tuple(left_out),
+            foreign,
+            orphaned,
+            self._list(left_out),
+        )
+
+    def _state(self, source: str, target: str) -> str:
+        """``there``, ``free`` (missing or outdated) or ``taken``."""
+        path = self.out / target
+        if not os.path.lexists(path):
+            return "free"
+        stamp = stamp_of(path)
+        if os.path.islink(path) or stamp is None or not self.done.wrote(target, stamp):
+            return "taken"
+        newest = self.done.newest(target)
+        fresh = newest == (source, stamp_of(self.folder.root / source), stamp)
+        return "there" if fresh else "free"
+
+    def _convert(
+        self, jobs: list[_Job], workers: int | None, left_out: list[LeftOut]
+    ) -> Iterator[str]:
+        """Convert; gives the sources of the pictures that are in place."""
+        wanted = min(processors() if workers is None else workers, -(-len(jobs) // _BATCH))
+        loader = DataLoader(
+            _Jobs(self.folder.root, self.out, self.way, jobs),
+            batch_size=_BATCH,
+            **loader_options(wanted, False, persistent=False, collate=list),
+        )
+        with tqdm(total=len(jobs), desc="converting", unit="img", disable=None) as bar:
+            for made in (made for batch in loader for made in batch):
+                bar.update()
+                if made.trouble is not None:
+                    raise OSError(*made.trouble)
+                reason = made.reason or self._put(made)
+                if reason:
+                    left_out.append(LeftOut(made.job.source, reason))
+                else:
+                    yield made.job.source
+
+    def _put(self, made: _Made) -> str:
+        """Move a picture to its place; the reason where that cannot be."""
+        assert made.temporary is not None, "it was made"
+        job, path = made.job, self.out / made.job.target
+        # Somebody may have come meanwhile; and some disks take A.jpg for a.jpg.
+        if self._state(job.source, job.target) == "taken":
+            made.temporary.unlink()
+            return f"its place is taken (by {job.target})"
+        stamp = stamp_of(made.temporary)
+        assert stamp is not None, "it was just written"
+        # First the record: a file that is there and not in it would pass for somebody else's.
+        self.done.add(job.target, job.source, made.stamp, stamp)
+        try:
+            os.replace(made.temporary, path)
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL):
+                raise
+            made.temporary.unlink()
+            return f"its new name is not possible there ({error.strerror})"
+        return ""
+
+    def _sweep(self) -> None:
+        """Remove what a stopped call left beside the pictures."""
+        for person in self.folder.names:
+            with (
+                suppress(FileNotFoundError, NotADirectoryError),
+                os.scandir(self.out / person) as entries,
+            ):
+                for entry in entries:
+                    if entry.name.startswith(_TEMPORARY) and entry.name.endswith(".tmp"):
+                        os.unlink(entry)
+
+    def _drop_empty(self, sources: Iterable[str]) -> None:
+        """Remove the folders of people of whom there is no picture."""
+        for person in {source.partition("/")[0] for source in sources}:
+            with suppress(OSError):
+                (self.out / person).rmdir()
+
+    def _others(self, targets: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Files in the folder that are no results of this source: foreign and orphaned ones."""
+        ours = {
+            target for source, target in targets.items() if self._state(source, target) == "there"
+        }
+        ours |= {_RECORD, _LOCK, _LIST}
+        wanted = set(targets.values())
+        foreign: list[str] = []
+        orphaned: list[str] = []
+        for path in (path for path in _files(self.out) if path not in ours):
+            stamp = stamp_of(self.out / path)
+            if stamp is None or not self.done.wrote(path, stamp):
+                foreign.append(path)
+            elif path not in wanted:  # else its source has changed and cannot be converted now
+                orphaned.append(path)
+        return tuple(sorted(foreign)), tuple(sorted(orphaned))
+
+    def _list(self, left_out: Sequence[LeftOut]) -> Path | None:
+        """Write the CSV beside the folder; an earlier one that no longer holds is written over."""
+        place = Path(os.path.abspath(self.out))
+        path = place.with_name(f"{place.name}-left-out.csv")
+        if not left_out and not path.exists():
+            return None
+        rows = [(item.path, item.reason) for item in left_out]
+        try:
+            write_csv(path, ("path", "reason"), rows)
+        except OSError:  # only the folder itself can be written
+            path = place / _LIST
+            write_csv(path, ("path", "reason"), rows)
+        return path if left_out else None
+
+
+def target_names(
+    paths: Sequence[str], file_type: PictureFormat, known: Mapping[str, str]
+) -> dict[str, str]:
+    """Where each picture goes: ``a/b.png`` to ``a/b.jpg``.
+
+    Of pictures that differ in the ending only, the one that has the new ending already keeps its
+    name, else the first; the others keep their ending before the new one (``a/b.png.jpg``).
+
+    Args:
+        paths: the sources, relative, with forward slashes.
+        file_type: gives the new ending.
+        known: targets of earlier calls by source, which stay.
+
+    Returns:
+        targets by source, all different.
+    """
+    ending = _ENDING[file_type]
+    targets = {path: known[path] for path in paths if path in known}
+    taken = {*known.values()}
+    own = [path for path in paths if _stem(path) + ending == path]
+    for path in dict.fromkeys([*own, *paths]):
+        if path in targets:
+            continue
+        target, number = _stem(path) + ending, 1
+        while target in taken:
+            extra = "" if number == 1 else f"-{number}"
+            target, number = f"{path}{extra}{ending}", number + 1
+        targets[path] = target
+        taken.add(target)
+    return {path: targets[path] for path in paths}
+
+
+def _stem(path: str) -> str:
+    """The path without the ending of a picture; any other ending is part of the name."""
+    Image.init()
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in Image.registered_extensions() else path
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Files in a folder and its folders, relative, with forward slashes."""
+    for top, _, names in os.walk(folder):
+        for name in names:
+            yield Path(top, name).relative_to(folder).as_posix()
+
+
+def _require_apart(data: Path, out: Path) -> None:
+    """Refuse folders that lie in each other: the source is never changed.
+
+    Raises:
+        UserError: names both.
+    """
+    source, target = (Path(os.path.realpath(path)) for path in (data, out))
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise UserError(f"--out {out}: lies in {data} or around it; name a folder beside it")
+
+
+def _require_no_way_back(out: Path, folder: FaceFolder) -> None:
+    """Refuse links in the results that lead into the source.
+
+    Raises:
+        UserError: names the link.
+    """
+    source = Path(os.path.realpath(folder.root))
+    for person in folder.names:
+        place = out / person
+        if os.path.lexists(place) and not os.path.isdir(place):
+            raise UserError(f"{place}: is a file; a folder of that name is needed: move it away")
+        if Path(os.path.realpath(place)).is_relative_to(source):
+            raise UserError(f"{place}: leads into {folder.root}; remove the link")

@@ -1,0 +1,314 @@
+"""Draw identity-disjoint train, validation and test lists of a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from siamese import __version__
+from siamese.config import SplitListSettings
+from siamese.config.common import plain
+from siamese.curation.preparing.merging import Pair, merge_folders, read_pairs_to_merge
+from siamese.curation.shell import command_line, path_word
+from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.split import people_wanted
+from siamese.data.split_lists import list_content
+from siamese.errors import UserError, first_few
+from siamese.report.files import write_json
+
+_SAME = 0.5  # folders are one person from this probability on
+_SHOWN = 20  # merged people that are told
+
+
+@dataclass(frozen=True)
+class WrittenSplit:
+    """Lists that lie in a folder.
+
+    Attributes:
+        out: the folder.
+        root: the face folder that they are about.
+        counts: for each part, every person's number of pictures.
+        merged: people whose pictures lie in several folders, with the folders.
+        new: whether they were written now; False: they were there, the same.
+        notes: what the reader must know.
+    """
+
+    out: Path
+    root: Path
+    counts: dict[str, dict[str, int]]
+    merged: dict[str, list[str]]
+    new: bool
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """People and pictures of each part, what was merged, and how to train with it."""
+        lines = [f"{self.root}: {_sizes(self.counts)}"]
+        for person, folders in list(self.merged.items())[:_SHOWN]:
+            lines.append(f"one person, {person}: {', '.join(folders)}")
+        if len(self.merged) > _SHOWN:
+            lines.append(f"... and {len(self.merged) - _SHOWN} more; all are in split.json")
+        for part, people in self.counts.items():
+            numbers = _spread(people)
+            lines.append(
+                f"{part}: {numbers['people']} people, {numbers['pictures']} pictures; per person "
+                f"{numbers['least']} to {numbers['most']}, median {numbers['median']:g}"
+            )
+        lines += [f"note: {note}" for note in self.notes]
+        lines.append(f"{'written to' if self.new else 'unchanged:'} {self.out}")
+        train = command_line(
+            *("siamese-train", "--data", path_word(self.root)),
+            *("--split.lists", path_word(self.out)),
+        )
+        return "\n".join([*lines, f"next: {train}"])
+
+
+def write_split(settings: SplitListSettings) -> WrittenSplit:
+    """Draw the parts of a folder and write their lists; nothing is moved.
+
+    Raises:
+        UserError: unusable folder, model or merge file; too few people; other files in the way.
+    """
+    folder, pairs, notes = _folder_and_pairs(settings)
+    out = _out(settings, folder.root)
+    people = merge_folders(folder.counts(), pairs)
+    pictures = _pictures(folder, people)
+    counts = {person: len(paths) for person, paths in pictures.items()}
+    parts = draw_parts(
+        counts,
+        people_wanted(len(counts), settings.validation),
+        people_wanted(len(counts), settings.test),
+        settings.seed,
+    )
+    _require_genuine(folder.root, counts, parts)
+    if pairs and settings.merge is None:
+        least = min(pair.probability for pair in pairs)
+        notes.append(
+            f"a model found who is one person (probability {least:.2f} or more); it may be wrong: "
+            "look at them with siamese-data audit, and give the right ones with --merge"
+        )
+    if folder.left_out:
+        notes = [*notes, folder.summary().partition("; ")[2]]
+    merged = {person: folders for person, folders in people.items() if len(folders) > 1}
+    numbers = {part: {name: counts[name] for name in names} for part, names in parts.items()}
+    written = WrittenSplit(out, folder.root, numbers, merged, True, tuple(notes))
+    lists = {
+        f"{part}.csv": list_content({name: pictures[name] for name in names})
+        for part, names in parts.items()
+    }
+    if _is_there(out, lists):
+        return WrittenSplit(out, folder.root, numbers, merged, False, tuple(notes))
+    _write(out, lists, settings, written, pairs)
+    return written
+
+
+def draw_parts(
+    counts: Mapping[str, int], validation: int, test: int, seed: int
+) -> dict[str, list[str]]:
+    """Draw who goes where so that all parts have people with few and with many pictures.
+
+    People stand in the order of their pictures (ties by lot). For 10 validation people that line
+    is cut into 10 stretches of equal length, and one person is drawn from each; then the same for
+    test among the others.
+
+    Args:
+        counts: pictures of every person.
+        validation: number of people for validation.
+        test: number of people for test.
+        seed: the same people and seed give the same parts.
+
+    Returns:
+        ``{"train": [...], "validation": [...], "test": [...]}``, each sorted; no test for 0.
+
+    Raises:
+        UserError: fewer than 2 people are left to train on.
+    """
+    if len(counts) - validation - test < 2:
+        raise UserError(
+            f"{len(counts)} people cannot give {validation} for validation, {test} for test and at "
+            "least 2 for training: add people, or lower --validation or --test"
+        )
+    draw = np.random.default_rng(seed)
+    names = sorted(counts)
+    lot = draw.permutation(len(names))
+    line = [names[at] for at in sorted(lot, key=lambda at: counts[names[at]])]
+    parts: dict[str, list[str]] = {}
+    for part, number in (("validation", validation), ("test", test)):
+        if number:
+            edges = [at * len(line) // number for at in range(number + 1)]
+            chosen = {line[draw.integers(*stretch)] for stretch in pairwise(edges)}
+            parts[part] = sorted(chosen)
+            line = [name for name in line if name not in chosen]
+    return {"train": sorted(line), **parts}
+
+
+def _folder_and_pairs(
+    settings: SplitListSettings,
+) -> tuple[FaceFolder, list[Pair], list[str]]:
+    """The folder, which of its people's folders are one person, and notes."""
+    if settings.embeddings is not None:
+        root = None if settings.data is None else Path(settings.data)
+        return _by_embeddings(Path(settings.embeddings), root)
+    folder = scan_folder(Path(str(settings.data)))
+    if settings.merge is not None:
+        return folder, read_pairs_to_merge(Path(settings.merge), folder.names), []
+    if settings.checkpoint is None:
+        return folder, [], []
+    from siamese.report.sources import embed_folder, load_model
+
+    model = load_model(settings)
+    people = embed_folder(model, folder, settings, f"{model.path} on {folder.root}", [])
+    return folder, _same_people(people.embeddings, people.labels, folder.names), [*people.notes]
+
+
+def _by_embeddings(file: Path, root: Path | None) -> tuple[FaceFolder, list[Pair], list[str]]:
+    from siamese.report.sources import load_embeddings, naming
+    from siamese.verification.scores import normalise
+
+    given = load_embeddings(file)
+    with naming(given):
+        embeddings = normalise(given.embeddings).numpy()
+    root = root or given.root
+    if given.paths is None:
+        raise UserError(
+            f"{file}: has no paths, which lists are made of; write it with siamese-eval embed, or "
+            "give --data and --checkpoint"
+        )
+    if root is None:
+        raise UserError(
+            f"{file}: does not say where its pictures are; give their folder with --data"
+        )
+    folder = scan_folder(root)
+    label_of = dict(zip(folder.paths, folder.labels, strict=True))
+    there = [at for at, path in enumerate(given.paths) if path in label_of]
+    if not there:
+        raise UserError(f"{file}: not one of its pictures is in {folder.root}")
+    labels = np.asarray([label_of[given.paths[at]] for at in there], np.int64)
+    notes = []
+    if lacking := len(folder.paths) - len(there):
+        notes.append(f"{lacking} pictures of {folder.root} have no embedding; they are listed, too")
+    return folder, _same_people(embeddings[there], labels, folder.names), notes
+
+
+def _same_people(embeddings: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> list[Pair]:
+    from siamese.auditing.same_person import find_same_people
+
+    return [
+        Pair(names[first], names[second], float(probability))
+        for first, second, probability, _ in find_same_people(embeddings, labels)
+        if probability >= _SAME
+    ]
+
+
+def _pictures(folder: FaceFolder, people: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """Person to paths."""
+    person_of = {name: person for person, folders in people.items() for name in folders}
+    pictures: dict[str, list[str]] = {person: [] for person in people}
+    for path, label in zip(folder.paths, folder.labels, strict=True):
+        pictures[person_of[folder.names[label]]].append(path)
+    return {person: sorted(paths) for person, paths in pictures.items()}
+
+
+def _require_genuine(
+    root: Path, counts: Mapping[str, int], parts: Mapping[str, Sequence[str]]
+) -> None:
+    """Refuse parts that training would refuse."""
+    for part, names in parts.items():
+        if max(counts[name] for name in names) < 2:
+            raise UserError(
+                f"{root}: nobody among the {len(names)} {part} people has two pictures, so there "
+                "is no genuine pair; add pictures, or take another --seed"
+            )
+        if len(names) < 2:
+            raise UserError(
+                f"{root}: one {part} person only, so there is no impostor pair; set --{part} 2 or "
+                "more"
+            )
+
+
+def _out(settings: SplitListSettings, root: Path) -> Path:
+    default = Path(settings.runs) / f"split-{root.resolve().name}"
+    out = default if settings.out is None else Path(settings.out)
+    if out.resolve().is_relative_to(root.resolve()):
+        raise UserError(f"--out {out}: lies in {root}, where it would be a person; choose another")
+    return out
+
+
+def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
+    """Whether the very same lists are there already.
+
+    Raises:
+        UserError: something else is.
+    """
+    if not os.path.lexists(out):
+        return False
+    found = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
+    if out.is_dir() and not found:
+        return False
+    same = {name for name in found if name.endswith(".csv")} == set(lists) and all(
+        (out / name).read_bytes() == content for name, content in lists.items()
+    )
+    if not same:
+        raise UserError(
+            f"{out} holds other files already ({first_few(sorted(found))}): choose another --out, "
+            "or move it away"
+        )
+    return True
+
+
+def _write(
+    out: Path,
+    lists: Mapping[str, bytes],
+    settings: SplitListSettings,
+    written: WrittenSplit,
+    pairs: Sequence[Pair],
+) -> None:
+    """All files or none: they are made beside ``out``, which they then become."""
+    given = {key: plain(value) for key, value in asdict(settings).items()}
+    content = {
+        "folder": str(written.root.resolve()),
+        "seed": settings.seed,
+        "parts": {
+            part: {**_spread(people), "names": list(people)}
+            for part, people in written.counts.items()
+        },
+        "merged": written.merged,
+        "merged_by": [asdict(pair) for pair in pairs],
+        "settings": given,
+        "version": __version__,
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        for name, data in lists.items():
+            (temporary / name).write_bytes(data)
+        write_json(temporary / "split.json", content)
+        if out.exists():
+            out.rmdir()  # empty, as was seen
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _spread(people: Mapping[str, int]) -> dict[str, float]:
+    numbers = list(people.values())
+    return {
+        "people": len(numbers),
+        "pictures": sum(numbers),
+        "least": min(numbers),
+        "median": statistics.median(numbers),
+        "most": max(numbers),
+    }
+
+
+def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
+    people = sum(len(part) for part in counts.values())
+    pictures = sum(sum(part.values()) for part in counts.values())
+    return f"{people} people, {pictures} pictures"

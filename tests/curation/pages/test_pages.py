@@ -1,0 +1,284 @@
+"""The page of findings and the contact sheet: what is in them."""
+
+import base64
+import io
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from siamese.curation.pages.lettering import Letters
+from siamese.curation.pages.pages import (
+    FindingsPage,
+    Group,
+    Row,
+    Section,
+    thumbnail_of,
+    write_contact_sheet,
+    write_findings_page,
+)
+from siamese.report.page import Chart, Column, Facts, Headline, Picture, Table
+from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
+
+__all__ = ["browser"]  # the fixture
+COLORS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 0, 255), (0, 200, 200), (200, 160, 0)]
+
+
+def picture(path: str, color: tuple[int, int, int], size: tuple[int, int] = (96, 96)) -> Picture:
+    file = io.BytesIO()
+    Image.new("RGB", size, color).save(file, "PNG")
+    uri = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return Picture(path, path.split("/")[0], uri)
+
+
+PICTURES = [picture(f"夏子/{at}.jpg", color) for at, color in enumerate(COLORS)]
+GONE = Picture("夏子/gone.jpg", "夏子", None)
+ROWS = (
+    Row("夏子/0.jpg", "suspicion 98%", (Group("the suspect", tuple(PICTURES[:1])),
+                                       Group("typical of 夏子", (*PICTURES[1:4], GONE)))),
+    Row("夏子/4.jpg", "", (Group("", (PICTURES[4],)),)),
+)  # fmt: skip
+TABLE = Table("By person", "each", (Column("person"), Column("n", True)), (("夏子", "3"),))
+SECTIONS = (
+    Section("Zero bytes", "error", "empty files", 3, "siamese-data mend 'a b' --plan p.csv",
+            paths=tuple(f"Ann/{at}.jpg" for at in range(3))),
+    Section("Wrong pictures", "warning", "somebody else", 1234, rows=ROWS, table=TABLE),
+    Section("Odd", "note", "nothing found", 0),
+    Section("Balance", "", "how many each", chart=Chart("Histogram", "people", PAGE.charts[0].svg)),
+)  # fmt: skip
+FINDINGS = FindingsPage(
+    "faces: check", "today", ("It is fine.",), (Headline("people", "7", None, "usable"),),
+    SECTIONS, (Facts("Data", (("folder", "/data"),)),), ("A note.",),
+)  # fmt: skip
+
+
+def written(folder: Path, page: FindingsPage) -> str:
+    write_findings_page(folder / "page.html", page)
+    return (folder / "page.html").read_text("utf-8")
+
+
+def test_everything_given_is_on_the_page(tmp_path):
+    page = Elements(written(tmp_path, FINDINGS))
+    text = " ".join(page.text.split())
+    for part in (
+        "faces: check", "today", "It is fine.", "A note.", "usable", "Zero bytes", "empty files",
+        "siamese-data mend 'a b' --plan p.csv", "Ann/2.jpg", "List of 3", "Wrong pictures", "1,234",
+        "夏子/0.jpg", "suspicion 98%", "the suspect", "typical of 夏子", "not available",
+        "By person", "nothing found", "Histogram", "/data",
+    ):  # fmt: skip
+        assert part in text, part
+    assert page.open == []
+    assert [tag for tag, _ in page.found].count("svg") == 1
+    assert [tag for tag, _ in page.found].count("img") == 5
+    ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_sections_stand_at_the_top_with_severity_and_count(tmp_path):
+    html = written(tmp_path, FINDINGS)
+    contents = Elements(html[html.index("<nav") : html.index("</nav>") + 6])
+    links = [attributes["href"] for tag, attributes in contents.found if tag == "a"]
+    assert links == [f"#section-{at}" for at in range(1, 5)]
+    ids = {attributes.get("id") for _, attributes in Elements(html).found}
+    assert {link[1:] for link in links} <= ids
+    assert contents.text.split() == [
+        "What", "was", "found", "Zero", "byteserror3", "Wrong", "pictureswarning1,234", "Odd0",
+        "Balance",
+    ]  # fmt: skip
+
+
+def test_what_is_empty_is_left_out(tmp_path):
+    page = Elements(written(tmp_path, FindingsPage("a title", "", (), (), (), (), ())))
+    assert page.text.split() == ["a", "title", "siamese", "Dark", "a", "title"]
+    assert not {"section", "table", "nav", "pre", "details"} & {tag for tag, _ in page.found}
+
+
+def test_long_lists_are_cut(tmp_path):
+    section = Section("s", "note", "", paths=tuple(f"path {at};" for at in range(201)))
+    text = Elements(written(tmp_path, replace(FINDINGS, sections=(section,)))).text
+    assert "The first 200 of 201" in text
+    assert "path 199;" in text
+    assert "path 200;" not in text
+
+
+def hostile(name: str) -> FindingsPage:
+    shown = Picture(f"{name}!", f"x{name}", PICTURES[0].data)
+    row = Row(name, name, (Group(name, (shown, replace(shown, data=None))),))
+    table = Table(name, name, (Column(name, False, name),), ((name,),))
+    section = Section(name, "error", name, 1, name, (row,), (name,), table)
+    return FindingsPage(
+        name, name, (name,), (Headline(name, name, name, name, name),), (section,),
+        (Facts(name, ((name, name),)),), (name,),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_text_and_add_no_element(tmp_path, name):
+    name = name.replace("/", "|")  # which would part a path
+    harmless = Elements(written(tmp_path, hostile("name")))
+    page = Elements(written(tmp_path, hostile(name)))
+    assert page.open == []
+    assert page.text == harmless.text.replace("name", name)
+    assert [tag for tag, _ in page.found] == [tag for tag, _ in harmless.found]
+
+
+def test_the_page_needs_no_other_file_and_runs_its_own_script_only(tmp_path):
+    html = written(tmp_path, FINDINGS)
+    assert "http" not in html.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+    for _, attributes in Elements(html).found:
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
+    assert "default-src 'none'; script-src 'sha256-" in html
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_in_a_browser(tmp_path, browser: Browser, theme):
+    """On a phone nothing sticks out, the script runs, commands can be copied by keyboard."""
+    long = Section("x" * 300, "error", "y" * 300, 1, "siamese-data mend " + "z" * 300, ROWS * 3,
+                   ("p" * 500,), TABLE)  # fmt: skip
+    name = "名" * 80 + "/" + "long_name" * 30
+    odd = Row(name, name, (Group(name, (replace(PICTURES[0], path=name, name="n" * 90),) * 9),) * 3)
+    page = replace(FINDINGS, sections=(*SECTIONS, long, Section("w", "note", "", rows=(odd,))))
+    written(tmp_path, page)
+    for width in (400, 1200):
+        browser.open(tmp_path / "page.html", width, theme)
+        assert browser.value("document.documentElement.scrollWidth") <= width
+        assert browser.complaints() == []
+    assert browser.value("document.querySelectorAll('.copy:not([hidden])').length") == 2
+    browser.value("document.querySelector('.copy').focus()")
+    browser.press("Enter", 13, "\r")
+    told = "Copy"
+    for _ in range(100):
+        told = browser.value("document.querySelector('.copy').textContent")
+        if told != "Copy":
+            break
+        time.sleep(0.02)
+    assert told in ("Copied", "Selected")
+    browser.value("document.querySelector('summary').focus()")
+    browser.press("Enter", 13, "\r")
+    assert browser.value("document.querySelector('details').open")
+
+
+def tiles(sheet: Image.Image, color: tuple[int, int, int]) -> int:
+    """Number of tiles of just this colour; each is 96 x 96 pixels."""
+    same = (np.asarray(sheet) == color).all(axis=2).sum()
+    assert same % 96**2 == 0
+    return int(same) // 96**2
+
+
+def sheet_of(folder: Path, *sections: Section, limit: int = 60) -> Image.Image:
+    path = folder / "new" / "sheet.png"
+    write_contact_sheet(path, "faces: check", sections, limit=limit)
+    with Image.open(path) as sheet:
+        assert sheet.format == "PNG"
+        return sheet.convert("RGB")
+
+
+def test_the_sheet_has_every_picture_once(tmp_path):
+    sheet = sheet_of(tmp_path, *SECTIONS)
+    assert [tiles(sheet, color) for color in COLORS] == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_row_with_more_pictures_than_fit_goes_on_below(tmp_path):
+    row = Row("", "", (Group("", tuple(PICTURES[:1] * 31)), Group("", tuple(PICTURES[1:2] * 3))))
+    sheet = sheet_of(tmp_path, Section("s", "", "", rows=(row,)))
+    assert (tiles(sheet, COLORS[0]), tiles(sheet, COLORS[1])) == (31, 3)
+    assert sheet.width < 1200
+
+
+def test_rows_beyond_the_limit_are_counted_and_small_sections_stay(tmp_path):
+    def section(at: int, rows: int) -> Section:
+        return Section(f"s{at}", "note", "", rows, rows=(Row("", "", (Group("", (PICTURES[at],)),)),) * rows)  # fmt: skip  # noqa: E501
+
+    sheet = sheet_of(tmp_path, section(0, 50), section(1, 2), section(2, 50), limit=20)
+    assert [tiles(sheet, color) for color in COLORS[:3]] == [9, 2, 9]
+
+
+def test_missing_pictures_and_odd_sizes_have_tiles(tmp_path):
+    wide = picture("Ann/wide.png", (0, 0, 255), (96, 24))
+    broken = Group("", (wide, GONE))
+    sheet = sheet_of(tmp_path, Section("s", "", "", rows=(Row("", "", (broken,)),)))
+    pixels = np.asarray(sheet)
+    assert (pixels == (0, 0, 255)).all(axis=2).sum() == 96 * 24
+    assert (pixels == (239, 237, 233)).all(axis=2).sum() > 96 * 72 + 96 * 80  # under both
+
+
+def test_a_sheet_without_pictures_says_so(tmp_path):
+    empty, full = sheet_of(tmp_path, *SECTIONS[:1]), sheet_of(tmp_path, *SECTIONS)
+    assert empty.height < full.height
+    assert (np.asarray(empty) < 120).any()
+
+
+def test_a_sheet_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    sheet_of(tmp_path, *SECTIONS)
+    path = tmp_path / "new" / "sheet.png"
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_contact_sheet(path, "other", SECTIONS)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
+
+
+def ink(text: str, letters: Letters) -> tuple[int, int]:
+    """Left and right end of what is drawn."""
+    sheet = Image.new("RGB", (900, 60), "white")
+    letters.draw(ImageDraw.Draw(sheet), 50, 10, text, (0, 0, 0))
+    columns = np.flatnonzero((np.asarray(sheet) < 128).any(axis=(0, 2)))
+    return int(columns.min()), int(columns.max())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Ann", "夏子", "横澤夏子/0001.jpg", "محمد علي", "caf\udce9", "a\nb", "😀x", "か\u3099",
+     "\U0010fffe", "\u2068夏子\u2069 = \u2068קרן\u2069"],
+)  # fmt: skip
+def test_any_name_is_drawn_as_wide_as_it_is_said_to_be(text):
+    letters = Letters(20, bold=True)
+    left, right = ink(text, letters)
+    assert 46 <= left <= 60
+    assert abs(right - 50 - letters.width(text)) < 12
+
+
+def test_long_lines_are_shortened_in_their_middle():
+    letters = Letters(14)
+    text = "person_" * 40 + "夏子/0001.jpg"
+    short = letters.fitted(text, 300)
+    assert letters.width(short) <= 300 < letters.width(text)
+    assert short.startswith("person_")
+    assert short.endswith("01.jpg")
+    assert "…" in short
+    assert letters.fitted("short", 300) == "short"
+    assert letters.fitted("caf\udce9", 300) == "caf\\udce9"
+
+
+def test_thumbnails_keep_their_aspect(tmp_path):
+    (tmp_path / "夏子").mkdir()
+    Image.new("RGB", (400, 100), (10, 200, 30)).save(tmp_path / "夏子" / "a.png")
+    shown = thumbnail_of(tmp_path, "夏子/a.png", "夏子", size=80)
+    assert (shown.path, shown.name) == ("夏子/a.png", "夏子")
+    with Image.open(io.BytesIO(base64.b64decode(shown.data.split(",")[1]))) as small:
+        assert (small.format, small.size) == ("JPEG", (80, 20))
+        assert np.abs(np.asarray(small).astype(int) - (10, 200, 30)).max() < 12
+
+
+def test_thumbnails_are_small(tmp_path):
+    noise = np.random.default_rng(0).normal(128, 30, (300, 300, 3)).clip(0, 255)
+    Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "a.png")
+    assert len(thumbnail_of(tmp_path, "a.png", "").data) < 8_000
+
+
+@pytest.mark.parametrize("path", ["gone.png", "broken.png", "", ".", "a\0b", "x" * 400])
+def test_what_cannot_be_decoded_is_a_picture_without_data(tmp_path, path):
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    assert thumbnail_of(tmp_path, path, "Ann") == Picture(path, "Ann", None)
+    assert thumbnail_of(None, path, "Ann") == Picture(path, "Ann", None)

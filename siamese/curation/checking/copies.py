@@ -24,7 +24,7 @@ class Shot:
         path: relative to the root.
         person: its folder.
         content: hash of its bytes.
-        fingerprint: see :mod:`~siamese.curation.checking.fingerprints`; None: one colour, like none.
+        fingerprint: see :mod:`.fingerprints`; None: one colour, like no other.
         pixels: its area.
         size: in bytes.
         is_link: whether the file is a link.

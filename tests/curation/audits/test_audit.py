@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from tests.auditing.people import draw
-from tests.curation.test_check import picture
-from tests.curation.test_moves import tree
+from tests.curation.checking.test_check import picture
+from tests.curation.moves.test_moves import tree
 from tests.report.conftest import trained, trained_once
 
 __all__ = ["trained", "trained_once"]

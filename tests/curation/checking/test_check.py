@@ -23,7 +23,7 @@ from siamese.curation.checking.check import check_folder
 from siamese.curation.checking.findings import ABOUT
 from siamese.curation.moves.moves import carry_out, mend_folder, read_plan, restore
 from siamese.data.folder import scan_folder
-from tests.curation.test_inspection import png_that_claims
+from tests.curation.checking.test_inspection import png_that_claims
 
 
 def picture(seed=99):

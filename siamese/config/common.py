@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from siamese.errors import UserError
@@ -17,6 +18,22 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
     """
     if not condition:
         raise UserError(f"--{name} {value}: must be {wanted}")
+
+
+def require_values(settings: Any, wanted: Mapping[str, tuple[Callable[[Any], bool], str]]) -> None:
+    """Refuse values of settings that have one of the names.
+
+    Args:
+        settings: a dataclass; names that it lacks are passed over.
+        wanted: by name, what must hold, and in words.
+
+    Raises:
+        UserError: see :func:`require`.
+    """
+    for name, (holds, words) in wanted.items():
+        if hasattr(settings, name):
+            value = getattr(settings, name)
+            require(holds(value), name, value, words)
 
 
 def plain(value: Any) -> Any:

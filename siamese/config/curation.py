@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from siamese.config.common import require
+from siamese.config.common import require, require_values
 from siamese.config.evaluation import JudgeSettings
 from siamese.errors import UserError
 
@@ -160,10 +160,7 @@ def check_curation(settings: Any) -> None:
         "size": (lambda v: v >= 16, "at least 16 pixels"),
         "quality": (lambda v: 1 <= v <= 100, "between 1 and 100"),
     }
-    for name, (holds, words) in wanted.items():
-        if hasattr(settings, name):
-            value = getattr(settings, name)
-            require(holds(value), name, value, words)
+    require_values(settings, wanted)
     if isinstance(settings, SplitListSettings):
         for name in ("validation", "test"):
             value = getattr(settings, name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName, require
+from siamese.config.common import PrecisionName, require_values
 from siamese.errors import UserError
 
 
@@ -164,10 +164,7 @@ def check_evaluation(settings: Any) -> None:
         "shown": (lambda v: v >= 1, "at least 1"),
         "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
     }
-    for name, (holds, words) in wanted.items():
-        if hasattr(settings, name):
-            value = getattr(settings, name)
-            require(holds(value), name, value, words)
+    require_values(settings, wanted)
     _check_together(settings)
 
 

@@ -5,7 +5,8 @@ A tenth of the pictures moves into random other folders, five folders end with 3
 The audit's ranking is held against a plain "distance to the folder's mean", with (A) models
 trained on other people (each half of the people is audited by the model of the other half) and
 (B) models trained on the noisy folder itself. Then (C) other kinds of noise, (D) people cut into
-two folders. Links only, nothing of DATA is copied; models that are in WORK are not trained again.
+two folders, (E) two people in one. Links only, nothing of DATA is copied; models that are in WORK
+are not trained again.
 
   python scripts/bench_audit.py --data FACES --work DIR     # seven trainings, then minutes
 """
@@ -21,9 +22,10 @@ import numpy as np
 from scipy.stats import t as student
 from sklearn.metrics import average_precision_score
 
+from siamese.auditing.mixed import find_mixed
 from siamese.auditing.same_person import same_people
 from siamese.auditing.suspects import Suspicion, find_suspects
-from siamese.auditing.two_covariance import normalised
+from siamese.auditing.two_covariance import fit, normalised
 from siamese.config import EmbedSettings
 from siamese.report.sources import embed_people, load_embeddings, save_embeddings
 
@@ -155,6 +157,13 @@ def cut_in_two(
     return len(told & truth), len(truth), len(told - truth)
 
 
+def mixed_folders(embeddings: np.ndarray, labels: np.ndarray) -> set[int]:
+    """Folders that are told to hold two people."""
+    model = fit(embeddings, labels, np.ones(len(labels)))
+    found = find_mixed(model, model.coordinates(embeddings), labels)
+    return {int(p) for p in np.flatnonzero(found.probability >= 0.5)}
+
+
 def link_folders(data: Path, work: Path) -> tuple[list[str], np.ndarray, list[Path]]:
     """Two halves of the people, and the noisy folders, as links."""
     people = sorted(folder.name for folder in data.iterdir() if folder.is_dir())
@@ -260,6 +269,27 @@ def main() -> None:
         hits, there, false = (sum(column) for column in zip(*found, strict=True))
         how = "in the order of the files" if in_order else "at random"
         print(f"cut {how}: {hits} of {there} pairs found, {false} false alarms")
+
+    print("\nE. two people under one name, models of other people")
+    clean = [mixed_folders(vectors, own) for vectors, own in halves]
+    print(
+        f"clean folders: {sum(map(len, clean))} of {sum(own.max() + 1 for _, own in halves)} told"
+    )
+    hits = false = there = 0
+    for seed in range(SEEDS):
+        for vectors, own in halves:
+            given = by_one_other(own, seed)
+            truth = {int(p) for p in np.unique(given[given != own])}
+            told = mixed_folders(vectors, given)
+            hits, false, there = (
+                hits + len(told & truth),
+                false + len(told - truth),
+                there + len(truth),
+            )
+    print(f"40 % of one other person: {hits} of {there} found, {false} others told")
+    for vectors, own in halves:
+        suspects = find_suspects(vectors, own).probability >= 0.5
+        print(f"suspects in a clean half: {suspects.sum()} of {len(own)}")
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ _EXAMPLES = 3
 _TYPICAL = 4
 _BELIEVED = 0.5
 _WEAK_AUC = 0.95
+_FEW = 5  # pictures per dimension
 
 
 @dataclass(frozen=True)
@@ -358,11 +359,18 @@ def _scored(
 
 def _model_notes(people: _People, device: str) -> Sequence[str]:
     """How far the model can be believed on these people."""
+    notes = []
     counts = count_pairs(people.embeddings.embeddings, people.labels, device=scoring_device(device))
     value = auc(counts)
-    if value >= _WEAK_AUC:
-        return ()
-    return (
-        f"the model tells these folders apart with AUC {value:.3f} only: it misses wrong pictures "
-        "and suspects right ones; look before you move anything",
-    )
+    if value < _WEAK_AUC:
+        notes.append(
+            f"the model tells these folders apart with AUC {value:.3f} only: it misses wrong "
+            "pictures and suspects right ones; look before you move anything"
+        )
+    pictures, dimensions = people.embeddings.embeddings.shape
+    if pictures < _FEW * dimensions:
+        notes.append(
+            f"{pictures} pictures are few for embeddings of {dimensions} dimensions: trust the "
+            "order of the suspects, not their probability"
+        )
+    return notes

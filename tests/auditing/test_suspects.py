@@ -1,7 +1,10 @@
 """Planted wrong pictures are found: in folders of every kind, and better than by plain distance."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from siamese.auditing.suspects import find_suspects
@@ -126,3 +129,19 @@ def test_the_same_answer_in_any_order_and_twice() -> None:
     mixed = find_suspects(embeddings[order], given[order])
     suspects = first.probability[order] >= 0.5
     assert ((mixed.probability >= 0.5) == suspects).mean() > 0.99
+
+
+@pytest.mark.real_faces
+def test_wrong_real_faces_by_their_bare_pixels(real_faces: Path) -> None:
+    """No model at all: six by six pixels. Plain distance ranks little better than chance."""
+    rows, shown = [], []
+    for person, folder in enumerate(sorted(real_faces.iterdir())[:24]):
+        for file in sorted(folder.iterdir())[:50]:
+            with Image.open(file) as picture:
+                rows.append(np.asarray(picture.convert("RGB").resize((6, 6)), np.float32) - 128)
+            shown.append(person)
+    embeddings, labels = np.array(rows).reshape(len(rows), -1), np.array(shown)
+    given = _moved(labels, 0.1)
+    wrong = given != labels
+    ours = average_precision_score(wrong, find_suspects(embeddings, given).log_odds)
+    assert ours > average_precision_score(wrong, _plain(embeddings, given)) + 0.1

@@ -124,6 +124,14 @@ def test_planted_wrong_pictures_are_found_with_their_owners(place, audit):
         assert sheet.height > 2 * 96
 
 
+def test_few_pictures_for_the_dimensions_are_told(place, audit):
+    embeddings, labels = draw(PEOPLE, IMAGES)
+    assert "trust the order" not in audit("--embeddings", save(place / "e.npz", embeddings, labels))
+    few, labels = draw(PEOPLE, 4, dimensions=16)
+    text = audit("--embeddings", save(place / "few.npz", few, labels))
+    assert f"{4 * PEOPLE} pictures are few for embeddings of 16 dimensions" in text
+
+
 def test_one_person_under_two_names_is_told_and_its_pictures_are_no_suspects(place, audit):
     embeddings, shown = draw(PEOPLE, 2 * IMAGES, seed=1)
     labels = shown.copy()

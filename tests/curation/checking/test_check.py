@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -615,3 +616,16 @@ def test_any_layout_is_checked_and_mended_without_losing_a_file(
     kept += [content for name, content in tree(place / "q").items() if b"manifest-" not in name
              and not name.endswith(b"lock")] if (place / "q").exists() else []  # fmt: skip
     assert sorted(kept) == sorted(before.values())
+
+
+@pytest.mark.real_faces
+def test_copies_among_real_faces(real_faces, tmp_path, run):
+    people = ("person_028", "person_042")
+    for person in people:
+        shutil.copytree(real_faces / person, tmp_path / "real" / person)
+    checked = run(tmp_path / "real")
+    assert kinds(checked) == {"copies_within", "near_within"}
+    same = cases(checked, "copies_within")
+    assert same == [("person_042/0071.jpg", "person_042/0072.jpg")]
+    near = [set(paths) for paths in cases(checked, "near_within")]
+    assert {"person_028/0067.jpg", "person_028/0011.jpg"} in near

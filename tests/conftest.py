@@ -1,6 +1,7 @@
 """Fixtures that all tests share: small image sets, the real faces, the commands."""
 
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from PIL import Image, ImageDraw
 
 # Before anything asks for it: the hub would try to reach the network for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# A shell's background job ignores Ctrl-C, and so would every process that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NAMES = ("Ann", "Bob Lee", "Chloé", "夏子", "dora", "eve")
 WIDTH, HEIGHT = 40, 48

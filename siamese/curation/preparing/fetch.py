@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -42,6 +43,8 @@ _LFW_FILES = {
     "pairsDevTest.txt": 5976009,
 }
 _OLIVETTI_FILE = ("olivettifaces.mat", 5976027)
+# Python 3.11.4 and later refuse members outside the folder when asked to.
+_SAFE: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _SILENCE = 20.0  # seconds without a byte after which a server counts as gone
 _RETRY_AFTER = 0.5  # seconds
 _MORE_THAN_ANYBODY_HAS = 10**9  # pictures
@@ -183,7 +186,7 @@ def _lfw(home: Path) -> Path:
     with _telling("lfw", place, wanted), _watching(place, f"downloading LFW (240 MB) to {place}"):
         if source.exists() and archive.exists():  # unpacking was interrupted
             with tarfile.open(archive) as file:
-                file.extractall(place, filter="data")
+                file.extractall(place, **_SAFE)
             archive.unlink()
         try:
             # Nobody has so many pictures: nothing is decoded, what counts is what it leaves.

@@ -44,7 +44,6 @@ class Suspicion:
         owner_score: cosine to the typical face of ``owner``; NaN for nobody's.
         mixed: the folders that hold two people.
         model: the fitted model.
-        points: (N, D), the pictures' coordinates in it.
     """
 
     probability: Floats
@@ -54,7 +53,6 @@ class Suspicion:
     owner_score: Floats
     mixed: Mixed
     model: TwoCovariance
-    points: Floats
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,7 @@ def find_suspects(
         weights = 1 - expit(log_odds)
         wrong = _wrong_shares(labels, weights)
     own_score, owner_score = _typical_scores(embeddings, labels, weights, owner)
-    return Suspicion(
-        1 - weights, log_odds, owner, own_score, owner_score, mixed, model, judge.points
-    )
+    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed, model)
 
 
 class _Judge:
@@ -141,7 +137,6 @@ class _Judge:
         )
         del parts
         stacked -= stacked.mean(2, keepdims=True)
-
         total, part = np.empty(stacked[0].shape), np.empty(stacked[0].shape)
 
         def loss(at_point: Floats) -> float:

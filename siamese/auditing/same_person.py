@@ -13,8 +13,8 @@ from siamese.auditing.two_covariance import (
     Labels,
     TwoCovariance,
     fit,
+    means_by_label,
     normalised,
-    sums_by_label,
 )
 
 # How many folders have a second one of the same person, before they are looked at.
@@ -56,7 +56,7 @@ def find_same_people(
     weights = np.ones(len(values))
     model = fit(embeddings, values, weights)
     pairs = same_people(embeddings, model, values, weights, least=least)
-    cosine = mean_cosines(embeddings, values, pairs)
+    cosine = mean_cosines((embeddings, embeddings), (values, values), pairs)
     return [
         (int(a), int(b), float(p), float(c))
         for a, b, p, c in zip(pairs.first, pairs.second, pairs.probability, cosine, strict=True)
@@ -84,7 +84,7 @@ def same_people(
         weights: (N,), how much each picture belongs to its folder; wrong ones near 0.
         least: probability from which a pair is told.
     """
-    means, counts = _means(model.coordinates(embeddings), labels, weights)
+    means, counts = means_by_label(model.coordinates(embeddings), labels, weights)
     known = np.flatnonzero(counts > 0.5)
     if len(known) < 2:  # no picture is believed
         return FolderPairs(known[:0], known[:0], np.zeros(0))
@@ -124,7 +124,7 @@ def same_people_across(
     every = np.concatenate([weights, np.ones(len(labels[1]))])
     embeddings = np.concatenate([np.asarray(here), np.asarray(there)])
     model = fit(embeddings, both, every)
-    means, counts = _means(model.coordinates(embeddings), both, every)
+    means, counts = means_by_label(model.coordinates(embeddings), both, every)
     sides = slice(0, people), slice(people, None)
     evidence = model.log_ratio(
         means[sides[0]], counts[sides[0]], means[sides[1]], counts[sides[1]], _TELLING
@@ -137,10 +137,21 @@ def same_people_across(
     return _ranked(first, second, certain, least)
 
 
-def mean_cosines(embeddings: npt.ArrayLike, labels: Labels, pairs: FolderPairs) -> Floats:
-    """Mean cosine between the pictures of two folders, (K,)."""
-    means, _ = _means(normalised(embeddings), labels, np.ones(len(labels)))
-    return np.asarray((means[pairs.first] * means[pairs.second]).sum(1))
+def mean_cosines(
+    sides: tuple[npt.ArrayLike, npt.ArrayLike], labels: tuple[Labels, Labels], pairs: FolderPairs
+) -> Floats:
+    """Mean cosine between the pictures of a folder here and one there, (K,).
+
+    Args:
+        sides: embeddings (N, D) and (M, D); the same twice for pairs within one folder.
+        labels: int64 (N,) and (M,).
+        pairs: a label of each side.
+    """
+    here, there = (
+        means_by_label(normalised(side), values, np.ones(len(values)))[0]
+        for side, values in zip(sides, labels, strict=True)
+    )
+    return np.asarray((here[pairs.first] * there[pairs.second]).sum(1))
 
 
 def _by_prior(evidence: Floats, folders: int | None = None) -> Floats:
@@ -160,7 +171,7 @@ def _halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> Float
     half[order] = (np.arange(len(labels)) - first) % 2
     cut = 2 * labels + half
     model = fit(embeddings, cut, weights)
-    means, counts = _means(model.coordinates(embeddings), cut, weights)
+    means, counts = means_by_label(model.coordinates(embeddings), cut, weights)
     last = len(counts) // 2 * 2
     usable = 2 * np.flatnonzero((counts[0:last:2] >= 1.5) & (counts[1:last:2] >= 1.5))
     one_by_one = (
@@ -182,8 +193,3 @@ def _ranked(first: Labels, second: Labels, probability: Floats, least: float) ->
     order = np.argsort(-probability, kind="stable")
     order = order[probability[order] >= least]
     return FolderPairs(first[order], second[order], probability[order])
-
-
-def _means(points: Floats, labels: Labels, weights: Floats) -> tuple[Floats, Floats]:
-    sums, counts = sums_by_label(points, labels, weights)
-    return sums / np.maximum(counts, 1e-9)[:, None], counts

@@ -156,6 +156,12 @@ def sums_by_label(rows: Floats, labels: Labels, weights: Floats) -> tuple[Floats
     return np.asarray(select @ rows), np.asarray(counts, np.float64)
 
 
+def means_by_label(rows: Floats, labels: Labels, weights: Floats) -> tuple[Floats, Floats]:
+    """Weighted means of the rows (P, D), 0 without weight, and sums of the weights (P,)."""
+    sums, counts = sums_by_label(rows, labels, weights)
+    return sums / np.maximum(counts, 1e-9)[:, None], counts
+
+
 def membership(labels: Labels, weights: Floats) -> csr_array:
     """Sparse (P, N): row p holds the weights of person p's pictures."""
     shape = (int(labels.max()) + 1, len(labels))

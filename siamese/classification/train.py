@@ -15,6 +15,7 @@ from siamese.classification.parts import Parts, load_parts
 from siamese.classification.task import ClassificationTask
 from siamese.classification.testing import test_once
 from siamese.config import (
+    CLASSIFICATION_IMMATERIAL,
     SCHEDULE_FREE,
     ClassificationSettings,
     check_classification,
@@ -39,19 +40,7 @@ from siamese.models.device import choose_device, choose_precision
 from siamese.zoo import require_network
 
 # What may differ when a run goes on; anything else would make it another run.
-_MAY_CHANGE = frozenset(
-    {
-        "device",
-        "runs",
-        "checkpoints",
-        "data.root",
-        "data.download",
-        "data.workers",
-        "batches.test_size",
-        "trainer.epochs",
-        "trainer.log_every",
-    }
-)
+_MAY_CHANGE = CLASSIFICATION_IMMATERIAL | {"trainer.epochs"}
 _RESUME = "siamese-zoo resume"
 _TEST = "test.json"
 _RECALIBRATION = 50  # batches, where weights are averaged

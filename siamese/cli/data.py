@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.cli.parsing import choose_command, name_arguments, parse_settings, run_command
+from siamese.cli.parsing import (
+    choose_command,
+    name_arguments,
+    parse_settings,
+    require_places,
+    run_command,
+    usage,
+)
 from siamese.config import (
     AuditSettings,
     CheckSettings,
@@ -119,6 +125,7 @@ COMMANDS = {
         ("out",),
     ),
 }  # fmt: skip
+_PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge")
 _MISSING = {
     "data": "the folder, with one folder per person",
     "out": "the folder to write",
@@ -126,14 +133,10 @@ _MISSING = {
     "manifest": "the manifest that siamese-data mend wrote",
     "name": "lfw or olivetti",
 }
-_HELP = "\n".join(
-    [
-        "usage: siamese-data COMMAND [settings]   (siamese-data COMMAND --help lists them)",
-        "",
-        *(f"  {name:8} {command.description}" for name, command in COMMANDS.items()),
-        "",
-        "A first look at any folder: siamese-data check faces/",
-    ]
+_HELP = usage(
+    "siamese-data",
+    {name: command.description for name, command in COMMANDS.items()},
+    "A first look at any folder: siamese-data check faces/",
 )
 
 
@@ -160,10 +163,7 @@ def _command(argv: Sequence[str]) -> None:
         if settings.data is None and settings.embeddings is None:
             raise UserError(f"--data is missing: {_MISSING['data']} (or --embeddings FILE)")
     check_curation(settings)
-    for place in ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge"):
-        given = getattr(settings, place, None)
-        if given is not None and not os.path.exists(given):
-            raise UserError(f"--{place} {given}: no such file or folder")
+    require_places(settings, dict.fromkeys(_PLACES, "no such file or folder"))
     print(command.run(settings))
 
 

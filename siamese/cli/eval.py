@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from siamese.cli import telling
-from siamese.cli.parsing import choose_command, name_arguments, parse_settings, run_command
+from siamese.cli.parsing import (
+    choose_command,
+    name_arguments,
+    parse_settings,
+    require_places,
+    run_command,
+    usage,
+)
 from siamese.config import (
     CompareSettings,
     CurveSettings,
@@ -94,15 +101,11 @@ COMMANDS = {
     "report": _Command(ReportSettings, "everything on one self-contained HTML page", _report),
     "embed": _Command(EmbedSettings, "write embeddings of a folder to an .npz file", _embed),
 }
-_HELP = "\n".join(
-    [
-        "usage: siamese-eval COMMAND [settings]   (siamese-eval COMMAND --help lists them)",
-        "",
-        *(f"  {name:10} {command.description}" for name, command in COMMANDS.items()),
-        "",
-        "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
-        "validation people. A first look after training: siamese-eval roc",
-    ]
+_HELP = usage(
+    "siamese-eval",
+    {name: command.description for name, command in COMMANDS.items()},
+    "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
+    "validation people. A first look after training: siamese-eval roc",
 )
 
 
@@ -123,7 +126,7 @@ def _command(argv: Sequence[str]) -> None:
     check_evaluation(settings)
     if name == "pairs" and settings.pairs is None:
         raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
-    _require_files(settings)
+    require_places(settings, _PLACES)
     if settings.out is not None:
         _require_place(Path(settings.out), is_folder=name != "embed")
     command.run(settings)
@@ -138,14 +141,6 @@ _PLACES = {
     "a": "no such checkpoint or embeddings",
     "b": "no such checkpoint or embeddings",
 }
-
-
-def _require_files(settings: Any) -> None:
-    """Notice what is missing before torch is loaded."""
-    for name, reason in _PLACES.items():
-        value = getattr(settings, name, None)
-        if value is not None and not os.path.exists(value):
-            raise UserError(f"--{name} {value}: {reason}")
 
 
 def _require_place(out: Path, *, is_folder: bool) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.config.reading import Settings, SettingsParser, check_yaml, flatten, setting_names
+from siamese.config.reading import (
+    Settings,
+    SettingsParser,
+    check_yaml,
+    defaults_of,
+    flatten,
+    setting_names,
+)
 from siamese.errors import UserError
 
 
@@ -57,7 +63,10 @@ def parse_settings(
             raise UserError(
                 "the saved settings are those of another version of siamese; start a new run"
             ) from None
-    arguments = _config_first(_told(_expand(argv, short), _flags(settings())))
+    flags = {
+        f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)
+    }
+    arguments = _config_first(_told(_expand(argv, short), flags))
     groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}
     for path in _config_files(arguments):
         check_yaml(path, groups, f"--config {path}")
@@ -77,18 +86,6 @@ def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
         if text[:1] in ("#", "&"):  # the library would read it as null
             raise UserError(f"{text}: cannot start with {text[0]}; for a path write ./{text}")
     return expanded
-
-
-def _flags(settings: Any, prefix: str = "--") -> set[str]:
-    """The options that are true or false."""
-    found = set()
-    for field in fields(settings):
-        value = getattr(settings, field.name)
-        if is_dataclass(value):
-            found |= _flags(value, f"{prefix}{field.name}.")
-        elif isinstance(value, bool):
-            found.add(f"{prefix}{field.name}")
-    return found
 
 
 def _told(argv: Sequence[str], flags: set[str]) -> list[str]:
@@ -129,14 +126,44 @@ def name_arguments(argv: Sequence[str], names: Sequence[str]) -> list[str]:
     return [*named, *argv[given:]]
 
 
-def choose_command(argv: Sequence[str], commands: Sequence[str], usage: str) -> str | None:
+def usage(prog: str, commands: Mapping[str, str], *closing: str) -> str:
+    """The help of a program with commands: each with its description, then some lines more."""
+    width = 1 + max(map(len, commands))
+    return "\n".join(
+        [
+            f"usage: {prog} COMMAND [settings]   ({prog} COMMAND --help lists them)",
+            "",
+            *(f"  {name:{width}} {description}" for name, description in commands.items()),
+            "",
+            *closing,
+        ]
+    )
+
+
+def require_places(settings: Any, reasons: Mapping[str, str]) -> None:
+    """Notice what is missing before anything slow is loaded.
+
+    Args:
+        settings: of a command; settings that it lacks or that are null are passed over.
+        reasons: by the name of a setting that holds a path, what to say where nothing is there.
+
+    Raises:
+        UserError: the path of a setting does not exist.
+    """
+    for name, reason in reasons.items():
+        value = getattr(settings, name, None)
+        if value is not None and not os.path.exists(value):
+            raise UserError(f"--{name} {value}: {reason}")
+
+
+def choose_command(argv: Sequence[str], commands: Sequence[str], shown: str) -> str | None:
     """The command that a line begins with; None when the usage was asked for, and printed.
 
     Raises:
         UserError: there is no such command; names the nearest.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        print(usage)
+        print(shown)
         return None
     if argv[0] not in commands:
         near = difflib.get_close_matches(argv[0], commands, n=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from siamese.cli import telling
-from siamese.cli.parsing import choose_command, parse_settings, run_command
+from siamese.cli.parsing import choose_command, parse_settings, run_command, usage
 from siamese.config import (
     ClassificationSettings,
     ClassifierEvalSettings,
@@ -193,14 +193,10 @@ COMMANDS = {
     "augmentations": _Command("draw every augmentation into a picture", _augmentations),
     "compare": _Command("run a study, or go on with it: compare STUDY.yaml", _compare),
 }
-_HELP = "\n".join(
-    [
-        "usage: siamese-zoo COMMAND [settings]   (siamese-zoo COMMAND --help lists them)",
-        "",
-        *(f"  {name:14} {command.description}" for name, command in COMMANDS.items()),
-        "",
-        "A first run: siamese-zoo train --config configs/cifar/preact20.yaml",
-    ]
+_HELP = usage(
+    "siamese-zoo",
+    {name: command.description for name, command in COMMANDS.items()},
+    "A first run: siamese-zoo train --config configs/cifar/preact20.yaml",
 )
 
 

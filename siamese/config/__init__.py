@@ -1,6 +1,7 @@
 """Every setting, as dataclasses with defaults and one-line help; imports no torch."""
 
 from siamese.config.classification import (
+    CLASSIFICATION_IMMATERIAL,
     ClassificationSettings,
     ClassifierEvalSettings,
     ClassifierSettings,
@@ -54,6 +55,7 @@ from siamese.config.training import (
     DEMO_PEOPLE,
     DEMO_SEED,
     DEMO_SIZE,
+    FACE_IMMATERIAL,
     LOSS_OPTIONS,
     AugmentSettings,
     BatchSettings,
@@ -72,11 +74,13 @@ from siamese.config.training import (
 )
 
 __all__ = [
+    "CLASSIFICATION_IMMATERIAL",
     "CLASS_WEIGHT_LOSSES",
     "DEMO_IMAGES",
     "DEMO_PEOPLE",
     "DEMO_SEED",
     "DEMO_SIZE",
+    "FACE_IMMATERIAL",
     "LOSS_OPTIONS",
     "SCHEDULE_FREE",
     "AuditSettings",

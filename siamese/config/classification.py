@@ -205,6 +205,21 @@ def default_classifier_lr(optimizer: str) -> float:
     return _CLASSIFIER_LR.get(optimizer, 1e-3)
 
 
+# What changes no result: a run may go on with other values, and its name does not depend on them.
+CLASSIFICATION_IMMATERIAL = frozenset(
+    {
+        "device",
+        "runs",
+        "checkpoints",
+        "data.root",  # a set of torchvision is the same wherever it lies
+        "data.download",
+        "data.workers",
+        "batches.test_size",
+        "trainer.log_every",
+    }
+)
+
+
 def check_classification(settings: ClassificationSettings) -> None:
     """Refuse settings that cannot work or contradict each other.
 

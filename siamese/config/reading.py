@@ -211,22 +211,27 @@ def flatten(settings: type[Any], nested: Mapping[str, Any]) -> dict[str, Any]:
 
 def names_of(settings: type[Any]) -> dict[str, bool]:
     """Every setting of a settings dataclass by its dotted name, and whether it holds a mapping."""
-    if settings not in _NAMES:
-        _NAMES[settings] = dict(_names_of(settings()))
-    return _NAMES[settings]
+    return {name: isinstance(value, dict) for name, value in defaults_of(settings).items()}
 
 
-_NAMES: dict[type[Any], dict[str, bool]] = {}
+def defaults_of(settings: type[Any]) -> Mapping[str, Any]:
+    """The defaults of a settings dataclass by dotted name."""
+    if settings not in _DEFAULTS:
+        _DEFAULTS[settings] = dict(_defaults_of(settings()))
+    return _DEFAULTS[settings]
+
+
+_DEFAULTS: dict[type[Any], dict[str, Any]] = {}
 _PARSERS: dict[type[Any], SettingsParser] = {}
 
 
-def _names_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+def _defaults_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in fields(settings):
         value = getattr(settings, field.name)
         if is_dataclass(value):
-            yield from _names_of(value, f"{prefix}{field.name}.")
+            yield from _defaults_of(value, f"{prefix}{field.name}.")
         else:
-            yield f"{prefix}{field.name}", isinstance(value, dict)
+            yield f"{prefix}{field.name}", value
 
 
 def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> dict[str, Any]:

@@ -217,6 +217,20 @@ class TrainSettings:
         return {key: plain(value) for key, value in asdict(self).items()}
 
 
+# What changes no result: a run may go on with other values, and its name does not depend on them.
+FACE_IMMATERIAL = frozenset(
+    {
+        "resume",
+        "device",
+        "runs",
+        "checkpoints",
+        "cache",
+        "batches.workers",
+        "trainer.log_every",
+        "trainer.embed_batch",
+    }
+)
+
 # What each loss listens to; anything else set is refused rather than ignored.
 LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "triplet": frozenset({"margin"}),

@@ -14,6 +14,7 @@ from siamese.config import (
     DEMO_PEOPLE,
     DEMO_SEED,
     DEMO_SIZE,
+    FACE_IMMATERIAL,
     TrainSettings,
     check_settings,
     default_lr,
@@ -45,22 +46,12 @@ from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backb
 from siamese.models.loading import load_start_weights, spec_of
 
 # What may differ when a run goes on; anything else would make it another run.
-_MAY_CHANGE = frozenset(
-    {
-        "data",
-        "resume",
-        "device",
-        "runs",
-        "checkpoints",
-        "cache",
-        "split.validation_data",
-        "split.test_data",
-        "batches.workers",
-        "trainer.epochs",
-        "trainer.log_every",
-        "trainer.embed_batch",
-    }
-)
+_MAY_CHANGE = FACE_IMMATERIAL | {
+    "data",
+    "split.validation_data",
+    "split.test_data",
+    "trainer.epochs",
+}
 _RESUME = "--resume"
 _ANEW = "start a new run with --model.weights CHECKPOINT"
 

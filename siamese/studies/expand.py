@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese.config import (
+    CLASSIFICATION_IMMATERIAL,
+    FACE_IMMATERIAL,
     ClassificationSettings,
     TrainSettings,
     check_classification,
@@ -31,32 +33,8 @@ RunSettings = ClassificationSettings | TrainSettings
 
 # What does not change a run's result: it is no part of the hash.
 _NO_MATTER: dict[TaskName, frozenset[str]] = {
-    "classification": frozenset(
-        {
-            "name",
-            "runs",
-            "checkpoints",
-            "device",
-            "data.root",  # a set of torchvision is the same wherever it lies; but see settings_hash
-            "data.download",
-            "data.workers",
-            "batches.test_size",
-            "trainer.log_every",
-        }
-    ),
-    "face": frozenset(
-        {
-            "name",
-            "resume",
-            "runs",
-            "checkpoints",
-            "cache",
-            "device",
-            "batches.workers",
-            "trainer.log_every",
-            "trainer.embed_batch",
-        }
-    ),
+    "classification": CLASSIFICATION_IMMATERIAL | {"name"},  # data.root: but see settings_hash
+    "face": FACE_IMMATERIAL | {"name"},
 }
 _FOLDERS = frozenset(
     {"data", "data.root", "split.validation_data", "split.test_data", "split.lists"}

@@ -283,7 +283,7 @@ def _typical(people: _People, suspicion: Suspicion) -> dict[str, tuple[str, ...]
 
 
 def _same(people: _People, pairs: FolderPairs) -> tuple[SamePerson, ...]:
-    scores = mean_cosines(people.embeddings.embeddings, people.labels, pairs)
+    scores = mean_cosines((people.embeddings.embeddings,) * 2, (people.labels,) * 2, pairs)
     unit = normalised(people.embeddings.embeddings)
     found = []
     for a, b, probability, score in zip(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from siamese.auditing.same_person import same_people_across
+from siamese.auditing.same_person import FolderPairs, mean_cosines, same_people_across
 from siamese.auditing.suspects import Suspicion
-from siamese.auditing.two_covariance import Labels, normalised, sums_by_label
+from siamese.auditing.two_covariance import Labels
 from siamese.config import CheckSettings
 from siamese.curation.audits.audited import Leak
 from siamese.curation.checking.check import usable_shots
@@ -69,29 +71,24 @@ def person_leaks(
     found = same_people_across(
         here.embeddings, there.embeddings, (labels, other_labels), 1 - suspicion.probability
     )
-    means = [
-        sums / np.maximum(counts, 1)[:, None]
-        for sums, counts in (
-            sums_by_label(normalised(part.embeddings), values, np.ones(len(values)))
-            for part, values in ((here, labels), (there, other_labels))
-        )
+    told: list[tuple[Literal["person", "name"], int, int]] = [
+        ("person", a, b) for a, b in zip(found.first.tolist(), found.second.tolist(), strict=True)
     ]
-
-    def score(first: int, second: int) -> float:
-        return float(means[0][first] @ means[1][second])
-
-    leaks = [
-        Leak("person", names[a], other_names[b], score(a, b))
-        for a, b in zip(found.first.tolist(), found.second.tolist(), strict=True)
-    ]
-    known = {(leak.first, leak.second) for leak in leaks}
-    position = {name: at for at, name in enumerate(names)}
+    known = {(a, b) for _, a, b in told}
     for name in shared_names(names, other_names):
-        other = shared_names(other_names, [name])[0]
-        if (name, other) not in known:
-            at = other_names.index(other)
-            leaks.append(Leak("name", name, other, score(position[name], at)))
-    return leaks
+        same = names.index(name), other_names.index(shared_names(other_names, [name])[0])
+        if same not in known:
+            told.append(("name", *same))
+    first, second = (np.array([one[side] for one in told], np.int64) for side in (1, 2))
+    scores = mean_cosines(
+        (here.embeddings, there.embeddings),
+        (labels, other_labels),
+        FolderPairs(first, second, np.ones(len(told))),
+    )
+    return [
+        Leak(kind, names[a], other_names[b], float(score))
+        for (kind, a, b), score in zip(told, scores, strict=True)
+    ]
 
 
 def _marked(root: Path, mark: str, facts: Path, *, workers: int) -> list[Shot]:
@@ -99,10 +96,7 @@ def _marked(root: Path, mark: str, facts: Path, *, workers: int) -> list[Shot]:
     contents = walk_folder(root)
     with open_store(facts) as store:
         known = gather_facts(root, contents.files(), store, workers=workers)
-    return [
-        Shot(shot.path, mark, shot.content, shot.fingerprint, shot.pixels, shot.size, shot.is_link)
-        for shot in usable_shots(contents, known)
-    ]
+    return [replace(shot, person=mark) for shot in usable_shots(contents, known)]
 
 
 def _pairs(groups: Sequence[Copies]) -> list[tuple[str, str]]:

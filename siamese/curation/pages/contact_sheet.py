@@ -6,6 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from PIL import Image, ImageDraw, ImageOps
 
@@ -68,7 +69,7 @@ def draw_sheet(title: str, sections: Sequence[Section], limit: int) -> Image.Ima
     columns = 2 if sum(shares) > 12 else 1
     width = columns * (_COLUMN + _APART) - _APART
     shelves = [
-        (section, len(rows) - share, _shelves([_block(row) for row in rows[:share]], width))
+        (section, len(rows) - share, _lines([_block(row) for row in rows[:share]], width))
         for (section, rows), share in zip(shown, shares, strict=True)
         if share
     ]
@@ -114,28 +115,24 @@ def _shares(counts: Sequence[int], limit: int) -> list[int]:
 def _block(row: Row) -> _Block:
     most = (_COLUMN + _GAP) // (_TILE + _GAP)
     strips = [_Strip(group, most) for group in row.groups if group.pictures]
-    lines: list[list[_Strip]] = []
-    x = 0
-    for strip in strips:
-        if not lines or x + strip.width > _COLUMN:
-            lines.append([])
-            x = 0
-        lines[-1].append(strip)
-        x += strip.width + _APART
+    lines = _lines(strips, _COLUMN)
     widths = [sum(strip.width + _APART for strip in line) - _APART for line in lines]
     return _Block(row, tuple(map(tuple, lines)), max(_NARROW, *widths))
 
 
-def _shelves(blocks: Sequence[_Block], width: int) -> list[list[_Block]]:
-    """Blocks side by side, as many as fit."""
-    lines: list[list[_Block]] = []
+_Wide = TypeVar("_Wide", _Strip, _Block)
+
+
+def _lines(items: Sequence[_Wide], width: int) -> list[list[_Wide]]:
+    """Strips or blocks side by side, as many as fit."""
+    lines: list[list[_Wide]] = []
     x = 0
-    for block in blocks:
-        if not lines or x + block.width > width:
+    for item in items:
+        if not lines or x + item.width > width:
             lines.append([])
             x = 0
-        lines[-1].append(block)
-        x += block.width + _APART
+        lines[-1].append(item)
+        x += item.width + _APART
     return lines
 
 

@@ -59,6 +59,7 @@ from siamese.models.checkpoint import read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.report.sources import embed_people
 from siamese.studies.expand import settings_hash
+from tests.file_names import raw_names
 from tests.runs import same
 
 SIZE = 16
@@ -668,11 +669,7 @@ def test_other_versions_build_anew(face_folder, place, decoded, monkeypatch, cap
 # Names
 
 
-name = st.binary(min_size=1, max_size=40).filter(
-    lambda raw: not set(raw) & {0, ord("/")} and raw[:1] != b"."
-) | st.text(min_size=1, max_size=12).map(
-    lambda text: text.encode("utf-8", "replace").replace(b"/", b"-").replace(b"\0", b" ")
-).filter(lambda raw: raw[:1] != b".")
+name = raw_names(40, hidden=False)
 
 
 @settings(

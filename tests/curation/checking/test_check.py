@@ -25,6 +25,7 @@ from siamese.curation.checking.findings import ABOUT
 from siamese.curation.moves.moves import carry_out, mend_folder, read_plan, restore
 from siamese.data.folder import scan_folder
 from tests.curation.checking.test_inspection import png_that_claims
+from tests.file_names import raw_names
 
 
 def picture(seed=99):
@@ -577,15 +578,14 @@ def test_the_command_prints_and_writes(face_folder, tmp_path, run_here, no_page)
     assert (tmp_path / "runs" / "check-faces" / "check.json").exists()
 
 
-NAMES = st.binary(min_size=1, max_size=5).filter(
-    lambda name: not set(name) & {0, ord("/")} and name not in (b".", b"..")
-)
-
-
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.dictionaries(NAMES, st.dictionaries(NAMES, st.integers(0, 3), max_size=4), max_size=4))
+@given(
+    st.dictionaries(
+        raw_names(), st.dictionaries(raw_names(), st.integers(0, 3), max_size=4), max_size=4
+    )
+)
 def test_any_layout_is_checked_and_mended_without_losing_a_file(
     tmp_path_factory, no_page, monkeypatch, layout
 ):

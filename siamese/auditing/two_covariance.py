@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
 _LEAST_RATIO = 1e-4  # a dimension in which people do not differ
+_PICTURES_PER_DIMENSION = 5
+_BELIEVED = 3.0  # fitted variances count for so many cut folders per picture per dimension
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class TwoCovariance:
 
     Attributes:
         centre: mean embedding, (D,).
-        axes: columns are the coordinates' directions, (D, D).
-        ratio: variance between people in each dimension, (D,), in units of the deviations'.
+        axes: columns are the directions of the d coordinates, (D, d).
+        ratio: variance between people in each coordinate, (d,), in units of the deviations'.
     """
 
     centre: Floats
@@ -36,15 +38,15 @@ class TwoCovariance:
     ratio: Floats
 
     def coordinates(self, embeddings: npt.ArrayLike) -> Floats:
-        """L2-normalised embeddings (N, D) in the model's coordinates, (N, D)."""
+        """L2-normalised embeddings (N, D) in the model's coordinates, (N, d)."""
         return (normalised(embeddings) - self.centre) @ self.axes
 
     def log_likelihood(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
         """How well points fit to people.
 
         Args:
-            points: (N, D) coordinates.
-            sums: (P, D), each person's sum of coordinates (weighted, where pictures are).
+            points: (N, d) coordinates.
+            sums: (P, d), each person's sum of coordinates (weighted, where pictures are).
             counts: (P,), each person's number (or weight) of pictures; 0: nobody known.
 
         Returns:
@@ -57,7 +59,7 @@ class TwoCovariance:
         return np.asarray(-0.5 * (distance + constant))
 
     def log_likelihood_own(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
-        """The same for one person per point: sums (N, D) and counts (N,) give (N,)."""
+        """The same for one person per point: sums (N, d) and counts (N,) give (N,)."""
         mean, variance = self._predicted(sums, counts)
         return np.asarray(-0.5 * ((points - mean) ** 2 / variance + np.log(variance)).sum(1))
 
@@ -70,9 +72,9 @@ class TwoCovariance:
         """Evidence that two groups of pictures show one person rather than two, all with all.
 
         Args:
-            first: (N, D), means of the groups' coordinates.
+            first: (N, d), means of the groups' coordinates.
             n: (N,), their numbers of pictures.
-            second: (M, D).
+            second: (M, d).
             m: (M,).
             most: how many pictures of a group count: pictures come in series, and beyond so many
                 they tell little more about the person.
@@ -94,7 +96,7 @@ class TwoCovariance:
         return result
 
     def _evidence(self, sums: Floats, count: float) -> Floats:
-        """Log density of groups of one size, (N, D) to (N,), less what no person changes."""
+        """Log density of groups of one size, (N, d) to (N,), less what no person changes."""
         spread = count * self.ratio + 1
         return np.asarray(0.5 * (sums**2 @ (self.ratio / spread) - np.log(spread).sum()))
 
@@ -110,7 +112,8 @@ def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovari
 
     Covariances are shrunk as Ledoit & Wolf, "A well-conditioned estimator for large-dimensional
     covariance matrices", 2004: those of pictures towards a sphere, those of people, who are few,
-    towards the covariance of everything.
+    towards the covariance of everything. Where pictures are fewer than five per dimension, only
+    the principal components of everything are looked at, as many as a fifth of the pictures.
 
     Args:
         embeddings: (N, D), finite.
@@ -122,6 +125,10 @@ def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovari
     rows = normalised(embeddings)
     centre = rows.mean(0)
     rows = rows - centre
+    everything = rows.T @ rows / len(rows)
+    basis = _principal(everything, max(1, int(weights.sum() / _PICTURES_PER_DIMENSION)))
+    if basis is not None:
+        rows, everything = rows @ basis, basis.T @ everything @ basis
     sums, counts = sums_by_label(rows, labels, weights)
     known = counts > 1e-6
     means = np.where(known[:, None], sums / np.maximum(counts, 1e-6)[:, None], 0.0)
@@ -132,11 +139,71 @@ def fit(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovari
     freedom = max(weights.sum() - (kept * counts[known]).sum(), 1.0)
     within = _shrunk(deviations, deviations.T @ deviations / freedom, None)
     people = means[known] - means[known].mean(0)
-    everything = rows.T @ rows / len(rows)
     between = _shrunk(people, people.T @ people / max(len(people) - 1, 1), everything)
     between = between - within * np.mean(kept)
     ratio, axes = eigh(between, within)
+    axes = axes if basis is None else basis @ axes
     return TwoCovariance(centre, axes, np.maximum(ratio, _LEAST_RATIO))
+
+
+def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) -> TwoCovariance:
+    """Fit the model for comparing folders with folders: from random halves of each.
+
+    A fitted model has chosen directions in which the means of these people lie far apart, and has
+    taken for a difference between people what is chance: two folders of one person then look like
+    two people. Halves of folders are such cases, so the variances are measured again by their
+    means; the fitted ones count as much as many pictures per dimension make them worth.
+
+    Args:
+        embeddings: (N, D), finite.
+        labels: int64 (N,), values 0 ... P - 1.
+        weights: (N,), in [0, 1].
+    """
+    cut = halves(labels)
+    model = fit(embeddings, cut, weights)
+    one, other, n, m = means_of_halves(model.coordinates(embeddings), cut, weights)
+    usable = (n > 0.5) & (m > 0.5)
+    apart = (one - other)[usable] ** 2 / (1 / n + 1 / m)[usable, None]
+    together = (one * other)[usable]
+    believed = _BELIEVED * weights.sum() / len(model.ratio)
+    count = usable.sum() + believed
+    within = (apart.sum(0) + believed) / count
+    between = (together.sum(0) + believed * model.ratio) / count
+    ratio = np.maximum(between / within, _LEAST_RATIO)
+    return TwoCovariance(model.centre, model.axes / np.sqrt(within), ratio)
+
+
+def halves(labels: Labels) -> Labels:
+    """Labels 2 p and 2 p + 1 for the halves of folder p, cut at random."""
+    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
+    first = np.searchsorted(labels[order], labels[order])
+    half = np.empty(len(labels), np.int64)
+    half[order] = (np.arange(len(labels)) - first) % 2
+    return 2 * labels + half
+
+
+def means_of_halves(
+    points: Floats, cut: Labels, weights: Floats
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Means of the first and of the second halves (P, d), and their sums of weights (P,).
+
+    Args:
+        points: (N, d).
+        cut: of :func:`halves`.
+        weights: (N,).
+    """
+    means, counts = means_by_label(points, cut, weights)
+    if len(counts) % 2:  # the last folder has one picture
+        means, counts = np.pad(means, ((0, 1), (0, 0))), np.pad(counts, (0, 1))
+    return means[::2], means[1::2], counts[::2], counts[1::2]
+
+
+def _principal(covariance: Floats, most: int) -> Floats | None:
+    """Directions of the largest variance (D, most); None where there are no more dimensions."""
+    size = len(covariance)
+    if most >= size:
+        return None
+    return np.asarray(eigh(covariance, subset_by_index=[size - most, size - 1])[1])
 
 
 def _shrunk(rows: Floats, covariance: Floats, towards: Floats | None) -> Floats:

@@ -6,8 +6,7 @@ import pytest
 from siamese.auditing.calibrated import probability
 from siamese.auditing.mixed import find_mixed
 from siamese.auditing.same_person import find_same_people, same_people, same_people_across
-from siamese.auditing.two_covariance import fit
-from tests.auditing.people import draw
+from tests.auditing.people import draw, draw_wide
 
 
 def test_cut_folders_are_found_and_no_others() -> None:
@@ -21,6 +20,21 @@ def test_cut_folders_are_found_and_no_others() -> None:
     for a, b, certain, cosine in found:
         assert 0.5 <= certain <= 1
         assert cosine == pytest.approx((rows[given == a] @ rows[given == b].T).mean())
+
+
+def test_few_pictures_of_many_dimensions() -> None:
+    embeddings, labels = draw_wide(60, 20)
+    given = labels.copy()
+    for number, person in enumerate((3, 17, 38)):
+        given[np.flatnonzero(labels == person)[:10]] = 60 + number
+    found = find_same_people(embeddings, given)
+    assert {(a, b) for a, b, _, _ in found} == {(3, 60), (17, 61), (38, 62)}
+    given = labels.copy()
+    given[np.flatnonzero(labels == 58)[:10]] = 0
+    given[np.flatnonzero(labels == 59)[:10]] = 1
+    kept = given < 58
+    found = find_mixed(embeddings[kept], given[kept])
+    assert np.flatnonzero(found.probability >= 0.5).tolist() == [0, 1]
 
 
 def test_nobody_is_paired_in_a_clean_folder() -> None:
@@ -56,8 +70,7 @@ def test_mixed_folders_are_found_and_cut_rightly() -> None:
     given[np.flatnonzero(labels == 39)] = 0
     given[np.flatnonzero(labels == 38)[:10]] = 1
     kept = given < 38
-    model = fit(embeddings[kept], given[kept], np.ones(int(kept.sum())))
-    found = find_mixed(model, model.coordinates(embeddings[kept]), given[kept])
+    found = find_mixed(embeddings[kept], given[kept])
     assert np.flatnonzero(found.probability >= 0.5).tolist() == [0, 1]
     cut = found.smaller[given[kept] == 1]
     other = labels[kept][given[kept] == 1] == 38
@@ -66,8 +79,7 @@ def test_mixed_folders_are_found_and_cut_rightly() -> None:
 
 def test_small_folders_are_never_called_mixed() -> None:
     embeddings, labels = draw(10, 5, seed=5)
-    model = fit(embeddings, labels, np.ones(len(labels)))
-    assert not find_mixed(model, model.coordinates(embeddings), labels).probability.any()
+    assert not find_mixed(embeddings, labels).probability.any()
 
 
 def test_probability_rises_with_evidence_and_ignores_hidden_cases() -> None:
@@ -83,5 +95,4 @@ def test_probability_rises_with_evidence_and_ignores_hidden_cases() -> None:
 
 def test_folders_of_which_nothing_is_believed_are_nobody() -> None:
     embeddings, labels = draw(6, 5)
-    model = fit(embeddings, labels, np.ones(len(labels)))
-    assert not len(same_people(embeddings, model, labels, np.zeros(len(labels))).first)
+    assert not len(same_people(embeddings, labels, np.zeros(len(labels))).first)

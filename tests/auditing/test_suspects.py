@@ -8,7 +8,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 from siamese.auditing.suspects import find_suspects
-from tests.auditing.people import draw
+from tests.auditing.people import draw, draw_wide
 
 
 def _moved(labels: np.ndarray, share: float, seed: int = 0) -> np.ndarray:
@@ -45,6 +45,19 @@ def test_wrong_pictures_are_ranked_first(share: float) -> None:
 
 def test_a_clean_folder_has_hardly_a_suspect() -> None:
     embeddings, labels = draw(30, 20, seed=3)
+    assert (find_suspects(embeddings, labels).probability >= 0.5).mean() < 0.01
+
+
+@pytest.mark.parametrize(("people", "images"), [(10, 12), (20, 25), (50, 30)])
+def test_few_pictures_of_many_dimensions(people: int, images: int) -> None:
+    embeddings, labels = draw_wide(people, images, dimensions=256)
+    given = _moved(labels, 0.1)
+    wrong = given != labels
+    found = find_suspects(embeddings, given)
+    suspects = found.probability >= 0.5
+    assert suspects[wrong].mean() > 0.9
+    assert wrong[suspects].mean() > 0.9
+    assert found.probability.sum() == pytest.approx(wrong.sum(), rel=0.25)  # calibrated
     assert (find_suspects(embeddings, labels).probability >= 0.5).mean() < 0.01
 
 
@@ -129,6 +142,7 @@ def test_the_same_answer_in_any_order_and_twice() -> None:
     mixed = find_suspects(embeddings[order], given[order])
     suspects = first.probability[order] >= 0.5
     assert ((mixed.probability >= 0.5) == suspects).mean() > 0.99
+    assert np.corrcoef(mixed.log_odds, first.log_odds[order])[0, 1] > 0.99
 
 
 @pytest.mark.real_faces

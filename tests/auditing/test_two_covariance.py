@@ -4,9 +4,20 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
+from sklearn.decomposition import PCA
 
-from siamese.auditing.two_covariance import TwoCovariance, fit, membership, sums_by_label
-from tests.auditing.people import draw
+from siamese.auditing.two_covariance import (
+    TwoCovariance,
+    fit,
+    fit_to_halves,
+    halves,
+    means_by_label,
+    means_of_halves,
+    membership,
+    normalised,
+    sums_by_label,
+)
+from tests.auditing.people import draw, draw_wide
 
 DIMENSIONS = 3
 
@@ -102,3 +113,47 @@ def test_alike_embeddings_and_few_pictures_do_not_crash() -> None:
         model = fit(rows, labels, np.ones(3))
         assert np.isfinite(model.axes).all()
         assert np.isfinite(model.coordinates(rows)).all()
+
+
+def test_few_pictures_are_seen_in_their_principal_components() -> None:
+    embeddings, labels = draw_wide(10, 12, dimensions=64)
+    weights = np.ones(120)
+    weights[:20] = 0.0
+    model = fit(embeddings, labels, weights)
+    assert model.axes.shape == (64, 20)  # a fifth of the pictures that count
+    rows = normalised(embeddings)
+    components = PCA(20).fit(rows).components_
+    outside = model.axes - components.T @ (components @ model.axes)
+    np.testing.assert_allclose(outside, 0, atol=1e-6 * np.abs(model.axes).max())
+    assert fit(embeddings[:, :16], labels, np.ones(120)).axes.shape == (16, 16)
+
+
+def test_halves_of_folders() -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [9, 6, 1, 3, 1]))
+    cut = halves(labels)
+    np.testing.assert_array_equal(cut // 2, labels)
+    assert np.bincount(cut, minlength=10).tolist() == [5, 4, 3, 3, 1, 0, 2, 1, 1, 0]
+    points = np.random.default_rng(1).normal(size=(20, 3))
+    one, other, n, m = means_of_halves(points, cut, np.ones(20))
+    assert n.tolist() == [5, 3, 1, 2, 1]
+    assert m.tolist() == [4, 3, 0, 1, 0]
+    np.testing.assert_allclose(one[3], points[cut == 6].mean(0))
+    np.testing.assert_allclose(other[0], points[cut == 1].mean(0))
+    np.testing.assert_array_equal(other[4], 0)
+
+
+def test_halves_make_up_for_directions_chosen_to_fit_these_people() -> None:
+    embeddings, labels = draw_wide(100, 20)
+    given = labels.copy()
+    given[np.flatnonzero(labels < 4)[::2]] += 100  # four people have two folders
+    evidence = {}
+    for fitted in (fit, fit_to_halves):
+        model = fitted(embeddings, given, np.ones(2000))
+        means, counts = means_by_label(model.coordinates(embeddings), given, np.ones(2000))
+        evidence[fitted] = model.log_ratio(means, counts, means, counts, 30)
+    same = np.zeros((104, 104), bool)
+    same[np.arange(4), 100 + np.arange(4)] = True
+    others = np.triu(~same, 1)
+    assert (evidence[fit][same] < 0).all()  # what is mended
+    assert (evidence[fit_to_halves][same] > np.log(104)).all()
+    assert (evidence[fit_to_halves][others] < -np.log(104)).all()

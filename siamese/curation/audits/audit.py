@@ -39,7 +39,6 @@ _EXAMPLES = 3
 _TYPICAL = 4
 _BELIEVED = 0.5
 _WEAK_AUC = 0.95
-_FEW = 5  # pictures per dimension
 
 
 @dataclass(frozen=True)
@@ -236,7 +235,7 @@ def _judge(people: _People) -> tuple[Suspicion, FolderPairs]:
     labels = people.labels
     vectors = people.embeddings.embeddings
     suspicion = find_suspects(vectors, labels, watch=watch)
-    pairs = same_people(vectors, suspicion.model, labels, 1 - suspicion.probability)
+    pairs = same_people(vectors, labels, 1 - suspicion.probability)
     if not len(pairs.first):
         return suspicion, pairs
     # Folders of one person make each other's pictures look wrong: judge them as one.
@@ -366,11 +365,5 @@ def _model_notes(people: _People, device: str) -> Sequence[str]:
         notes.append(
             f"the model tells these folders apart with AUC {value:.3f} only: it misses wrong "
             "pictures and suspects right ones; look before you move anything"
-        )
-    pictures, dimensions = people.embeddings.embeddings.shape
-    if pictures < _FEW * dimensions:
-        notes.append(
-            f"{pictures} pictures are few for embeddings of {dimensions} dimensions: trust the "
-            "order of the suspects, not their probability"
         )
     return notes

@@ -174,6 +174,3 @@ def check_curation(settings: Any) -> None:
         by_model = settings.checkpoint is not None or settings.embeddings is not None
         if settings.merge is not None and by_model:
             raise UserError("--merge: give it without --checkpoint and --embeddings")
-    judged = isinstance(settings, AuditSettings | SplitListSettings)
-    if judged and settings.embeddings is not None and settings.checkpoint is not None:
-        raise UserError("--embeddings: give it without --checkpoint")

@@ -183,8 +183,10 @@ def _check_together(settings: Any) -> None:
          "--pairs: give the folder of the pictures with --data"),
         (given("pairs") and given("part"),
          "--part: give it without --pairs, which names its own pictures"),
-        (given("embeddings") and (given("checkpoint") or given("data")),
-         "--embeddings: give it alone, without --checkpoint and --data"),
+        (given("embeddings") and given("data"),
+         "--embeddings: give it without --data; the pictures are not looked at"),
+        (given("embeddings") and (given("checkpoint") or given("part")),
+         "--embeddings: give it without --checkpoint and --part; it holds all that is judged"),
         (isinstance(settings, CompareSettings) and not (given("a") and given("b")),
          "two models are needed: siamese-eval compare A B (an .npz of embeddings or a checkpoint "
          "each)"),

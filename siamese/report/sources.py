@@ -253,8 +253,8 @@ def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str
         seen = shared_names(folder.names, names_of(split["train"]))
         if seen:
             notes.append(
-                f"{len(seen)} of these {len(folder.names)} people have names that were trained on "
-                f"({first_few(seen)}): figures on them flatter"
+                f"{len(seen)} of the {len(folder.names)} people in {folder.root} have names that "
+                f"were trained on ({first_few(seen)}): figures on them flatter"
             )
         return folder, notes
     part = settings.part or "validation"

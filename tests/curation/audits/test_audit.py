@@ -124,14 +124,6 @@ def test_planted_wrong_pictures_are_found_with_their_owners(place, audit):
         assert sheet.height > 2 * 96
 
 
-def test_few_pictures_for_the_dimensions_are_told(place, audit):
-    embeddings, labels = draw(PEOPLE, IMAGES)
-    assert "trust the order" not in audit("--embeddings", save(place / "e.npz", embeddings, labels))
-    few, labels = draw(PEOPLE, 4, dimensions=16)
-    text = audit("--embeddings", save(place / "few.npz", few, labels))
-    assert f"{4 * PEOPLE} pictures are few for embeddings of 16 dimensions" in text
-
-
 def test_one_person_under_two_names_is_told_and_its_pictures_are_no_suspects(place, audit):
     embeddings, shown = draw(PEOPLE, 2 * IMAGES, seed=1)
     labels = shown.copy()
@@ -376,6 +368,7 @@ def test_bad_input_is_one_line(place, refused):
     assert "--data is missing" in told()
     assert "no such file or folder" in told("nowhere", "--embeddings", good)
     assert "--checkpoint" in told(root, "--embeddings", good, "--checkpoint", good)
+    assert "without --checkpoint and --part" in told(root, "--embeddings", good, "--part", "test")
     assert "between 0 and 1" in told(root, "--embeddings", good, "--suspicion", 1)
     assert "bad.npz: 1 of 140 embeddings hold NaN" in told(
         *given, embeddings=np.where(np.arange(140)[:, None] == 7, np.nan, embeddings)

@@ -299,6 +299,7 @@ def test_a_full_disk_leaves_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch
         (("--out", "faces/lists"), "--out faces/lists: lies in faces"),
         (("--merge", "gone.csv"), "--merge gone.csv: no such file"),
         (("--merge", "m.csv", "--checkpoint", "c.pt"), "--merge: give it without --checkpoint"),
+        (("--embeddings", "e.npz", "--part", "test"), "--embeddings: give it without"),
         (("--sed", "1"), "did you mean"),
     ],
 )

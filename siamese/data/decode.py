@@ -1,9 +1,11 @@
-"""One picture file, any type that Pillow opens, to RGB pixels."""
+"""One picture file, any type that Pillow reads by itself, to RGB pixels."""
 
 from __future__ import annotations
 
+import functools
 import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +20,23 @@ class DecodeError(UserError):
     """A picture that cannot be decoded; the message names the file."""
 
 
+def open_picture(file: Path | IO[bytes]) -> Image.Image:
+    """Open a picture of any type but EPS.
+
+    Those Pillow gives to Ghostscript, where there is one, which runs the program that they are.
+
+    Raises:
+        Exception: of many kinds; see Pillow.
+    """
+    return Image.open(file, formats=_types())
+
+
+@functools.cache
+def _types() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
+
+
 def check_header(path: Path) -> str | None:
     """Read a picture's header only.
 
@@ -25,7 +44,7 @@ def check_header(path: Path) -> str | None:
         None when Pillow knows the file type and the size is sane, else the reason it is left out.
     """
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     except Image.DecompressionBombError:
         return _BOMB
@@ -54,7 +73,7 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's notes on odd metadata; errors still raise
             # As an open file: Pillow maps a path into memory and then garbles turned grey TIFFs.
-            with open(path, "rb") as file, Image.open(file) as image:
+            with open(path, "rb") as file, open_picture(file) as image:
                 if size is not None:
                     image.draft(None, (2 * size, 2 * size))
                 image.load()

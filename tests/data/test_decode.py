@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import EpsImagePlugin, Image, ImageOps
 
+from siamese.curation.checking.inspection import inspect_file
 from siamese.data.decode import DecodeError, check_header, decode, to_rgb
 from siamese.errors import UserError
 
@@ -215,6 +216,26 @@ def test_a_small_jpeg_is_decoded_whole(tmp_path):
 
 def test_headers_of_pictures_pass(face_folder):
     assert check_header(face_folder / "Ann" / "0.png") is None
+
+
+@pytest.mark.parametrize("name", ["a.eps", "a.jpg"])
+def test_a_program_in_postscript_is_never_run(tmp_path, monkeypatch, name):
+    smooth(30, 30).save(tmp_path / name, "eps")
+    ran = []
+
+    def run(*given):
+        ran.append(given)
+        raise OSError
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
+    assert check_header(tmp_path / name) == "unreadable image"
+    assert inspect_file(str(tmp_path / name)).status == "unreadable"
+    with pytest.raises(DecodeError, match=name):
+        decode(tmp_path / name)
+    assert not ran
+    with Image.open(tmp_path / name) as image, pytest.raises(OSError):
+        image.load()  # what would have happened
+    assert ran
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

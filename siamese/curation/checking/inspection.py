@@ -13,7 +13,7 @@ from typing import IO, Literal
 from PIL import Image, UnidentifiedImageError
 
 from siamese.curation.checking.fingerprints import fingerprint_of
-from siamese.data.decode import check_header, to_rgb, upright
+from siamese.data.decode import check_header, open_picture, to_rgb, upright
 
 Status = Literal["usable", "unreadable", "not a picture", "bomb", "zero bytes", "closed", "failed"]
 
@@ -88,7 +88,7 @@ def _digest() -> hashlib.blake2b:
 
 def _picture_facts(path: str, data: IO[bytes], content: str) -> FileFacts:
     try:
-        with Image.open(data) as image:
+        with open_picture(data) as image:
             return _decoded(image, content)
     except MemoryError:
         return FileFacts("failed", "not enough memory to decode it")

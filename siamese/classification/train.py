@@ -183,12 +183,7 @@ def _run(
     scaler = torch.amp.GradScaler(device.type, enabled=task.scales_loss)
     loop = Loop(task, optimizer, schedule, scaler, options, distribution)
     if checkpoint is not None:
-        try:
-            loop.load(checkpoint)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-            raise UserError(
-                f"the checkpoint of {name} is damaged or does not fit its settings: start a new run"
-            ) from None
+        loop.load(checkpoint, name, "start a new run")
         if not distribution.first:  # the saved random state is the first process's
             torch.manual_seed(abs(hash((settings.seed, distribution.rank, loop.progress.step))))
     log = None

@@ -189,13 +189,7 @@ def _run(
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     loop = Loop(task, optimizer, schedule, scaler, options)
     if checkpoint is not None:
-        try:
-            loop.load(checkpoint)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
-            raise UserError(
-                f"the checkpoint of {name} is damaged or does not fit its settings: resume from "
-                "best.pt, or " + _ANEW
-            ) from None
+        loop.load(checkpoint, name, "resume from best.pt, or " + _ANEW)
     # Only now: it drops what the log holds beyond the point where the run goes on.
     log = FaceLog(runs, task, settings, loop.progress.step, loop.progress.epoch)
     parameters = sum(p.numel() for p in model.parameters())

@@ -18,7 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from siamese.errors import Diverged
+from siamese.errors import Diverged, UserError
 from siamese.learning.distribution import SINGLE, Distribution
 from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
@@ -375,8 +375,25 @@ class Loop:
         }
         write_checkpoint(self.options.folder / name, content)
 
-    def load(self, content: Mapping[str, Any]) -> None:
-        """Continue exactly where a checkpoint of the same run stands."""
+    def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
+        """Continue exactly where a checkpoint of the same run stands.
+
+        Args:
+            content: of the checkpoint.
+            name: the run's, for the message.
+            way_on: what to do where it cannot be continued.
+
+        Raises:
+            UserError: the checkpoint lacks something or is of another network.
+        """
+        try:
+            self._load(content)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise UserError(
+                f"the checkpoint of {name} is damaged or does not fit its settings: {way_on}"
+            ) from None
+
+    def _load(self, content: Mapping[str, Any]) -> None:
         self.task.model.load_state_dict(content["model"])
         self.task.loss.load_state_dict(content["loss"])
         self.optimizer.load_state_dict(content["optimizer"], content["train_weights"])

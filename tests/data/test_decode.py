@@ -225,7 +225,7 @@ def test_a_program_in_postscript_is_never_run(tmp_path, monkeypatch, name):
 
     def run(*given):
         ran.append(given)
-        raise OSError
+        raise OSError("it ran")
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", run)
     assert check_header(tmp_path / name) == "unreadable image"
@@ -233,7 +233,7 @@ def test_a_program_in_postscript_is_never_run(tmp_path, monkeypatch, name):
     with pytest.raises(DecodeError, match=name):
         decode(tmp_path / name)
     assert not ran
-    with Image.open(tmp_path / name) as image, pytest.raises(OSError):
+    with Image.open(tmp_path / name) as image, pytest.raises(OSError, match="it ran"):
         image.load()  # what would have happened
     assert ran
 

@@ -320,6 +320,11 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(
         read_checkpoint(Path(settings.checkpoints) / "run" / "last.pt")
     resume()
     assert len(_rows(settings)) == 2
+    content = _last(settings) | {"optimizer": {}}
+    write_checkpoint(Path(settings.checkpoints) / "run" / "last.pt", content)
+    more = _changed(settings, trainer={"epochs": 3})
+    with pytest.raises(UserError, match=r"of run is damaged .*start a new run"):
+        resume()
 
 
 def _together(settings: Settings, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -28,7 +28,7 @@ from siamese.learning.face_task import FaceTask
 from siamese.learning.faces import resume_training, train_faces
 from siamese.learning.loop import StepLoss
 from siamese.learning.monitoring import RunLog
-from siamese.models.checkpoint import read_checkpoint
+from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.judge import judge
 from tests.runs import interrupt_at, same
 
@@ -297,6 +297,10 @@ def test_resume_refuses_other_settings_and_other_people(
         resume(data=str(other))
     with pytest.raises(UserError, match=r"no such checkpoint or run.*runs here: run"):
         resume_training("rum", settings.checkpoints, lambda _: settings)
+    content = _last(settings) | {"optimizer": {}}
+    write_checkpoint(Path(settings.checkpoints) / "run" / "last.pt", content)
+    with pytest.raises(UserError, match=r"of run is damaged .*best\.pt, or start"):
+        resume()
 
 
 def test_broken_pictures_are_reported_once_and_do_not_stop_the_run(

@@ -4,7 +4,7 @@
 Embeddings of 512 dimensions, as of a good model: people differ most in some directions, pictures
 of one person scatter in all. "sharp" is how far people are apart; 1 tells nearly all of them apart.
 
-  python scripts/bench_drawn_audit.py                             # quality, six minutes
+  python scripts/bench_drawn_audit.py                             # quality, ten minutes
   python scripts/bench_drawn_audit.py --people 2000 --images 17   # time and memory of one audit
 """
 

@@ -163,12 +163,12 @@ def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) ->
     model = fit(embeddings, cut, weights)
     one, other, n, m = means_of_halves(model.coordinates(embeddings), cut, weights)
     usable = (n > 0.5) & (m > 0.5)
-    apart = (one - other)[usable] ** 2 / (1 / n + 1 / m)[usable, None]
-    together = (one * other)[usable]
+    one, other, n, m = one[usable], other[usable], n[usable], m[usable]
+    apart = ((one - other) ** 2 / (1 / n + 1 / m)[:, None]).sum(0)
+    together = (one * other).sum(0)
     believed = _BELIEVED * weights.sum() / len(model.ratio)
-    count = usable.sum() + believed
-    within = (apart.sum(0) + believed) / count
-    between = (together.sum(0) + believed * model.ratio) / count
+    within = (apart + believed) / (len(one) + believed)
+    between = (together + believed * model.ratio) / (len(one) + believed)
     ratio = np.maximum(between / within, _LEAST_RATIO)
     return TwoCovariance(model.centre, model.axes / np.sqrt(within), ratio)
 

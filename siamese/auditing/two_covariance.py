@@ -166,7 +166,7 @@ def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) ->
     one, other, n, m = one[usable], other[usable], n[usable], m[usable]
     apart = ((one - other) ** 2 / (1 / n + 1 / m)[:, None]).sum(0)
     together = (one * other).sum(0)
-    believed = _BELIEVED * weights.sum() / len(model.ratio)
+    believed = _BELIEVED * max(weights.sum(), 1.0) / len(model.ratio)
     within = (apart + believed) / (len(one) + believed)
     between = (together + believed * model.ratio) / (len(one) + believed)
     ratio = np.maximum(between / within, _LEAST_RATIO)

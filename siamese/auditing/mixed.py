@@ -39,21 +39,19 @@ class Mixed:
     smaller: npt.NDArray[np.bool_]
 
 
-def find_mixed(
-    embeddings: npt.ArrayLike, labels: Labels, *, seed: int = 0, watch: Watch = iter
-) -> Mixed:
+def find_mixed(embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = iter) -> Mixed:
     """Find folders that hold two people.
 
     Each folder is cut in two by k-means; the evidence is the likelihood ratio that the parts are
     two people rather than one. What it means is learnt here: from the folders as they are, of
-    which few are mixed, and from folders into which pictures of another one were put. No folder
-    is judged by a model that was fitted to it: to that one, two people under one name are what
-    pictures of one person look like (cross-validation in up to ten folds of people).
+    which few are mixed, and from folders into which pictures of another one were put. From
+    four such folders on none is judged by a model that was fitted to it: to that one, two people
+    under one name are what pictures of one person look like (cross-validation in up to ten folds
+    of people).
 
     Args:
         embeddings: (N, D), finite.
         labels: int64 (N,), values 0 ... P - 1.
-        seed: of the folds and the mergers.
         watch: wraps the loop over people, for a progress bar.
     """
     people = int(labels.max()) + 1
@@ -62,7 +60,7 @@ def find_mixed(
     smaller, judged = np.zeros(len(labels), bool), np.zeros(people)
     if len(usable) < 2:
         return Mixed(judged, smaller)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     folds = np.array_split(rng.permutation(usable), min(_FOLDS, len(usable) // 2))
     order, fold_of = np.concatenate(folds), np.repeat(np.arange(len(folds)), [*map(len, folds)])
     mergers = min(_MERGERS, 4 * len(order)) * np.arange(len(order) + 1) // len(order)

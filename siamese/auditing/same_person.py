@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,6 @@ from siamese.auditing.two_covariance import (
     Labels,
     TwoCovariance,
     fit_to_halves,
-    halves,
     means_by_label,
     means_of_halves,
     normalised,
@@ -71,7 +72,7 @@ def same_people(
 
     The evidence is the likelihood ratio that the means of two folders are one person's. It has to
     convince twice: by Bayes' rule with ``PRIOR``, shared among a folder's possible seconds; and by
-    being as strong as that of most folders here when they are cut into two.
+    being as strong, for so many pictures, as that of most folders here when they are cut into two.
 
     Args:
         embeddings: (N, D), finite.
@@ -85,15 +86,15 @@ def same_people(
     known = np.flatnonzero(counts > 0.5)
     if len(known) < 2:  # no picture is believed
         return FolderPairs(known[:0], known[:0], np.zeros(0))
-    means, counts = means[known], counts[known]
     found = []
     for start in range(0, len(known), _ROWS):
-        rows = slice(start, start + _ROWS)
-        evidence = model.log_ratio(means[rows], counts[rows], means, counts, _TELLING)
+        rows = known[start : start + _ROWS]
+        evidence = model.log_ratio(means[rows], counts[rows], means[known], counts[known], _TELLING)
         first, second = np.nonzero(np.triu(_by_prior(evidence), start + 1) >= least)
-        found.append((known[start + first], known[second], evidence[first, second]))
+        found.append((rows[first], known[second], evidence[first, second]))
     first, second, evidence = (np.concatenate(part) for part in zip(*found, strict=True))
-    alike = _by_halves(evidence, _halves(model, points, labels, weights))
+    smaller = np.minimum(counts[first], counts[second])
+    alike = _by_halves(evidence, smaller, partial(_halves, model, points, labels, weights))
     return _ranked(first, second, np.minimum(_by_prior(evidence, len(known)), alike), least)
 
 
@@ -123,15 +124,15 @@ def same_people_across(
     model = fit_to_halves(embeddings, both, every)
     points = model.coordinates(embeddings)
     means, counts = means_by_label(points, both, every)
-    sides = slice(0, people), slice(people, None)
-    evidence = model.log_ratio(
-        means[sides[0]], counts[sides[0]], means[sides[1]], counts[sides[1]], _TELLING
-    )
+    n, m = counts[:people], counts[people:]
+    evidence = model.log_ratio(means[:people], n, means[people:], m, _TELLING)
     told = _by_prior(evidence) >= least
-    told[counts[sides[0]] <= 0.5] = False  # all of its pictures are wrong
+    told[n <= 0.5] = False  # all of its pictures are wrong
     first, second = np.nonzero(told)
-    alike = _by_halves(evidence[first, second], _halves(model, points, both, every))
-    certain = np.minimum(_by_prior(evidence[first, second], evidence.shape[1]), alike)
+    found = evidence[first, second]
+    smaller = np.minimum(n[first], m[second])
+    alike = _by_halves(found, smaller, partial(_halves, model, points, both, every))
+    certain = np.minimum(_by_prior(found, len(m)), alike)
     return _ranked(first, second, certain, least)
 
 
@@ -158,22 +159,35 @@ def _by_prior(evidence: Floats, folders: int | None = None) -> Floats:
     return np.asarray(expit(evidence + logit(PRIOR / others)))
 
 
-def _halves(model: TwoCovariance, points: Floats, labels: Labels, weights: Floats) -> Floats:
+def _by_halves(evidence: Floats, pictures: Floats, halves: Callable[[float], Floats]) -> Floats:
+    """Probability by what halves of one folder give: a half where one in twenty gives less.
+
+    Args:
+        evidence: of pairs, (K,).
+        pictures: of the smaller folder of each, (K,).
+        halves: evidence of halves where the second has so many pictures at most.
+    """
+    alike = np.ones(len(evidence))
+    sizes = 2.0 ** np.floor(np.log2(np.clip(np.rint(pictures), 1, _TELLING)))
+    for size in np.unique(sizes):
+        known = halves(size if size < _TELLING / 2 else np.inf)
+        if len(known):
+            least, low, middle = np.quantile(known, [0.05, 0.16, 0.5])
+            pairs = sizes == size
+            alike[pairs] = expit((evidence[pairs] - least) / max((middle - low) / 2, 1e-9))
+    return alike
+
+
+def _halves(
+    model: TwoCovariance, points: Floats, labels: Labels, weights: Floats, most: float
+) -> Floats:
     """Evidence for pairs that are one person's: the halves of each folder."""
-    one, other, n, m = means_of_halves(points, halves(labels), weights)
-    usable = np.flatnonzero((n >= 1.5) & (m >= 1.5))[:_HALVES]
+    one, other, n, m = means_of_halves(points, labels, weights, most=most)
+    usable = np.flatnonzero((n >= 1.5) & (m >= min(most, 2) - 0.5))[:_HALVES]
     one_by_one = (
         model.log_ratio(one[[at]], n[[at]], other[[at]], m[[at]], _TELLING)[0, 0] for at in usable
     )
     return np.fromiter(one_by_one, np.float64)
-
-
-def _by_halves(evidence: Floats, halves: Floats) -> Floats:
-    """Probability by what halves of one folder give: a half where one in twenty gives less."""
-    if not len(halves):
-        return np.ones(len(evidence))
-    least, low, middle = np.quantile(halves, [0.05, 0.16, 0.5])
-    return np.asarray(expit((evidence - least) / max((middle - low) / 2, 1e-9)))
 
 
 def _ranked(first: Labels, second: Labels, probability: Floats, least: float) -> FolderPairs:

@@ -30,7 +30,8 @@ _TUNED_ON = 2000
 _PRIOR_WRONG = 0.05
 _PRIOR_PICTURES = 10.0  # how many pictures the prior of a folder's wrong share counts for
 _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
-# Where their estimation starts.
+# Where their estimation starts, and what it is drawn to: one unit of a logarithm as one standard
+# deviation.
 _FACTORS = (0.25, 1.0)
 _LABEL_NOISE = 0.1
 
@@ -79,11 +80,12 @@ def find_suspects(
     held against its own folder without it, against every other folder and against people unknown,
     by that model and by its nearest pictures. Both are weighed so that they predict the given
     labels best, allowing some to be wrong (Guo et al., "On Calibration of Modern Neural Networks",
-    2017, with label noise). No picture is judged by a model that it helped to fit: that one has
-    learnt it as its folder's, wrong or not (cross-validation in five folds). Pictures that
+    2017, with label noise). No picture is judged by a model that was fitted to its label: that one
+    has learnt it as its folder's, wrong or not (cross-validation in five folds). Pictures that
     seem wrong count less in the next round (EM), and each folder has a share of wrong pictures of
     its own, so that a folder with many does not hide them. The smaller part of a folder that
-    probably holds two people starts as wrong.
+    probably holds two people starts as wrong; unless that second person has a folder, too, it
+    mostly ends as right, and only ``mixed`` tells of it.
 
     Compare Northcutt et al., "Confident Learning", 2021.
 
@@ -161,7 +163,9 @@ class _Judges:
             np.add(total, part, out=total)
             told = np.exp(total[at, own] - _log_sum_exp(total))
             noise = expit(at_point[2])
-            return float(-np.log((1 - noise) * told + noise / total.shape[1]).mean())
+            missed = -np.log((1 - noise) * told + noise / total.shape[1]).sum()
+            # Where every label is predicted, the factors would grow without end.
+            return float(missed + ((at_point - start) ** 2).sum() / 2) / len(own)
 
         start = np.append(np.log(_FACTORS), logit(_LABEL_NOISE))
         best = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 120})

@@ -159,9 +159,8 @@ def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) ->
         labels: int64 (N,), values 0 ... P - 1.
         weights: (N,), in [0, 1].
     """
-    cut = halves(labels)
-    model = fit(embeddings, cut, weights)
-    one, other, n, m = means_of_halves(model.coordinates(embeddings), cut, weights)
+    model = fit(embeddings, 2 * labels + _places(labels) % 2, weights)
+    one, other, n, m = means_of_halves(model.coordinates(embeddings), labels, weights)
     usable = (n > 0.5) & (m > 0.5)
     one, other, n, m = one[usable], other[usable], n[usable], m[usable]
     apart = ((one - other) ** 2 / (1 / n + 1 / m)[:, None]).sum(0)
@@ -173,29 +172,33 @@ def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) ->
     return TwoCovariance(model.centre, model.axes / np.sqrt(within), ratio)
 
 
-def halves(labels: Labels) -> Labels:
-    """Labels 2 p and 2 p + 1 for the halves of folder p, cut at random."""
-    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
-    first = np.searchsorted(labels[order], labels[order])
-    half = np.empty(len(labels), np.int64)
-    half[order] = (np.arange(len(labels)) - first) % 2
-    return 2 * labels + half
-
-
 def means_of_halves(
-    points: Floats, cut: Labels, weights: Floats
+    points: Floats, labels: Labels, weights: Floats, *, most: float = np.inf
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Means of the first and of the second halves (P, d), and their sums of weights (P,).
+    """Means of a first and of a second half of each folder (P, d), and their sums of weights (P,).
+
+    The halves are random; those that :func:`fit_to_halves` takes.
 
     Args:
         points: (N, d).
-        cut: of :func:`halves`.
+        labels: (N,).
         weights: (N,).
+        most: so many pictures of each second half are taken.
     """
-    means, counts = means_by_label(points, cut, weights)
+    place = _places(labels)
+    taken = (place % 2 == 0) | (place // 2 < most)
+    means, counts = means_by_label(points, 2 * labels + place % 2, weights * taken)
     if len(counts) % 2:  # the last folder has one picture
         means, counts = np.pad(means, ((0, 1), (0, 0))), np.pad(counts, (0, 1))
     return means[::2], means[1::2], counts[::2], counts[1::2]
+
+
+def _places(labels: Labels) -> Labels:
+    """Each picture's place in its folder, from 0, at random."""
+    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
+    places = np.empty(len(labels), np.int64)
+    places[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    return places
 
 
 def _principal(covariance: Floats, most: int) -> Floats | None:

@@ -64,6 +64,21 @@ def test_people_in_two_folders() -> None:
     assert pairs == {(person, person - 15) for person in range(15, 20)}
 
 
+@pytest.mark.parametrize(("images", "least"), [(2, 2), (3, 8), (10, 10)])
+def test_a_few_pictures_of_a_person_of_many(images: int, least: int) -> None:
+    embeddings, labels = draw_wide(80, 40, dimensions=64, seed=5)
+    number = np.arange(len(labels)) % 40
+    here = (labels < 50) & (number >= 10)
+    there = (labels >= 40) & (number < images)
+    sides = labels[here], labels[there] - 40
+    weights = np.ones(int(here.sum()))
+    found = same_people_across(embeddings[here], embeddings[there], sides, weights)
+    pairs = set(zip(found.first.tolist(), found.second.tolist(), strict=True))
+    shared = {(person, person - 40) for person in range(40, 50)}
+    assert pairs <= shared
+    assert len(pairs) >= least
+
+
 def test_mixed_folders_are_found_and_cut_rightly() -> None:
     embeddings, labels = draw(40, 20, seed=4)
     given = labels.copy()

@@ -61,6 +61,17 @@ def test_few_pictures_of_many_dimensions(people: int, images: int) -> None:
     assert (find_suspects(embeddings, labels).probability >= 0.5).mean() < 0.01
 
 
+@pytest.mark.parametrize(("people", "images"), [(3, 100), (5, 100), (8, 100), (5, 20)])
+def test_people_whom_the_model_tells_apart_without_an_error(people: int, images: int) -> None:
+    embeddings, labels = draw_wide(people, images, dimensions=64)
+    found = find_suspects(embeddings, labels)  # where no factor fits better than a larger one
+    assert not (found.probability >= 0.5).any()
+    assert found.probability.sum() < 1
+    given = _moved(labels, 0.1)
+    suspects = find_suspects(embeddings, given).probability >= 0.5
+    assert (suspects == (given != labels)).mean() > 0.98
+
+
 def test_folders_with_two_fifths_of_wrong_pictures() -> None:
     embeddings, labels = draw(25, 30, seed=1)
     rng = np.random.default_rng(0)

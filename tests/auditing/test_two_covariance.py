@@ -10,7 +10,6 @@ from siamese.auditing.two_covariance import (
     TwoCovariance,
     fit,
     fit_to_halves,
-    halves,
     means_by_label,
     means_of_halves,
     membership,
@@ -130,16 +129,33 @@ def test_few_pictures_are_seen_in_their_principal_components() -> None:
 
 def test_halves_of_folders() -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(5), [9, 6, 1, 3, 1]))
-    cut = halves(labels)
-    np.testing.assert_array_equal(cut // 2, labels)
-    assert np.bincount(cut, minlength=10).tolist() == [5, 4, 3, 3, 1, 0, 2, 1, 1, 0]
     points = np.random.default_rng(1).normal(size=(20, 3))
-    one, other, n, m = means_of_halves(points, cut, np.ones(20))
+    weights = np.random.default_rng(2).random(20)
+    one, other, n, m = means_of_halves(points, labels, np.ones(20))
     assert n.tolist() == [5, 3, 1, 2, 1]
     assert m.tolist() == [4, 3, 0, 1, 0]
-    np.testing.assert_allclose(one[3], points[cut == 6].mean(0))
-    np.testing.assert_allclose(other[0], points[cut == 1].mean(0))
+    sums, counts = sums_by_label(points, labels, np.ones(20))
+    np.testing.assert_allclose(n[:, None] * one + m[:, None] * other, sums)
+    np.testing.assert_array_equal(n + m, counts)
     np.testing.assert_array_equal(other[4], 0)
+    _, _, n, m = means_of_halves(points, labels, weights)
+    np.testing.assert_allclose(n + m, np.bincount(labels, weights))
+    same, few, n, m = means_of_halves(points, labels, np.ones(20), most=2)
+    np.testing.assert_array_equal(same, one)
+    assert n.tolist() == [5, 3, 1, 2, 1]
+    assert m.tolist() == [2, 2, 0, 1, 0]
+    assert not np.allclose(few[0], other[0])
+    np.testing.assert_array_equal(few[3], other[3])
+
+
+@pytest.mark.filterwarnings("error")
+def test_halves_without_pictures_are_silent() -> None:
+    embeddings, labels = draw(6, 5)
+    labels[-5:] = [5, 6, 7, 8, 8]  # folders of one picture have one half only
+    for weights in (np.ones(30), np.where(labels == 0, 0.0, 1.0), np.zeros(30)):
+        model = fit_to_halves(embeddings, labels, weights)
+        assert np.isfinite(model.axes).all()
+        assert np.isfinite(model.ratio).all()
 
 
 def test_halves_make_up_for_directions_chosen_to_fit_these_people() -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese.auditing.same_person import same_people
+from siamese.auditing.suspects import find_suspects
 from tests.auditing.people import draw
 from tests.curation.checking.test_check import picture
 from tests.curation.moves.test_moves import tree
@@ -133,7 +135,9 @@ def test_one_person_under_two_names_is_told_and_its_pictures_are_no_suspects(pla
     text = audit("--embeddings", save(place / "e.npz", embeddings, labels))
     (same,) = rows_of(place / "out" / "same_person.csv")
     assert {same["first"], same["second"]} == {NAMES[2], NAMES[PEOPLE]}
-    assert float(same["probability"]) > 0.9
+    right = 1 - find_suspects(embeddings, labels).probability
+    (certain,) = same_people(embeddings, labels, right).probability
+    assert float(same["probability"]) == pytest.approx(certain, abs=1e-6)
     found = {row["path"]: row["owner"] for row in rows_of(place / "out" / "suspects.csv")}
     paths = paths_of(labels)
     assert found[paths[wrong[0]]] == NAMES[PEOPLE]  # the larger of its owner's two folders

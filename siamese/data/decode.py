@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from siamese.errors import UserError
 
@@ -23,18 +22,18 @@ class DecodeError(UserError):
 def open_picture(file: Path | IO[bytes]) -> Image.Image:
     """Open a picture of any type but EPS.
 
-    Those Pillow gives to Ghostscript, where there is one, which runs the program that they are.
+    Those Pillow gives to Ghostscript, where there is one, which runs the program that they are; not
+    yet when they are opened, but when they are loaded.
 
     Raises:
+        UnidentifiedImageError: an EPS, or no picture at all.
         Exception: of many kinds; see Pillow.
     """
-    return Image.open(file, formats=_types())
-
-
-@functools.cache
-def _types() -> tuple[str, ...]:
-    Image.init()
-    return tuple(name for name in Image.ID if name != "EPS")
+    image = Image.open(file)
+    if image.format == "EPS":
+        with image:  # closes what was opened here
+            raise UnidentifiedImageError("an EPS file is a program, and not run")
+    return image
 
 
 def check_header(path: Path) -> str | None:

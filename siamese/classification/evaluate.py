@@ -16,8 +16,8 @@ from siamese.config import ClassificationSettings, ClassifierEvalSettings
 from siamese.config.reading import build_settings, flat_settings
 from siamese.data.batches import default_workers
 from siamese.errors import UserError
+from siamese.files.writing import replacing, write_csv, write_json
 from siamese.models.device import choose_device, choose_precision
-from siamese.report.files import replacing, write_csv, write_json
 
 
 @dataclass(frozen=True)

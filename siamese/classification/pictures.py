@@ -24,7 +24,7 @@ from siamese.classification.datasets import (
 from siamese.classification.mixing import augment_batch
 from siamese.config import DatasetName, DatasetSettings, PictureSettings
 from siamese.config.common import require
-from siamese.report.files import replacing
+from siamese.files.writing import replacing
 from siamese.report.text import drawable
 
 _COLUMNS = 8

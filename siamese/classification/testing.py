@@ -6,9 +6,9 @@ from pathlib import Path
 
 from siamese.classification.judging import summarise_logits
 from siamese.classification.task import ClassificationTask
+from siamese.files.writing import write_json
 from siamese.learning.distribution import SINGLE
 from siamese.models.checkpoint import read_checkpoint
-from siamese.report.files import write_json
 
 
 def test_once(checkpoint: Path, out: Path, task: ClassificationTask, epoch: int) -> str:

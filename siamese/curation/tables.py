@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from siamese.report.files import write_csv
+from siamese.files.writing import write_csv
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> Path:

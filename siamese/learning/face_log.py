@@ -13,6 +13,7 @@ from siamese.config import TrainSettings
 from siamese.data.batches import thumbnail
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
+from siamese.files.shown import shown
 from siamese.learning.collapse import collapse_warning
 from siamese.learning.face_task import FaceTask, Validation
 from siamese.learning.loop import Figures
@@ -112,7 +113,7 @@ class FaceLog(RunLog):
         ]
         self.writer.add_embedding(
             torch.nn.functional.normalize(validation.embeddings[torch.from_numpy(chosen)]),
-            metadata=[_printable(folder.names[folder.labels[at]]) for at in positions],
+            metadata=[shown(folder.names[folder.labels[at]]) for at in positions],
             label_img=torch.from_numpy(np.stack(sprites)).permute(0, 3, 1, 2).float() / 255,
             tag="validation_people",
         )
@@ -150,11 +151,6 @@ def failure_reporter(folder: Path, say: Callable[[str], None]) -> Callable[[str,
             _append(folder / "data_report.txt", [f"failed later: {path}: {reason}"])
 
     return report
-
-
-def _printable(name: str) -> str:
-    """A name for a UTF-8 table: characters that would break it are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def _append(path: Path, lines: list[str]) -> None:

@@ -14,8 +14,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from siamese.files.writing import write_csv
 from siamese.learning.loop import Figures
-from siamese.report.files import write_csv
 
 # Columns of metrics.csv that say how far the run is, and those that training itself gives.
 _PROGRESS = frozenset({"epoch", "step", "images_seen", "seconds", "lr"})

@@ -12,10 +12,10 @@ import numpy as np
 
 from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
 from siamese.errors import UserError
+from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
 from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
-from siamese.report.files import write_json
 from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
     Embeddings,

@@ -15,7 +15,7 @@ from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
 from siamese.data.pair_lists import PairList, read_pairs
 from siamese.errors import first_few
-from siamese.report.files import write_csv
+from siamese.files.writing import write_csv
 from siamese.report.sources import Embeddings, embed_folder, load_model
 from siamese.verification.bootstrap import Bootstrap, resample_listed
 from siamese.verification.counts import PairCounts, counts_of

@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from siamese.report.files import replacing
+from siamese.files.writing import replacing
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from siamese.config import PeopleSettings
+from siamese.files.writing import write_csv
 from siamese.models.device import scoring_device
-from siamese.report.files import write_csv
 from siamese.report.judge import (
     Verified,
     intervals_at,

@@ -31,12 +31,12 @@ from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.writing import replacing
 from siamese.models.checkpoint import newest_best, read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.models.loading import embedder_of, spec_of
-from siamese.report.files import replacing
 from siamese.verification.decision import Decision
 
 

@@ -11,9 +11,9 @@ from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of
 from siamese.errors import UserError, first_few
+from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
-from siamese.report.files import write_json
 from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
 from siamese.report.sources import (
     Embeddings,

@@ -15,7 +15,7 @@ import yaml
 from siamese.config.reading import read_yaml
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
-from siamese.report.files import replacing, write_json
+from siamese.files.writing import replacing, write_json
 from siamese.studies.cost import Cost, machine_speed, run_cost
 from siamese.studies.expand import Line, Place, changed, expand
 from siamese.studies.running import TaskTrainer, Trainer, make_all, status

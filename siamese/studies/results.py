@@ -11,7 +11,7 @@ from typing import Literal
 
 from siamese.config import ClassificationSettings
 from siamese.errors import UserError
-from siamese.report.files import write_csv
+from siamese.files.writing import write_csv
 from siamese.studies.expand import Line, Run
 from siamese.studies.running import read_result
 from siamese.studies.study import FIGURES, Study

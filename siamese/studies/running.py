@@ -25,8 +25,8 @@ from typing import Any, Literal, Protocol
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
+from siamese.files.writing import write_json
 from siamese.processors import processors
-from siamese.report.files import write_json
 from siamese.studies.expand import Run, RunSettings
 from siamese.studies.study import TaskName
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from siamese.files.writing import replacing
 from siamese.report.figures import svg_of
-from siamese.report.files import replacing
 from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.studies.cost import Cost
 from siamese.studies.expand import changed, cut_data

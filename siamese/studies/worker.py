@@ -10,7 +10,7 @@ from typing import Any
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
-from siamese.report.files import write_json
+from siamese.files.writing import write_json
 from siamese.studies.expand import Run
 from siamese.studies.running import TaskTrainer, train_alone
 from siamese.studies.study import SETTINGS, TaskName

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese.errors import UserError
 from siamese.report.figures import roc_figure, svg_of
 from siamese.report.page import (
     Chart,
@@ -223,7 +224,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     for module, name in ((os, "replace"), (Path, "write_bytes")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, fail)
-            with pytest.raises(OSError, match="disk full"):
+            with pytest.raises(UserError, match="disk full"):
                 write_page(path, Page("second", ""))
         assert path.read_bytes() == before
         assert [file.name for file in path.parent.iterdir()] == ["page.html"]

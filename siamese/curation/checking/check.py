@@ -32,8 +32,8 @@ from siamese.curation.checking.gathering import gather_facts
 from siamese.curation.checking.inspection import FileFacts
 from siamese.curation.checking.mending import make_plans, write_plans
 from siamese.errors import UserError
+from siamese.files.writing import write_json
 from siamese.processors import processors
-from siamese.report.files import write_json
 
 
 def check_folder(settings: CheckSettings) -> Checked:

@@ -10,6 +10,7 @@ from typing import Any
 
 from siamese.curation.checking.findings import Finding, Found
 from siamese.errors import first_few
+from siamese.files.shown import shown
 
 
 @dataclass(frozen=True)
@@ -74,25 +75,25 @@ class Checked:
 
     def text(self) -> str:
         """All findings by severity: how many, the first of them, the command that mends them."""
-        lines = [visible(self.summary()), *(f"note: {visible(note)}" for note in self.notes)]
+        lines = [shown(self.summary()), *(f"note: {shown(note)}" for note in self.notes)]
         for finding in self.findings:
             about = finding.about
-            shown = first_few([visible(_case(case)) for case in finding.found])
+            named = first_few([shown(_case(case)) for case in finding.found])
             lines += [
                 "",
                 f"{about.severity}: {about.title}: {len(finding.found)}",
                 f"  {about.meaning}",
-                f"  {shown}",
+                f"  {named}",
             ]
             if finding.command is not None:
                 lines.append(f"  $ {finding.command}")
         lines.append("")
         if not self.findings or not self.counts:
-            lines.append(visible(self.verdict()))
+            lines.append(shown(self.verdict()))
         if any(finding.plan is not None for finding in self.findings):
             lines.append("Plans move files, siamese-data restore undoes it. Then check once more.")
         page, sheet, data = (self.out / f"check.{ending}" for ending in ("html", "png", "json"))
-        lines.append(visible(f"page {page}, contact sheet {sheet}, all files {data}"))
+        lines.append(shown(f"page {page}, contact sheet {sheet}, all files {data}"))
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
@@ -106,14 +107,6 @@ class Checked:
             "pictures_per_person": {**self.balance(), "by_person": dict(self.counts)},
             "notes": list(self.notes),
         }
-
-
-def visible(text: str) -> str:
-    """A text in which control characters and bytes that are no UTF-8 are spelled out."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-        for c in text
-    )
 
 
 def _case(case: Found) -> str:

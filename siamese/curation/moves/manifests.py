@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from siamese.curation.shell import command_line, path_word
 from siamese.errors import UserError
-from siamese.report.files import replacing
+from siamese.files.writing import replacing
 
 _VERSION = 1
 Kind = Literal["file", "link", "folder", "other"]

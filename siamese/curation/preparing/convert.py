@@ -24,8 +24,8 @@ from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.writing import write_csv
 from siamese.processors import processors
-from siamese.report.files import write_csv
 
 _ENDING: dict[PictureFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
 # Hidden files, which neither a scan nor torchvision's ImageFolder takes for anything.

@@ -29,7 +29,7 @@ from siamese.config import FetchSettings
 from siamese.curation.shell import command_line, path_word
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
-from siamese.report.files import replacing
+from siamese.files.writing import replacing
 
 PAIRS = ("pairs.txt", "pairsDevTrain.txt", "pairsDevTest.txt")
 _LFW_SIZE = (5_749, 13_233)  # people, pictures

@@ -21,7 +21,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
-from siamese.report.files import write_json
+from siamese.files.writing import write_json
 
 _SAME = 0.5  # folders are one person from this probability on
 _SHOWN = 20  # merged people that are told

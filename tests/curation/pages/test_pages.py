@@ -21,6 +21,7 @@ from siamese.curation.pages.pages import (
     write_contact_sheet,
     write_findings_page,
 )
+from siamese.errors import UserError
 from siamese.report.page import Chart, Column, Facts, Headline, Picture, Table
 from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
 
@@ -223,7 +224,7 @@ def test_a_sheet_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match="disk full"):
         write_contact_sheet(path, "other", SECTIONS)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese.report.files import replacing, write_csv
+from siamese.files.writing import replacing, write_csv
 
 
 def _write_meanwhile(path: Path) -> None:

@@ -1,0 +1,99 @@
+"""Where a name that comes from a file may lead, and what may be opened there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+from siamese.errors import UserError
+from siamese.files.shown import shown
+
+# No list, plan, manifest or study of people's pictures comes near this.
+TEXT_LIMIT = 256 * 2**20
+
+
+def is_inside(path: str | os.PathLike[str], *roots: str | os.PathLike[str]) -> bool:
+    """Whether a path, with every link in it followed, lies in one of the folders or is one.
+
+    What is not there yet counts by the folders above it that are.
+    """
+    real = os.path.realpath(path)
+    return any(
+        real == top or real.startswith(top.rstrip(os.sep) + os.sep)
+        for top in map(os.path.realpath, roots)
+    )
+
+
+def require_inside(root: Path, name: str, told: str) -> Path:
+    """A path below a folder from a name that a file holds.
+
+    Args:
+        root: the folder.
+        name: relative to it, as the file says.
+        told: what a message calls the file and the place in it, e.g. ``list.csv, line 3``.
+
+    Raises:
+        UserError: the name is absolute, climbs out with ``..``, holds a zero byte, or leads
+            outside through a link.
+    """
+    climbs = ".." in name.replace("\\", "/").split("/")
+    if "\0" in name or os.path.isabs(name) or climbs or not is_inside(root / name, root):
+        raise UserError(
+            f"{told}: {shown(name)!r} leads outside {shown(str(root))}; name a path in it"
+        )
+    return root / name
+
+
+def is_regular(path: str | os.PathLike[str]) -> bool:
+    """Whether this is a file, or a link to one: no device, pipe, socket or folder. Never raises."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a regular file for reading; anything else is never opened, nor waited for.
+
+    Raises:
+        OSError: it is something else, or cannot be opened.
+    """
+    # O_NONBLOCK: a pipe that takes the file's place between the look and the opening.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(0, "is not a regular file", os.fspath(path))
+        return open(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, told: str | None = None, limit: int = TEXT_LIMIT) -> bytes:
+    """The content of a regular file of no more than some size.
+
+    Args:
+        path: the file.
+        told: what a message calls it; None: its path.
+        limit: bytes.
+
+    Raises:
+        UserError: missing, no regular file, larger than the limit, unreadable.
+    """
+    told = told or str(path)
+    if not os.path.exists(path):  # unlike Path.exists never an OSError
+        raise UserError(f"{told}: no such file")
+    if not is_regular(path):
+        kind = "a folder" if os.path.isdir(path) else "a device or pipe"
+        raise UserError(f"{told}: is {kind}; a file is needed")
+    try:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            content = file.read(limit + 1) if size <= limit else b""
+    except OSError as error:
+        raise UserError(f"{told}: cannot be read ({error.strerror})") from None
+    if size > limit or len(content) > limit:
+        raise UserError(f"{told}: is larger than {limit / 2**20:g} MiB; is it the right file?")
+    return content

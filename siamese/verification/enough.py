@@ -1,0 +1,48 @@
+"""When there is too little to say anything: one rule for people, pairs and seeds.
+
+Below these numbers a figure is still computed, because somebody may want to see it, but it selects,
+draws and decides with a note; nothing is told as if it were known.
+"""
+
+from __future__ import annotations
+
+# Below: not even the first digit of a figure is known (at 10 people an AUC of 0.97 has an interval
+# of 0.1), and a curve is a picture of a few faces.
+FEWEST_PEOPLE = 10
+# Below: one pair more or less moves an error rate by over a percentage point.
+FEWEST_PAIRS = 100
+# Below: the t quantile of a paired difference alone is above 12 (n = 2), or there is none (n = 1).
+FEWEST_SEEDS = 3
+
+
+def too_few_people(people: int, what: str = "people") -> str | None:
+    """A line where people are too few to say anything; None where they are enough.
+
+    Args:
+        people: how many.
+        what: who they are, e.g. ``validation people``.
+    """
+    if people >= FEWEST_PEOPLE:
+        return None
+    return (
+        f"{people} {what} are too few to say how good the model is: other people would give other "
+        f"figures; at least {FEWEST_PEOPLE} are needed, 30 are better"
+    )
+
+
+def too_few_pairs(genuine: int, impostor: int) -> str | None:
+    """A line where genuine or impostor pairs are too few; None where they are enough."""
+    for count, kind in ((genuine, "genuine"), (impostor, "impostor")):
+        if count < FEWEST_PAIRS:
+            return (
+                f"{count} {kind} pairs are too few to say how often errors occur; at least "
+                f"{FEWEST_PAIRS} are needed"
+            )
+    return None
+
+
+def too_few_seeds(seeds: int) -> str | None:
+    """A line where runs with different seeds are too few for a verdict; None where enough."""
+    if seeds >= FEWEST_SEEDS:
+        return None
+    return f"too few seeds ({seeds}): a verdict needs at least {FEWEST_SEEDS}"

@@ -48,6 +48,12 @@ def _embed(settings: EmbedSettings) -> None:
 
 def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
     def run(settings: CurveSettings) -> None:
+        if settings.folds is not None:
+            from siamese.report.folded import judge_folds
+            from siamese.studies.folds import fold_checkpoints
+
+            telling.judgement(judge_folds(settings, kind, fold_checkpoints(settings)))
+            return
         from siamese.report.judge import judge
 
         telling.judgement(judge(settings, kind))
@@ -56,9 +62,16 @@ def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSetting
 
 
 def _threshold(settings: ThresholdSettings) -> None:
-    from siamese.report.threshold import choose_threshold
+    if settings.folds is not None:
+        from siamese.report.folded import choose_threshold_by_folds
+        from siamese.studies.folds import fold_checkpoints
 
-    telling.choice(choose_threshold(settings), settings.prior)
+        chosen = choose_threshold_by_folds(settings, fold_checkpoints(settings))
+    else:
+        from siamese.report.threshold import choose_threshold
+
+        chosen = choose_threshold(settings)
+    telling.choice(chosen, settings.prior)
 
 
 def _identify(settings: IdentifySettings) -> None:

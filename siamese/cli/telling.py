@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
@@ -39,6 +40,12 @@ def judgement(found: Judgement) -> None:
     )
     for name, text in (("auc", "AUC"), ("ap", "AP ")):
         print(f"{text} {f[name]:.4f}{_limits(limits.get(name))}")
+    if found.folds:
+        each = [fold.figures["auc"] for fold in found.folds]
+        told = " ".join(f"{auc:.4f}" for auc in each)
+        print(
+            f"    fold by fold {told}: mean {fmean(each):.4f}, standard deviation {stdev(each):.4f}"
+        )
     print(f"EER {f['eer']:.4f}{_limits(limits.get('eer'))}, threshold {f['eer_threshold']:.4f}")
     lowest = f["lowest_supported_fmr"]
     for rate in ("1e-2", "1e-3"):

@@ -55,6 +55,18 @@ class ResampledSettings(EmbedSettings):
 
 
 @dataclass
+class FoldedSettings(ResampledSettings):
+    """Settings of what can be judged by cross-validation."""
+
+    folds: int | None = None
+    """Judge everybody, for few people: train the checkpoint's recipe this often, each time without
+    another part of the people, and pool the figures on those. A stopped command goes on."""
+    fold_checkpoints: str | None = None
+    """With --folds: train nothing, there is a checkpoint per fold already; a pattern that matches
+    them, in quotes, e.g. 'checkpoints/mine-fold*/best.pt'."""
+
+
+@dataclass
 class JudgeSettings(EmbedSettings):
     """Settings that all judgements of one model share."""
 
@@ -65,7 +77,7 @@ class JudgeSettings(EmbedSettings):
 
 
 @dataclass
-class CurveSettings(ResampledSettings, JudgeSettings):
+class CurveSettings(FoldedSettings, JudgeSettings):
     """Settings of siamese-eval roc, pr, det and pairs."""
 
     target: str | None = None
@@ -76,7 +88,7 @@ class CurveSettings(ResampledSettings, JudgeSettings):
 
 
 @dataclass
-class ThresholdSettings(ResampledSettings):
+class ThresholdSettings(FoldedSettings):
     """Settings of siamese-eval threshold."""
 
     target_fmr: float = 1e-3
@@ -161,6 +173,7 @@ def check_evaluation(settings: Any) -> None:
         "prior": (lambda v: 0 < v < 1, "between 0 and 1"),
         "gallery": (lambda v: v >= 1, "at least 1"),
         "draws": (lambda v: v >= 1, "at least 1"),
+        "folds": (lambda v: v is None or v >= 2, "at least 2"),
         "shown": (lambda v: v >= 1, "at least 1"),
         "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
     }
@@ -183,6 +196,11 @@ def _check_together(settings: Any) -> None:
          "--pairs: give the folder of the pictures with --data"),
         (given("pairs") and given("part"),
          "--part: give it without --pairs, which names its own pictures"),
+        (given("fold_checkpoints") and not given("folds"),
+         "--fold_checkpoints: say with --folds how many they are"),
+        (given("folds") and any(map(given, ("target", "pairs", "embeddings", "part"))),
+         "--folds: judges all people of a checkpoint; give it without --target, --pairs, "
+         "--embeddings and --part"),
         (given("embeddings") and given("data"),
          "--embeddings: give it without --data; the pictures are not looked at"),
         (given("embeddings") and (given("checkpoint") or given("part")),

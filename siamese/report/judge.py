@@ -66,6 +66,19 @@ class Verified:
 
 
 @dataclass(frozen=True)
+class FoldFigures:
+    """One fold of several, judged by a model of its own.
+
+    Attributes:
+        checkpoint: the model's file.
+        figures: of its pairs; see :func:`siamese.verification.figures.summarise`.
+    """
+
+    checkpoint: str
+    figures: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Judgement:
     """What was found, and where it was written.
 
@@ -78,6 +91,7 @@ class Judgement:
         origin: what was judged, in words.
         notes: what the reader of the figures must know.
         files: the files written.
+        folds: of cross-validation, one by one; empty without.
     """
 
     verified: Verified
@@ -88,6 +102,7 @@ class Judgement:
     origin: str
     notes: tuple[str, ...]
     files: tuple[Path, ...]
+    folds: tuple[FoldFigures, ...] = ()
 
 
 def judge(settings: CurveSettings, kind: Kind) -> Judgement:
@@ -116,11 +131,37 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
         others = f"{verified.counts.identities - 1} others"
         everybody = f"{verified.counts.identities} people, all pairs"
         title = everybody if settings.target is None else f"{settings.target} against {others}"
+    out = output_folder(settings, _ending(settings))
+    return write_judgement(settings, kind, out, people, verified, title, listed=listed)
+
+
+def write_judgement(
+    settings: CurveSettings,
+    kind: Kind,
+    out: Path,
+    people: Embeddings,
+    verified: Verified,
+    title: str,
+    *,
+    listed: Listed | None = None,
+    folds: tuple[FoldFigures, ...] = (),
+) -> Judgement:
+    """Write the picture and the JSON of what was verified.
+
+    Args:
+        settings: of the command.
+        kind: which picture.
+        out: the folder.
+        people: who was judged.
+        verified: figures and intervals.
+        title: of the picture.
+        listed: what a list of pairs gives besides.
+        folds: figures of each fold.
+    """
     decision = people.decision
     rates = None if decision is None else error_rates(verified.counts, decision.threshold)
     at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
     limits = None if decision is None else intervals_at(verified, decision.threshold)
-    out = output_folder(settings, _ending(settings))
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
     files = save_figure(draw(curve(verified.counts), verified.figures, title), out / kind)
     content: dict[str, Any] = {
@@ -134,10 +175,12 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     if listed is not None:
         content["list"] = listed.as_dict()
         files.append(listed.write_csv(out / "pairs.csv"))
+    if folds:
+        content["folds"] = [asdict(fold) for fold in folds]
     files.append(write_results(out / f"{kind}.json", content, people, settings))
     notes = (*people.notes, *verified.notes)
     return Judgement(
-        verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files)
+        verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files), folds
     )
 
 

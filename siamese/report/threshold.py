@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from math import comb
 from pathlib import Path
@@ -16,7 +17,6 @@ from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.figures import reliability_figure, save_figure
 from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
 from siamese.report.sources import (
-    Embeddings,
     Model,
     embed_folder,
     load_model,
@@ -31,6 +31,7 @@ from siamese.verification.calibration import (
     minimum_cllr,
     reliability,
 )
+from siamese.verification.counts import PairCounts
 from siamese.verification.decision import Decision
 from siamese.verification.figures import (
     error_rates,
@@ -112,16 +113,42 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     _require_support(counts.identities, settings.target_fmr)
     threshold = threshold_at_fmr(counts, settings.target_fmr)
     calibration = fit_calibration(counts)
-    chosen = _rates(people, verified, threshold, calibration)
+    chosen = rates_of(people.origin, verified, threshold, calibration)
     checked = None
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
         verified = verify_resampled(judged, settings)
-        checked, counts = _rates(judged, verified, threshold, calibration), verified.counts
+        counts = verified.counts
+        checked = rates_of(judged.origin, verified, threshold, calibration)
         notes = [*judged.notes]
+    return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
+
+
+def write_choice(
+    settings: ThresholdSettings,
+    model: Model,
+    shown: PairCounts,
+    calibration: Calibration,
+    threshold: float,
+    rates: tuple[Rates, Rates | None],
+    notes: Sequence[str],
+) -> Choice:
+    """Write a chosen threshold: reliability plot, JSON and, where it is wanted, the checkpoint.
+
+    Args:
+        settings: of the command.
+        model: the checkpoint.
+        shown: the pairs whose reliability is drawn.
+        calibration: score to log-likelihood ratio.
+        threshold: cosine similarity.
+        rates: what it does where it was chosen, and on others.
+        notes: what the reader must know.
+    """
+    chosen, checked = rates
+    told = [*notes]
     if calibration.slope <= 0:
-        notes.append("pairs of one person do not score higher here: the model is of no use")
+        told.append("pairs of one person do not score higher here: the model is of no use")
     decision = Decision(
         threshold,
         settings.target_fmr,
@@ -131,13 +158,13 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         {} if checked is None else asdict(checked),
     )
     probability = float(calibration.probability(threshold, settings.prior))
-    bars = reliability(counts, calibration, settings.prior)
-    files = _write_files(settings, model.path, decision, bars, counts.identities, probability)
+    bars = reliability(shown, calibration, settings.prior)
+    files = _write_files(settings, model.path, decision, bars, shown.identities, probability)
     if settings.write:
         weights = model.content["model"]
         update_checkpoint(model.path, "decision", plain(decision.as_dict()), model=weights)
     return Choice(
-        decision, chosen, checked, model.path, settings.write, probability, tuple(notes), files
+        decision, chosen, checked, model.path, settings.write, probability, tuple(told), files
     )
 
 
@@ -160,11 +187,17 @@ def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
 
 def _require_support(people: int, fmr: float) -> None:
     lowest = f"{supported_fmr(comb(people, 2)):.1e}"
-    if fmr < float(lowest):  # as it is told: whoever types that in is served
-        raise UserError(
-            f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest}; add people "
-            "or ask for less"
-        )
+    if fmr >= float(lowest):  # as it is told: whoever types that in is served
+        return
+    fix = "add people or ask for less"
+    if float(lowest) >= _USELESS:
+        fix = "add people, or judge everybody with --folds 5, which trains the recipe five times"
+    raise UserError(
+        f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest}; {fix}"
+    )
+
+
+_USELESS = 0.3  # FMR: nobody wants a door that opens to every third stranger
 
 
 def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | None, list[str]]:
@@ -193,14 +226,13 @@ def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | Non
     return folder, notes
 
 
-def _rates(
-    people: Embeddings, verified: Verified, threshold: float, calibration: Calibration
-) -> Rates:
+def rates_of(origin: str, verified: Verified, threshold: float, calibration: Calibration) -> Rates:
+    """What a threshold and a calibration do on some people, who are named by ``origin``."""
     counts = verified.counts
     fmr, fnmr = (float(rate) for rate in error_rates(counts, threshold))
     intervals = intervals_at(verified, threshold)
     return Rates(
-        people.origin,
+        origin,
         counts.identities,
         counts.images,
         lowest_supported_fmr(counts),

@@ -94,7 +94,8 @@ class Kind:
 
 HOSTILE: tuple[Any, ...] = (
     None, True, -1, 0, 1, -5, 2**31, 2**63, 10**400, 1.5, -0.0, 1e308, float("nan"), float("inf"),
-    "", "x", "x" * 70_000, "../../victim/secret", "/../../victim/secret", "../victim", "/etc/passwd", "..", "a\0b", "\udcff", "夏子",
+    "", "x", "x" * 70_000, "../../victim/secret", "/../../victim/secret", "../victim",
+    "/etc/passwd", "..", "a\0b", "\udcff", "夏子",
     "\x1b]0;t\x07", [], [[]], {}, {"a": 1}, [1, 2], [0.5] * 3, ["a"] * 1000, [[[[[[[[0]]]]]]]],
 )  # fmt: skip
 TOKENS = (

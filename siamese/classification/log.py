@@ -6,7 +6,7 @@ from pathlib import Path
 
 from siamese.config import ClassificationSettings
 from siamese.learning.loop import Figures
-from siamese.learning.monitoring import RunLog
+from siamese.learning.monitoring import RunLog, written
 
 _FIGURES = ("validation_error", "validation_loss", "test_error", "test_loss")
 
@@ -37,6 +37,7 @@ class ClassLog(RunLog):
         told.append(f"{row['seconds']:.0f} s")
         return ", " + ", ".join(told)
 
+    @written
     def finish(self, epoch: int) -> None:
         """Hyper-parameters with the figures of the epoch that counts; closes the log."""
         prefix = "best" if self.settings.data.validation else "last"

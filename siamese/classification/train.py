@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from siamese.learning.loop import Figures, Loop, LoopOptions
 from siamese.learning.monitoring import write_settings
 from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.learning.runs import (
+    at_work,
     find_checkpoint,
     free_name,
     refuse_changes,
-    refuse_existing,
     refuse_other_home,
+    take_name,
 )
 from siamese.learning.schedules import schedule_remarks
 from siamese.models.checkpoint import read_checkpoint
@@ -56,7 +58,7 @@ def train_classifier(settings: ClassificationSettings) -> Path:
     Raises:
         UserError: unusable data or settings.
         Diverged: the loss became NaN or infinite.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
+        KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     # Before the images are loaded: a mistyped network is told at once.
     require_network(settings.model.name, settings.model.options)
@@ -66,10 +68,15 @@ def train_classifier(settings: ClassificationSettings) -> Path:
         choose_precision(settings.trainer.precision, device)
         name = settings.name or _free_name(settings)
         name = distribution.agree(name)
-        if distribution.first:
-            refuse_existing(name, settings.runs, settings.checkpoints, _RESUME)
+        if distribution.first and (
+            taken := take_name(name, settings.runs, settings.checkpoints, _RESUME)
+        ):
+            print(taken)
         parts = _load(settings, distribution)
-        lr = settings.optimizer.lr or default_classifier_lr(settings.optimizer.name)
+        why = "as set"
+        if (lr := settings.optimizer.lr) is None:
+            lr = default_classifier_lr(settings.optimizer.name)
+            why = f"the default of {settings.optimizer.name}; --optimizer.lr sets another"
         settings = replace(settings, name=name, optimizer=replace(settings.optimizer, lr=lr))
         size = settings.data.size or parts.size
         spec = ClassifierSpec(
@@ -84,7 +91,7 @@ def train_classifier(settings: ClassificationSettings) -> Path:
             mean=parts.mean,
             std=parts.std,
         )
-        return _run(settings, parts, spec, device, distribution, None)
+        return _run(settings, parts, spec, device, distribution, None, why)
 
 
 def resume_classifier(
@@ -132,7 +139,7 @@ def resume_classifier(
                 f"{path}: was trained on other classes than those in {settings.data.root}; give "
                 "the same images with --data.root"
             )
-        return _run(settings, parts, spec, device, distribution, content)
+        return _run(settings, parts, spec, device, distribution, content, "as the run began")
 
 
 def _run(
@@ -142,6 +149,22 @@ def _run(
     device: torch.device,
     distribution: Distribution,
     checkpoint: dict[str, Any] | None,
+    why_lr: str,
+) -> Path:
+    """Train, held against a second process of the same run."""
+    held = at_work(Path(settings.runs) / str(settings.name))
+    with held if distribution.first else nullcontext():
+        return _run_held(settings, parts, spec, device, distribution, checkpoint, why_lr)
+
+
+def _run_held(
+    settings: ClassificationSettings,
+    parts: Parts,
+    spec: ClassifierSpec,
+    device: torch.device,
+    distribution: Distribution,
+    checkpoint: dict[str, Any] | None,
+    why_lr: str,
 ) -> Path:
     name, lr = settings.name, settings.optimizer.lr
     assert name is not None, "a run has a name by now"
@@ -192,7 +215,7 @@ def _run(
         (runs / _TEST).unlink(missing_ok=True)  # of the epochs before more were asked for
         folder.mkdir(parents=True, exist_ok=True)  # refused now, not after an epoch
         log = ClassLog(runs, settings, loop.progress.step, loop.progress.epoch)
-    say(_headline(settings, parts, spec, task, lr))
+    say(_headline(settings, parts, spec, task, f"{lr:g} ({why_lr})"))
     for remark in schedule_remarks(settings.schedule, trainer.epochs):
         if settings.optimizer.name not in SCHEDULE_FREE:
             say(remark)
@@ -235,7 +258,7 @@ def _headline(
     parts: Parts,
     spec: ClassifierSpec,
     task: ClassificationTask,
-    lr: float,
+    lr: str,
 ) -> str:
     counts = ", ".join(f"{name} {number}" for name, number in parts.counts().items())
     parameters = sum(p.numel() for p in task.model.parameters())
@@ -244,7 +267,7 @@ def _headline(
         f"{settings.data.name}: {counts} images of {len(parts.classes)} classes\n"
         f"{spec.network}, {parameters:,} parameters, {spec.size} px on {task.device} in "
         f"{task.precision_name}; batches of {settings.batches.size}"
-        f" ({task.micro_batch} at a time{processes}); {settings.optimizer.name} at lr {lr:g}"
+        f" ({task.micro_batch} at a time{processes}); {settings.optimizer.name} at lr {lr}"
     )
 
 

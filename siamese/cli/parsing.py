@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -179,10 +180,19 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     for stream in (sys.stdout, sys.stderr):  # a name in any script never stops a print
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    threading.excepthook = _told_later
     try:
         command(sys.argv[1:])
     except UserError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except MemoryError:
+        print(f"{prog}: error: {_NO_MEMORY}", file=sys.stderr)
+        sys.exit(2)
+    except (ImportError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
+        print(f"{prog}: error: {_NO_MEMORY}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -195,3 +205,31 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
         print(f"{prog}: interrupted", file=sys.stderr)
         sys.exit(130)
     sys.exit(0)
+
+
+_NO_MEMORY = (
+    "not enough memory: give it more (ulimit -v unlimited lifts a limit of the shell), or make "
+    "batches and pictures smaller"
+)
+
+
+def _is_lack_of_memory(error: BaseException) -> bool:
+    """Whether libraries could not be loaded, or tensors made, for want of memory."""
+    told = str(error).lower()
+    return any(
+        sign in told
+        for sign in (
+            "cannot allocate memory",
+            "can't allocate memory",
+            "failed to map segment",
+            "cannot create thread",
+            "can't start new thread",
+            "out of memory",
+        )
+    )
+
+
+def _told_later(failed: threading.ExceptHookArgs) -> None:
+    """No traceback of a thread whose failure to write is raised again where it is waited for."""
+    if not issubclass(failed.exc_type, OSError):
+        threading.__excepthook__(failed)

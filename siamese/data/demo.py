@@ -19,6 +19,7 @@ from tqdm import tqdm
 from siamese.data.demo_drawing import draw_face
 from siamese.data.demo_traits import Traits, draw_traits
 from siamese.errors import UserError
+from siamese.files.writing import writing
 from siamese.processors import processors
 
 __all__ = ["DEMO_VERSION", "Traits", "demo_face", "draw_face", "draw_traits", "write_demo_faces"]
@@ -84,11 +85,12 @@ def write_demo_faces(
         return out
     draft = _make_draft(out)
     try:
-        _draw_all(draft, record, progress=progress, processes=processes or processors())
-        (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
-        if out.exists():
-            out.rmdir()  # _is_drawn has found it empty
-        draft.rename(out)
+        with writing(out):
+            _draw_all(draft, record, progress=progress, processes=processes or processors())
+            (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
+            if out.exists():
+                out.rmdir()  # _is_drawn has found it empty
+            draft.rename(out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return out

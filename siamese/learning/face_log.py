@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,10 +13,11 @@ from siamese.data.batches import thumbnail
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
 from siamese.files.shown import shown
+from siamese.files.writing import write_json, writing
 from siamese.learning.collapse import collapse_warning
 from siamese.learning.face_task import FaceTask, Validation
 from siamese.learning.loop import Figures
-from siamese.learning.monitoring import RunLog, write_settings
+from siamese.learning.monitoring import RunLog, write_settings, written
 from siamese.report.figures import pr_figure, roc_figure, score_figure
 from siamese.verification.counts import PairCounts
 from siamese.verification.figures import curve
@@ -45,6 +45,7 @@ class FaceLog(RunLog):
         self.task, self.settings = task, settings
         self._best: Validation | None = None
 
+    @written
     def epoch(self, row: Figures, best: bool) -> None:
         """Figures, curves and histograms of a validated epoch, its table row and its line."""
         step = int(row["step"])
@@ -92,6 +93,7 @@ class FaceLog(RunLog):
             f"impostor {row['impostor_mean']:.3f}"
         )
 
+    @written
     def finish(self, best_epoch: int) -> None:
         """Projector and hyper-parameters with the best epoch's figures; closes the log.
 
@@ -123,7 +125,7 @@ def write_run_files(folder: Path, settings: TrainSettings, split: Split) -> None
     """``settings.yaml``, ``split.json`` and ``data_report.txt`` of a new run."""
     write_settings(folder, settings.as_dict())
     people = {name: list(part.names) for name, part in split.parts().items()}
-    (folder / "split.json").write_text(json.dumps(people, indent=1), encoding="utf-8")
+    write_json(folder / "split.json", people)
     lines = []
     for name, part in split.parts().items():
         lines.append(f"{name}: {len(part.names)} people, {len(part.paths)} pictures of {part.root}")
@@ -154,5 +156,5 @@ def failure_reporter(folder: Path, say: Callable[[str], None]) -> Callable[[str,
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
+    with writing(path), open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"{line}\n" for line in lines)

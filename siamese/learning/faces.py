@@ -34,16 +34,18 @@ from siamese.learning.losses import MetricLoss
 from siamese.learning.monitoring import write_settings
 from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.learning.runs import (
+    at_work,
     find_checkpoint,
     free_name,
     refuse_changes,
-    refuse_existing,
     refuse_other_home,
+    take_name,
 )
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
 from siamese.models.loading import load_start_weights, spec_of
+from siamese.verification.enough import too_few_people
 
 # What may differ when a run goes on; anything else would make it another run.
 _MAY_CHANGE = FACE_IMMATERIAL | {
@@ -61,10 +63,11 @@ def train_faces(settings: TrainSettings) -> Path:
 
     Raises:
         UserError: unusable data or settings; the loss diverged.
-        KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after the state was saved.
+        KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     run_name = settings.name or _free_name(settings)
-    refuse_existing(run_name, settings.runs, settings.checkpoints, _RESUME)
+    if taken := take_name(run_name, settings.runs, settings.checkpoints, _RESUME):
+        print(taken)
     device = choose_device(settings.device)
     choose_precision(settings.trainer.precision, device)
     require_backbone(settings.model.backbone)
@@ -72,9 +75,12 @@ def train_faces(settings: TrainSettings) -> Path:
     _say_split(split)
     torch.manual_seed(settings.seed)
     model = _build_model(settings)
-    lr = settings.optimizer.lr or default_lr(
-        settings.optimizer.name, not settings.model.pretrained and settings.model.weights is None
-    )
+    random_weights = not settings.model.pretrained and settings.model.weights is None
+    lr, why = settings.optimizer.lr, "as set"
+    if lr is None:
+        lr = default_lr(settings.optimizer.name, random_weights)
+        kind = "random" if random_weights else "pretrained"
+        why = f"the default from {kind} weights; --lr sets another"
     settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
     spec = EmbedderSpec(
@@ -86,7 +92,8 @@ def train_faces(settings: TrainSettings) -> Path:
         (std[0], std[1], std[2]),
     )
     _check_input_size(model, spec.size)
-    return _run(settings, split, model, spec, device, None)
+    with at_work(Path(settings.runs) / run_name):
+        return _run(settings, split, model, spec, device, None, why)
 
 
 def resume_training(
@@ -126,7 +133,8 @@ def resume_training(
         dropout=settings.model.dropout,
         drop_path=settings.model.drop_path,
     )
-    return _run(settings, split, model, spec, device, content)
+    with at_work(Path(settings.runs) / str(settings.name)):
+        return _run(settings, split, model, spec, device, content, "as the run began")
 
 
 def _run(
@@ -136,6 +144,7 @@ def _run(
     spec: EmbedderSpec,
     device: torch.device,
     checkpoint: dict[str, Any] | None,
+    why_lr: str,
 ) -> Path:
     name = settings.name
     assert name is not None, "a run has a name by now"
@@ -196,7 +205,7 @@ def _run(
     print(
         f"{spec.backbone}, {parameters / 1e6:.1f} M parameters, {spec.size} px on {device} in "
         f"{str(precision).removeprefix('torch.')}; batches of {task.sampler.people} people x "
-        f"{task.sampler.images} pictures; {settings.optimizer.name} at lr {lr:g}; "
+        f"{task.sampler.images} pictures; {settings.optimizer.name} at lr {lr:g} ({why_lr}); "
         f"{workers} loader process(es)"
     )
     print(f"watch: tensorboard --logdir {settings.runs}")
@@ -210,10 +219,11 @@ def _run(
     finally:
         log.close()
     best = folder / "best.pt"
-    progress_now = loop.progress
+    progress_now, few = loop.progress, _too_few(split) or ""
     print(
         f"done: {progress_now.images} pictures in {progress_now.seconds:.0f} s of training; best "
-        f"epoch {progress_now.best_epoch} with {settings.trainer.select} {progress_now.best:.4f}\n"
+        f"epoch {progress_now.best_epoch} with {settings.trainer.select} {progress_now.best:.4f}"
+        f"{few and f' (note: {few})'}\n"
         f"checkpoint: {best}\nlog, settings, metrics, data report: {runs}\n"
         f"next: siamese-eval roc --checkpoint {best}"
         + ("" if split.test is None else " --part test")
@@ -278,9 +288,17 @@ def _say_split(split: Split) -> None:
             print(f"{root}: {part.summary().partition('; ')[2]}; listed in data_report.txt")
     for name, part in split.parts().items():
         print(f"{name}: {len(part.names)} people, {len(part.paths)} pictures")
+    if few := _too_few(split):
+        print(f"note: {few}")
     singles = sum(count == 1 for count in split.train.counts().values())
     if singles:
         print(f"{singles} training people with a single picture are never drawn (no genuine pair)")
+
+
+def _too_few(split: Split) -> str | None:
+    """A line where the validation people cannot tell which epoch is best."""
+    few = too_few_people(len(split.validation.names), "validation people")
+    return few and f"{few}; which epoch is best is hardly known either"
 
 
 def _build_model(settings: TrainSettings) -> SiameseEmbedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -10,16 +11,23 @@ from typing import Any
 
 
 class StopRequest:
-    """While active, the first SIGINT or SIGTERM sets ``requested``; a second one interrupts."""
+    """While active, the first SIGINT, SIGTERM or SIGHUP sets ``requested``; a second interrupts.
+
+    SIGHUP is what a dropped connection sends. The terminal is gone then, so that what is still
+    printed to it goes nowhere instead of failing. Where SIGHUP is ignored (``nohup``) it stays so.
+    """
 
     def __init__(self) -> None:
         self.requested = False
         self._before: dict[signal.Signals, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._request)
+            self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+            for number in _STOPPING:
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._request)
         return self
 
     def __exit__(
@@ -32,9 +40,21 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:
+        if number == getattr(signal, "SIGHUP", None):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in self._terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
+        elif self.requested:
             raise KeyboardInterrupt
         self.requested = True
         # Not print: the signal may come amid a write of the progress bar, and a second write to a
         # buffered stream from here would raise.
-        os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+
+
+# Windows has no SIGHUP.
+_STOPPING = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from siamese.errors import Diverged, UserError
+from siamese.files.writing import CannotWrite
 from siamese.learning.distribution import SINGLE, Distribution
 from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
@@ -373,7 +374,16 @@ class Loop:
             "random": random_states(),
             "figures": figures,
         }
-        write_checkpoint(self.options.folder / name, content)
+        try:
+            write_checkpoint(self.options.folder / name, content)
+        except CannotWrite as error:
+            before = self.options.folder / "last.pt"
+            way_on = (
+                f"free some space, then resume from {before}"
+                if before.exists()
+                else ("free some space and start again")
+            )
+            raise CannotWrite(f"{error}; {way_on}") from None
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
         """Continue exactly where a checkpoint of the same run stands.

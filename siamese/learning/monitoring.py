@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 import yaml
@@ -14,11 +15,28 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from siamese.files.writing import write_csv
+from siamese.files.writing import write_csv, write_text, writing
 from siamese.learning.loop import Figures
 
 # Columns of metrics.csv that say how far the run is, and those that training itself gives.
 _PROGRESS = frozenset({"epoch", "step", "images_seen", "seconds", "lr"})
+
+
+_Method = TypeVar("_Method", bound=Callable[..., None])
+
+
+def written(method: _Method) -> _Method:
+    """A method of :class:`RunLog` in which a full disk is one line about the run's folder.
+
+    TensorBoard writes in a thread of its own; what happened there is raised by the next call.
+    """
+
+    @wraps(method)
+    def guarded(log: RunLog, *args: Any, **options: Any) -> None:
+        with writing(log.folder):
+            method(log, *args, **options)
+
+    return cast(_Method, guarded)
 
 
 class RunLog:
@@ -33,17 +51,20 @@ class RunLog:
 
     def __init__(self, folder: Path, epochs: int, step: int = 0, epoch: int = 0):
         self.folder, self.epochs = folder, epochs
-        # What lies at `step` itself is the validation that the run goes on from: it stays.
-        self.writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
+        with writing(folder):
+            # What lies at `step` itself is the validation that the run goes on from: it stays.
+            self.writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self._metrics = folder / "metrics.csv"
         self.rows = [row for row in _read_rows(self._metrics) if int(row["epoch"]) <= epoch]
 
+    @written
     def step(self, step: int, figures: Figures) -> None:
         """Training curves."""
         for name, value in figures.items():
             if not math.isnan(value):
                 self.writer.add_scalar(f"train/{name}", value, step)
 
+    @written
     def epoch(self, row: Figures, best: bool) -> None:
         """Figures of an epoch: curves, its row in the table, its line."""
         step = int(row["step"])
@@ -68,10 +89,12 @@ class RunLog:
         """A line for the terminal that leaves the progress bar whole."""
         tqdm.write(line)
 
+    @written
     def training_grid(self, images: torch.Tensor) -> None:
         """One grid of augmented training pictures, uint8 or float in [0, 1], (N, C, H, W)."""
         self.writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
 
+    @written
     def add_settings(
         self, settings: Mapping[str, Any], epoch: int, figures: Sequence[str], prefix: str
     ) -> None:
@@ -88,6 +111,7 @@ class RunLog:
                 found = {f"{prefix}/{name}": float(row[name]) for name in figures if name in row}
                 self.writer.add_hparams(_flat_settings(settings), found, run_name=".")
 
+    @written
     def close(self) -> None:
         """Flush and close the event file."""
         self.writer.close()
@@ -95,9 +119,8 @@ class RunLog:
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``settings.yaml``: the resolved settings that the run goes by now, as plain values."""
-    folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    (folder / "settings.yaml").write_text(text, encoding="utf-8")
+    write_text(folder / "settings.yaml", text)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from siamese.errors import UserError
+from siamese.files.writing import writing
 
 
 def free_name(base: str, runs: str, checkpoints: str) -> str:
@@ -20,8 +25,11 @@ def free_name(base: str, runs: str, checkpoints: str) -> str:
     return name
 
 
-def refuse_existing(name: str, runs: str, checkpoints: str, resume: str) -> None:
-    """Refuse to write over a run.
+def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None:
+    """Make sure that a run's name is free; one that was begun in vain is taken over.
+
+    A run that was killed before its first checkpoint cannot be gone on with. What it left is what
+    a run writes before its first step, and is removed; anything else is not touched.
 
     Args:
         name: the run.
@@ -29,16 +37,79 @@ def refuse_existing(name: str, runs: str, checkpoints: str, resume: str) -> None
         checkpoints: folder of all runs' checkpoints.
         resume: how a run is continued, e.g. ``--resume``.
 
+    Returns:
+        a line where a name was taken over; None where it was free.
+
     Raises:
-        UserError: there is such a run.
+        UserError: there is such a run, or one is at work under that name.
     """
-    begun = (Path(checkpoints) / name / "last.pt").exists()
-    for root in (runs, checkpoints):
-        if (Path(root) / name).exists():
-            way_on = f"continue it with {resume} {name}" if begun else "remove it"
+    places = [Path(root) / name for root in (runs, checkpoints)]
+    there = [place for place in places if os.path.lexists(place)]
+    if not there:
+        return None
+    if (places[1] / "last.pt").exists():
+        raise UserError(
+            f"{there[0]} exists already: choose another --name, or continue it with {resume} {name}"
+        )
+    if not all(map(_is_begun_in_vain, there)):
+        raise UserError(f"{there[0]} exists already: choose another --name, or remove it")
+    with at_work(places[0]):
+        for place in there:
+            shutil.rmtree(place)
+    return f"{name} was stopped before its first checkpoint: it begins anew"
+
+
+# What a run writes before its first checkpoint.
+_FIRST_FILES = (
+    "settings.yaml", "split.json", "data_report.txt", "projector_config.pbtxt", "events.out.*",
+    ".*.tmp",
+)  # fmt: skip
+
+
+def _is_begun_in_vain(place: Path) -> bool:
+    """Whether a folder holds nothing but what a run writes before its first checkpoint."""
+    return (
+        place.is_dir()
+        and not place.is_symlink()
+        and all(
+            file.is_file() and any(fnmatch(file.name, known) for known in _FIRST_FILES)
+            for file in place.iterdir()
+        )
+    )
+
+
+@contextmanager
+def at_work(folder: Path) -> Iterator[None]:
+    """Hold a run's name while a process works on it; a kill sets it free.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        yield
+        return
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        path = folder.parent / f".{folder.name}.work"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
             raise UserError(
-                f"{Path(root) / name} exists already: choose another --name, or {way_on}"
-            )
+                f"{folder}: another process is at work on this run; wait for it, or choose "
+                "another --name"
+            ) from None
+        try:
+            yield
+        finally:
+            # Still held: whoever opened it meanwhile gets a lock of no use, but beside a run that
+            # is over.
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)
 
 
 def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
@@ -56,6 +127,11 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
     for path in (given, given / "last.pt", folder / target / "last.pt"):
         if path.is_file():
             return path
+    if (folder / target / "best.pt").exists():
+        raise UserError(
+            f"{resume} {target}: was stopped before its first last.pt; best.pt can be judged "
+            "but not gone on with: start it again under another --name"
+        )
     runs = sorted(path.parent.name for path in folder.glob("*/last.pt"))
     known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""
     raise UserError(f"{resume} {target}: no such checkpoint or run in {folder}{known}")

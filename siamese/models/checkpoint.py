@@ -9,11 +9,12 @@ import warnings
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from siamese.errors import UserError
+from siamese.files.writing import replacing
 
 FORMAT = "siamese-checkpoint"
 VERSION = 1
@@ -51,27 +52,37 @@ def write_checkpoint(
         path: the file; its folder is made when missing.
         content: tensors and plain values under :data:`KEYS` and one of :data:`KINDS`.
         like: permissions and time that the file gets; None: those of a new file.
+
+    Raises:
+        CannotWrite: a full disk or the like.
     """
     missing = [key for key in KEYS if key not in content]
     if missing:
         raise ValueError(f"checkpoint lacks {', '.join(missing)}")
     if sum(kind in content for kind in KINDS) != 1:
         raise ValueError(f"a checkpoint is one of {', '.join(KINDS)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         with open(temporary, "wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **content}, file)
+            _save({"format": FORMAT, "version": VERSION, **content}, file)
             file.flush()
             os.fsync(file.fileno())
         if like is not None:
             os.chmod(temporary, stat.S_IMODE(like.st_mode))
             os.utime(temporary, ns=(like.st_atime_ns, like.st_mtime_ns))
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     _sync_folder(path.parent)
+
+
+def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
+    """``torch.save``, whose own error for a full disk is a RuntimeError about positions.
+
+    Raises:
+        OSError: why the file could not be written.
+    """
+    try:
+        torch.save(dict(content), file)
+    except RuntimeError as error:
+        reason = error.__context__
+        raise reason if isinstance(reason, OSError) else OSError(0, str(error)) from None
 
 
 def update_checkpoint(

@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
+from siamese.files.writing import replacing
 from siamese.report.text import drawable
 from siamese.verification.counts import Counts, Floats, PairCounts
 from siamese.verification.figures import Curve
@@ -283,7 +284,8 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
     """Write ``stem.png`` (150 dpi) and ``stem.svg``; returns both paths."""
     paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
     for path in paths:
-        figure.savefig(path, dpi=150)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format=path.suffix[1:], dpi=150)
     return paths
 
 

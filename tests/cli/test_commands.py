@@ -1,8 +1,10 @@
 """The commands as a user types them: results, Ctrl-C, and bad input in one line."""
 
+import contextlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -10,9 +12,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import numpy as np
 import pytest
+
+from siamese.cli import train as train_command
+from siamese.errors import UserError
+from siamese.models.checkpoint import read_checkpoint
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -178,6 +185,83 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert again.returncode == 0, again.stderr
     numbers = [row.split(",")[0] for row in (tmp_path / "runs/run/metrics.csv").open()][1:]
     assert numbers == [str(k + 1) for k in range(rows + 2)]
+
+
+def _started(place: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+    code = "from siamese.cli.train import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)], cwd=place, text=True, **options
+    )
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_dropped_connection_saves_the_run_unless_it_was_told_to_go_on(
+    face_folder: Path, tmp_path: Path, ignored: bool
+) -> None:
+    epochs = 6 if ignored else 500
+    terminal, inner = os.openpty()
+    process = _started(
+        tmp_path,
+        *("--data", face_folder, "--name", "run", "--epochs", epochs, "--workers", 0, *SMALL),
+        stdout=inner,
+        stderr=inner,
+        start_new_session=True,
+        preexec_fn=(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignored else None,
+    )
+    os.close(inner)
+    told = b""
+    while b"epoch 2/" not in told:
+        told += os.read(terminal, 4096)
+    process.send_signal(signal.SIGHUP)
+    if not ignored:
+        os.close(terminal)  # whatever is printed from now on fails
+        assert process.wait(timeout=60) == 130
+    else:
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while os.read(terminal, 4096):
+                pass
+        assert process.wait(timeout=60) == 0
+        os.close(terminal)
+    progress = read_checkpoint(tmp_path / "checkpoints/run/last.pt")["progress"]
+    assert progress["epoch"] == 6 if ignored else 1 <= progress["epoch"] < 500
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
+    face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [*("--data", face_folder, "--name", "run", "--workers", 0), *SMALL]
+    process = _started(
+        tmp_path, *arguments, "--epochs", 500, "--batches.images_per_epoch", 100_000,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("watch:"):
+            break
+    again = list(map(str, [*arguments, "--epochs", 1]))
+    with pytest.raises(UserError, match="another process is at work"):
+        train_command._command(again)
+    process.kill()
+    process.wait()
+    assert (tmp_path / "runs/run/settings.yaml").exists()
+    train_command._command(again)
+    assert (tmp_path / "checkpoints/run/last.pt").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "data"])
+def test_too_little_memory_is_one_line(command: str, face_folder: Path, tmp_path: Path) -> None:
+    arguments = {"train": ["--data", face_folder], "data": ["check", face_folder]}[command]
+    limit = 400 * 2**20
+    result = subprocess.run(
+        [sys.executable, "-c", f"from siamese.cli.{command} import main; main()", *arguments],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+    )
+    assert "not enough memory" in _error(result)
 
 
 def test_demo_faces_are_written_as_an_image_folder(run_cli: Cli, tmp_path: Path) -> None:

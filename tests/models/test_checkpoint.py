@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import resource
+import signal
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -66,7 +68,7 @@ def test_a_crash_at_any_write_leaves_the_old_file(
         )
         try:
             write_checkpoint(path, _content(2.0))
-        except (OSError, RuntimeError):
+        except UserError:
             assert path.read_bytes() == old
             assert os.listdir(tmp_path) == ["best.pt"]
             survived += 1
@@ -88,10 +90,29 @@ def test_a_crash_around_the_rename_leaves_the_old_file(
         raise OSError("power cut")
 
     monkeypatch.setattr(os, step, fail)
-    with pytest.raises(OSError, match="power cut"):
+    with pytest.raises(UserError, match=r"best\.pt: cannot be written \(power cut\)"):
         write_checkpoint(path, _content(2.0))
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["best.pt"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """On a real limit of the system: torch's own error speaks of positions in the file."""
+    path = tmp_path / "last.pt"
+    write_checkpoint(path, _content(1.0))
+    old = path.read_bytes()
+    large = {**_content(2.0), "model": {"weight": torch.zeros(2**20)}}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"last\.pt: cannot be written \(File too large\)"):
+            write_checkpoint(path, large)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_bytes() == old
+    assert os.listdir(tmp_path) == ["last.pt"]
 
 
 class _Hostile:

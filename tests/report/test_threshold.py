@@ -158,7 +158,7 @@ def test_a_failed_write_leaves_the_checkpoint(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", broken)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert BEST.read_bytes() == before
     assert [path.name for path in BEST.parent.iterdir() if "tmp" in path.name] == []

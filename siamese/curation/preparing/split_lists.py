@@ -21,7 +21,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
-from siamese.files.writing import write_json
+from siamese.files.writing import write_json, writing
 
 _SAME = 0.5  # folders are one person from this probability on
 _SHOWN = 20  # merged people that are told
@@ -283,16 +283,16 @@ def _write(
         "settings": given,
         "version": __version__,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
     try:
-        for name, data in lists.items():
-            (temporary / name).write_bytes(data)
-        write_json(temporary / "split.json", content)
-        if out.exists():
-            out.rmdir()  # empty, as was seen
-        temporary.rename(out)
+        with writing(out):
+            temporary.mkdir(parents=True)
+            for name, data in lists.items():
+                (temporary / name).write_bytes(data)
+            write_json(temporary / "split.json", content)
+            if out.exists():
+                out.rmdir()  # empty, as was seen
+            temporary.rename(out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -283,7 +283,7 @@ def test_a_full_disk_leaves_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("siamese.curation.preparing.split_lists.write_json", full)
     before = sorted(faces.parent.iterdir())
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(UserError, match="No space"):
         split(faces)
     assert sorted(faces.parent.iterdir()) == before
 

@@ -1,0 +1,75 @@
+"""A run's name: free, taken, or begun in vain."""
+
+from pathlib import Path
+
+import pytest
+
+from siamese.errors import UserError
+from siamese.learning.runs import at_work, find_checkpoint, take_name
+
+BEGUN = ("settings.yaml", "split.json", "data_report.txt", "events.out.tfevents.1.host.2.0")
+
+
+def place(root: Path, *files: str) -> tuple[str, str]:
+    """The folders of runs and checkpoints, with files of a run ``mine``."""
+    for file in files:
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    return str(root / "runs"), str(root / "checkpoints")
+
+
+def test_a_free_name_is_free(tmp_path: Path) -> None:
+    assert take_name("mine", *place(tmp_path), "--resume") is None
+
+
+def test_what_was_begun_in_vain_is_taken_over_and_told(tmp_path: Path) -> None:
+    places = place(tmp_path, *(f"runs/mine/{file}" for file in BEGUN))
+    assert "begins anew" in (take_name("mine", *places, "--resume") or "")
+    assert not (tmp_path / "runs/mine").exists()
+
+
+@pytest.mark.parametrize(
+    "file", ["runs/mine/metrics.csv", "runs/mine/notes.txt", "checkpoints/mine/best.pt",
+             "runs/mine/00000/sprite.png", "runs/mine"],
+)  # fmt: skip
+def test_what_somebody_could_miss_stays(tmp_path: Path, file: str) -> None:
+    begun = [f"runs/mine/{name}" for name in BEGUN] if file != "runs/mine" else []
+    places = place(tmp_path, *begun, file)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="exists already: choose another --name, or remove it"):
+        take_name("mine", *places, "--resume")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    places = place(tmp_path, "elsewhere/settings.yaml")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/mine").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="exists already"):
+        take_name("mine", *places, "--resume")
+    assert (tmp_path / "elsewhere/settings.yaml").exists()
+
+
+def test_a_run_that_can_go_on_says_how(tmp_path: Path) -> None:
+    places = place(tmp_path, "runs/mine/settings.yaml", "checkpoints/mine/last.pt")
+    with pytest.raises(UserError, match="or continue it with --resume mine"):
+        take_name("mine", *places, "--resume")
+
+
+def test_a_best_checkpoint_alone_cannot_be_resumed(tmp_path: Path) -> None:
+    places = place(tmp_path, "checkpoints/mine/best.pt")
+    with pytest.raises(UserError, match=r"stopped before its first last\.pt"):
+        find_checkpoint("mine", places[1], "--resume")
+
+
+def test_two_at_work_on_one_run_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    with (
+        at_work(tmp_path / "runs/mine"),
+        pytest.raises(UserError, match="another process is at work"),
+        at_work(tmp_path / "runs/mine"),
+    ):
+        pass
+    with at_work(tmp_path / "runs/mine"):
+        pass
+    assert list((tmp_path / "runs").iterdir()) == []

@@ -51,9 +51,10 @@ def binary_cross_entropy(
 
     The threshold comes first, then the smoothing, so that a class of the mix has the target
     1 - smoothing + smoothing / classes and any other smoothing / classes. timm's
-    ``BinaryCrossEntropy`` gives the same wherever only one of the two is set. With both it
-    compares the smoothed targets with the threshold: that undoes the smoothing, and makes every
-    class a 1 at the threshold 0.
+    ``BinaryCrossEntropy`` gives the same for class indices wherever only one of the two is set;
+    with both it compares the smoothed targets with the threshold: that undoes the smoothing, and
+    makes every class a 1 at the threshold 0. Soft targets, as mixup gives them, it does not smooth
+    at all: timm's mixup has smoothed them before.
 
     Args:
         logits: float32 (N, classes).

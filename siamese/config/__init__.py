@@ -70,6 +70,7 @@ from siamese.config.training import (
     TrainSettings,
     check_settings,
     default_lr,
+    default_scale,
     demo_settings,
 )
 
@@ -135,5 +136,6 @@ __all__ = [
     "check_settings",
     "default_classifier_lr",
     "default_lr",
+    "default_scale",
     "demo_settings",
 ]

@@ -18,6 +18,7 @@ from siamese.config import (
     TrainSettings,
     check_settings,
     default_lr,
+    default_scale,
 )
 from siamese.data.batches import default_workers
 from siamese.data.cache import PictureCache, open_cache
@@ -82,6 +83,7 @@ def train_faces(settings: TrainSettings) -> Path:
         kind = "random" if random_weights else "pretrained"
         why = f"the default from {kind} weights; --lr sets another"
     settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
+    settings = _with_scale(settings, len(split.train.names))
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
     spec = EmbedderSpec(
         settings.model.backbone,
@@ -94,6 +96,16 @@ def train_faces(settings: TrainSettings) -> Path:
     _check_input_size(model, spec.size)
     with at_work(Path(settings.runs) / run_name):
         return _run(settings, split, model, spec, device, None, why)
+
+
+def _with_scale(settings: TrainSettings, people: int) -> TrainSettings:
+    """With the scale that the loss takes where none is set, so that a resumed run has it, too."""
+    scale = default_scale(settings.loss.name, people)
+    if settings.loss.scale is not None or scale is None:
+        return settings
+    told = f"scale {scale:.3g}, AdaCos' for {people} training people; --loss.scale sets another"
+    print(f"{settings.loss.name}: {told}")
+    return replace(settings, loss=replace(settings.loss, scale=scale))
 
 
 def resume_training(

@@ -23,6 +23,7 @@ _MARGIN = {
     "subcenter_arcface": 28.6,
     "cosface": 0.35,
 }
+# Of runs that kept no scale: new ones keep siamese.config.default_scale.
 _SCALE = {"circle": 256.0, "arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
 _TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
 # Where a loss has no triplet margin, active triplets are counted at this one.

@@ -1,6 +1,6 @@
 """Network families for small images, named presets, and any model of timm beside them."""
 
-from siamese.zoo.cost import count_cost
+from siamese.zoo.cost import count_cost, kept_costs
 from siamese.zoo.presets import Preset
 from siamese.zoo.registry import (
     create_network,
@@ -17,6 +17,7 @@ __all__ = [
     "create_network",
     "create_preset",
     "create_timm_model",
+    "kept_costs",
     "pooled_width",
     "presets",
     "require_network",

@@ -67,6 +67,15 @@ def test_bce_equals_timms(smoothing: float) -> None:
     torch.testing.assert_close(own(logits(), mixed()), BinaryCrossEntropy()(logits(), soft))
 
 
+def test_timms_bce_leaves_soft_targets_unsmoothed() -> None:
+    """As the docstring says: ours smooths them, timm's mixup would have."""
+    soft = mixup_target(LABELS, CLASSES, SHARE, 0.0)
+    theirs = BinaryCrossEntropy(0.1)(logits(), soft)
+    torch.testing.assert_close(theirs, BinaryCrossEntropy(0.0)(logits(), soft))
+    own = ClassLoss(ClassLossSettings("bce", 0.1))(logits(), mixed())
+    assert abs(float(own - theirs)) > 1e-3
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5])
 def test_target_threshold_equals_timms(threshold: float) -> None:
     own = ClassLoss(ClassLossSettings("bce", target_threshold=threshold))(logits(), mixed())

@@ -13,6 +13,7 @@ from siamese.config import (
     MinerName,
     TrainSettings,
     check_settings,
+    default_scale,
 )
 from siamese.errors import UserError
 from siamese.learning.losses import MetricLoss
@@ -106,6 +107,30 @@ def test_losses_are_computed_in_fp32_under_autocast() -> None:
         inside = loss(embeddings, labels)
     assert inside.dtype == torch.float32
     assert torch.equal(inside, loss(embeddings, labels))
+
+
+@pytest.mark.parametrize("people", [11, 44, 10_575])
+@pytest.mark.parametrize("name", ["arcface", "subcenter_arcface", "cosface"])
+def test_the_scale_is_adacos_where_none_is_given(name: LossName, people: int) -> None:
+    """With C - 1 other classes at right angles the own one has probability 1/2 at 45 degrees:
+    the equation that AdaCos solves, here by bisection."""
+    scale = default_scale(name, people)
+    assert scale is not None
+
+    def probability(s: float) -> float:
+        own = math.exp(s * math.cos(math.pi / 4))
+        return own / (own + people - 1)
+
+    low, high = 0.0, 64.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if probability(middle) < 0.5 else (low, middle)
+    assert scale == pytest.approx(low, rel=1e-6)
+
+
+def test_few_people_count_as_ten_and_other_losses_have_no_such_scale() -> None:
+    assert default_scale("arcface", 2) == default_scale("arcface", 10)
+    assert default_scale("triplet", 100) is None
 
 
 def test_arcface_equals_its_formula() -> None:

@@ -270,6 +270,8 @@ def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:
     names = [group["name"] for group in best["optimizer"]["param_groups"]]
     assert "loss.weights" in names
     assert "validation_loss" not in best["figures"]
+    # What the loss took by the number of people is kept, so that a resumed run takes it, too.
+    assert best["settings"]["loss"]["scale"] == pytest.approx(math.sqrt(2) * math.log(9))
 
 
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:

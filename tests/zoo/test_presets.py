@@ -9,7 +9,15 @@ import timm
 import torch
 
 from siamese.errors import UserError
-from siamese.zoo import Preset, count_cost, create_network, presets, require_network, require_preset
+from siamese.zoo import (
+    Preset,
+    count_cost,
+    create_network,
+    kept_costs,
+    presets,
+    require_network,
+    require_preset,
+)
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} does not exist")
@@ -53,6 +61,16 @@ KNOWN = {
 @pytest.mark.parametrize("name", KNOWN)
 def test_cost_of_known_networks(name: str) -> None:
     assert _cost(name) == KNOWN[name]
+
+
+def test_kept_costs_are_those_that_are_counted() -> None:
+    """Of every preset; the others are counted by ``scripts/count_costs.py --check``."""
+    kept = kept_costs()
+    assert list(kept) == [preset.name for preset in presets()]
+    assert {name: kept[name] for name in KNOWN} == KNOWN
+    for row in _table("conformance.csv"):
+        assert kept[row["preset"]][0] == int(row["parameters"])
+        assert not row["macs"] or kept[row["preset"]][1] == int(row["macs"])
 
 
 REST = [row for row in _table("conformance.csv") if row["preset"] not in KNOWN]

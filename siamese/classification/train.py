@@ -72,11 +72,8 @@ def train_classifier(settings: ClassificationSettings) -> Path:
             taken := take_name(name, settings.runs, settings.checkpoints, _RESUME)
         ):
             print(taken)
+        lr = _told_lr(settings, print if distribution.first else _silent)
         parts = _load(settings, distribution)
-        why = "as set"
-        if (lr := settings.optimizer.lr) is None:
-            lr = default_classifier_lr(settings.optimizer.name)
-            why = f"the default of {settings.optimizer.name}; --optimizer.lr sets another"
         settings = replace(settings, name=name, optimizer=replace(settings.optimizer, lr=lr))
         size = settings.data.size or parts.size
         spec = ClassifierSpec(
@@ -91,7 +88,7 @@ def train_classifier(settings: ClassificationSettings) -> Path:
             mean=parts.mean,
             std=parts.std,
         )
-        return _run(settings, parts, spec, device, distribution, None, why)
+        return _run(settings, parts, spec, device, distribution, None)
 
 
 def resume_classifier(
@@ -139,7 +136,7 @@ def resume_classifier(
                 f"{path}: was trained on other classes than those in {settings.data.root}; give "
                 "the same images with --data.root"
             )
-        return _run(settings, parts, spec, device, distribution, content, "as the run began")
+        return _run(settings, parts, spec, device, distribution, content)
 
 
 def _run(
@@ -149,12 +146,11 @@ def _run(
     device: torch.device,
     distribution: Distribution,
     checkpoint: dict[str, Any] | None,
-    why_lr: str,
 ) -> Path:
     """Train, held against a second process of the same run."""
     held = at_work(Path(settings.runs) / str(settings.name))
     with held if distribution.first else nullcontext():
-        return _run_held(settings, parts, spec, device, distribution, checkpoint, why_lr)
+        return _run_held(settings, parts, spec, device, distribution, checkpoint)
 
 
 def _run_held(
@@ -164,7 +160,6 @@ def _run_held(
     device: torch.device,
     distribution: Distribution,
     checkpoint: dict[str, Any] | None,
-    why_lr: str,
 ) -> Path:
     name, lr = settings.name, settings.optimizer.lr
     assert name is not None, "a run has a name by now"
@@ -215,7 +210,7 @@ def _run_held(
         (runs / _TEST).unlink(missing_ok=True)  # of the epochs before more were asked for
         folder.mkdir(parents=True, exist_ok=True)  # refused now, not after an epoch
         log = ClassLog(runs, settings, loop.progress.step, loop.progress.epoch)
-    say(_headline(settings, parts, spec, task, f"{lr:g} ({why_lr})"))
+    say(_headline(settings, parts, spec, task, lr))
     for remark in schedule_remarks(settings.schedule, trainer.epochs):
         if settings.optimizer.name not in SCHEDULE_FREE:
             say(remark)
@@ -253,12 +248,23 @@ def _run_held(
     return chosen
 
 
+def _told_lr(settings: ClassificationSettings, say: Say) -> float:
+    """The learning rate, told with its reason in a run's first line."""
+    name, lr = settings.optimizer.name, settings.optimizer.lr
+    if lr is not None:
+        say(f"learning rate {lr:g}: as set")
+        return lr
+    lr = default_classifier_lr(name)
+    say(f"learning rate {lr:g}: the default of {name}; --optimizer.lr sets another")
+    return lr
+
+
 def _headline(
     settings: ClassificationSettings,
     parts: Parts,
     spec: ClassifierSpec,
     task: ClassificationTask,
-    lr: str,
+    lr: float,
 ) -> str:
     counts = ", ".join(f"{name} {number}" for name, number in parts.counts().items())
     parameters = sum(p.numel() for p in task.model.parameters())
@@ -267,7 +273,7 @@ def _headline(
         f"{settings.data.name}: {counts} images of {len(parts.classes)} classes\n"
         f"{spec.network}, {parameters:,} parameters, {spec.size} px on {task.device} in "
         f"{task.precision_name}; batches of {settings.batches.size}"
-        f" ({task.micro_batch} at a time{processes}); {settings.optimizer.name} at lr {lr}"
+        f" ({task.micro_batch} at a time{processes}); {settings.optimizer.name} at lr {lr:g}"
     )
 
 

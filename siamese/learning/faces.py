@@ -69,6 +69,7 @@ def train_faces(settings: TrainSettings) -> Path:
     run_name = settings.name or _free_name(settings)
     if taken := take_name(run_name, settings.runs, settings.checkpoints, _RESUME):
         print(taken)
+    lr = _told_lr(settings)
     device = choose_device(settings.device)
     choose_precision(settings.trainer.precision, device)
     require_backbone(settings.model.backbone)
@@ -76,12 +77,6 @@ def train_faces(settings: TrainSettings) -> Path:
     _say_split(split)
     torch.manual_seed(settings.seed)
     model = _build_model(settings)
-    random_weights = not settings.model.pretrained and settings.model.weights is None
-    lr, why = settings.optimizer.lr, "as set"
-    if lr is None:
-        lr = default_lr(settings.optimizer.name, random_weights)
-        kind = "random" if random_weights else "pretrained"
-        why = f"the default from {kind} weights; --lr sets another"
     settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
     settings = _with_scale(settings, len(split.train.names))
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
@@ -95,7 +90,20 @@ def train_faces(settings: TrainSettings) -> Path:
     )
     _check_input_size(model, spec.size)
     with at_work(Path(settings.runs) / run_name):
-        return _run(settings, split, model, spec, device, None, why)
+        return _run(settings, split, model, spec, device, None)
+
+
+def _told_lr(settings: TrainSettings) -> float:
+    """The learning rate, told with its reason in a run's first line."""
+    name, lr = settings.optimizer.name, settings.optimizer.lr
+    if lr is not None:
+        print(f"learning rate {lr:g}: as set")
+        return lr
+    random_weights = not settings.model.pretrained and settings.model.weights is None
+    lr = default_lr(name, random_weights)
+    kind = "random weights" if random_weights else "weights that were learnt before"
+    print(f"learning rate {lr:g}: the default of {name} from {kind}; --lr sets another")
+    return lr
 
 
 def _with_scale(settings: TrainSettings, people: int) -> TrainSettings:
@@ -129,6 +137,7 @@ def resume_training(
     check_settings(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)
     refuse_other_home(path, settings.checkpoints, settings.name or "")
+    print(f"learning rate {settings.optimizer.lr:g}: as the run began")
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
@@ -146,7 +155,7 @@ def resume_training(
         drop_path=settings.model.drop_path,
     )
     with at_work(Path(settings.runs) / str(settings.name)):
-        return _run(settings, split, model, spec, device, content, "as the run began")
+        return _run(settings, split, model, spec, device, content)
 
 
 def _run(
@@ -156,7 +165,6 @@ def _run(
     spec: EmbedderSpec,
     device: torch.device,
     checkpoint: dict[str, Any] | None,
-    why_lr: str,
 ) -> Path:
     name = settings.name
     assert name is not None, "a run has a name by now"
@@ -217,7 +225,7 @@ def _run(
     print(
         f"{spec.backbone}, {parameters / 1e6:.1f} M parameters, {spec.size} px on {device} in "
         f"{str(precision).removeprefix('torch.')}; batches of {task.sampler.people} people x "
-        f"{task.sampler.images} pictures; {settings.optimizer.name} at lr {lr:g} ({why_lr}); "
+        f"{task.sampler.images} pictures; {settings.optimizer.name} at lr {lr:g}; "
         f"{workers} loader process(es)"
     )
     print(f"watch: tensorboard --logdir {settings.runs}")

@@ -18,6 +18,7 @@ from siamese.config import (
     ImageSettings,
     LossSettings,
     ModelSettings,
+    OptimizerName,
     OptimizerSettings,
     SplitSettings,
     TrainerSettings,
@@ -260,6 +261,49 @@ def test_accumulated_gradient_is_that_of_the_mean_loss(settings: TrainSettings) 
         train_faces(replace(plain, name="one"))
         train_faces(replace(plain, name="two", trainer=replace(plain.trainer, accumulate=2)))
     assert norms[0] == pytest.approx(norms[4], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "lr", "pretrained", "told"),
+    [
+        (
+            "radam_schedulefree",
+            None,
+            True,
+            "0.0001: the default of radam_schedulefree from weights",
+        ),
+        ("radam_schedulefree", None, False, "0.01: the default of radam_schedulefree from random"),
+        (
+            "adamw",
+            None,
+            False,
+            "0.001: the default of adamw from random weights; --lr sets another",
+        ),
+        ("adamw", 0.02, True, "0.02: as set"),
+    ],
+)
+def test_the_first_line_says_the_learning_rate_and_why(
+    settings: TrainSettings, capsys: pytest.CaptureFixture[str], optimizer: OptimizerName,
+    lr: float | None, pretrained: bool, told: str,
+) -> None:  # fmt: skip
+    settings = replace(
+        settings,
+        optimizer=replace(settings.optimizer, name=optimizer, lr=lr),
+        model=replace(settings.model, pretrained=pretrained, backbone="no_such_backbone"),
+    )
+    with pytest.raises(UserError):
+        train_faces(settings)
+    assert capsys.readouterr().out.startswith(f"learning rate {told}")
+
+
+def test_too_few_validation_people_are_told_at_the_start_and_at_the_end(
+    settings: TrainSettings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
+    told = capsys.readouterr().out
+    start, end = told.split("epoch 1/1")
+    for part in (start, end):
+        assert "validation people are too few to say how good the model is" in part
 
 
 def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:

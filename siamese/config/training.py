@@ -402,12 +402,12 @@ DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED = 280, 20, 96, 0
 
 
 def demo_settings() -> dict[str, Any]:
-    """Settings for the demo faces: a small network from random weights, two minutes on a CPU."""
+    """Settings for the demo faces: a small network from random weights, a good minute on a CPU."""
     return {
         "images": {"size": 64},
         "split": {"validation": 40, "test": 40},
         "batches": {"people": 16, "images": 4},
         "model": {"backbone": "test_resnet", "embedding_dim": 128, "pretrained": False},
         "optimizer": {"lr": 1e-2},
-        "trainer": {"epochs": 12, "recalibration_batches": 20},
+        "trainer": {"epochs": 7, "recalibration_batches": 20},
     }

@@ -140,9 +140,10 @@ class LossSettings:
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35;
     contrastive: impostor similarity tolerated, 0."""
     scale: float | None = None
-    """Scale: circle 256, arcface, subcenter_arcface and cosface 64."""
+    """Scale: circle 256; arcface, subcenter_arcface and cosface: sqrt(2) ln(people - 1), at least
+    3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
     temperature: float | None = None
-    """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
+    """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax: one over arcface's scale."""
     miner: MinerName = "none"
     """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard, hard,
     batch_hard (one hardest pair per image), multi_similarity."""

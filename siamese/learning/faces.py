@@ -15,6 +15,7 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    LossSettings,
     TrainSettings,
     check_settings,
     default_lr,
@@ -30,7 +31,7 @@ from siamese.errors import UserError, first_few
 from siamese.learning.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
-from siamese.learning.losses import MetricLoss
+from siamese.learning.losses import MetricLoss, with_earlier_scale, with_scale
 from siamese.learning.monitoring import write_settings
 from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.learning.runs import (
@@ -75,7 +76,11 @@ def train_faces(settings: TrainSettings) -> Path:
     lr = settings.optimizer.lr or default_lr(
         settings.optimizer.name, not settings.model.pretrained and settings.model.weights is None
     )
-    settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
+    loss = with_scale(settings.loss, len(split.train.names))
+    _say_scale(loss, settings.loss, len(split.train.names))
+    settings = replace(
+        settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr), loss=loss
+    )
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
     spec = EmbedderSpec(
         settings.model.backbone,
@@ -109,6 +114,7 @@ def resume_training(
     settings = replace(settings, resume=None)
     check_settings(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)
+    settings = replace(settings, loss=with_earlier_scale(settings.loss))
     refuse_other_home(path, settings.checkpoints, settings.name or "")
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
@@ -281,6 +287,17 @@ def _say_split(split: Split) -> None:
     singles = sum(count == 1 for count in split.train.counts().values())
     if singles:
         print(f"{singles} training people with a single picture are never drawn (no genuine pair)")
+
+
+def _say_scale(chosen: LossSettings, given: LossSettings, people: int) -> None:
+    """Tell a scale or temperature that the user left to the number of people."""
+    for name in ("scale", "temperature"):
+        value = getattr(chosen, name)
+        if value is not None and getattr(given, name) is None:
+            print(
+                f"{chosen.name}: {name} {value:.4g}, which follows from the {people} training "
+                f"people (AdaCos, arXiv 1905.00292); --loss.{name} sets another"
+            )
 
 
 def _build_model(settings: TrainSettings) -> SiameseEmbedder:

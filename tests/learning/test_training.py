@@ -272,6 +272,53 @@ def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:
     assert "validation_loss" not in best["figures"]
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value", "earlier"),
+    [
+        ("arcface", "scale", math.sqrt(2) * math.log(9), 64.0),  # 4 people count as 10
+        ("normalized_softmax", "temperature", 1 / (math.sqrt(2) * math.log(9)), 0.05),
+    ],
+)
+def test_the_scale_is_told_kept_and_resumed(
+    settings: TrainSettings,
+    capsys: pytest.CaptureFixture[str],
+    name: Any,
+    option: str,
+    value: float,
+    earlier: float,
+) -> None:
+    short = replace(
+        settings,
+        loss=LossSettings(name=name),
+        batches=replace(settings.batches, images_per_epoch=9),
+        trainer=replace(settings.trainer, epochs=1),
+    )
+    train_faces(short)
+    told = f"{name}: {option} {value:.4g}, which follows from the 4 training people"
+    assert told in capsys.readouterr().out
+    kept = _last(short)
+    assert kept["settings"]["loss"][option] == pytest.approx(value)
+
+    def resumed(content: dict[str, Any]) -> dict[str, Any]:
+        write_checkpoint(Path(settings.checkpoints) / "run" / "last.pt", content)
+        longer = replace(
+            short,
+            loss=LossSettings(**content["settings"]["loss"]),
+            trainer=replace(short.trainer, epochs=2),
+        )
+        resume_training("run", settings.checkpoints, lambda _: longer)
+        assert told not in capsys.readouterr().out
+        return _last(short)
+
+    assert resumed(kept)["settings"]["loss"] == kept["settings"]["loss"]
+    # A checkpoint from before has none; its run went by the value that was usual then.
+    kept["settings"]["loss"][option] = None
+    old = resumed(kept)
+    assert old["settings"]["loss"][option] == earlier
+    kept["settings"]["loss"][option] = earlier
+    same(resumed(kept)["model"], old["model"])
+
+
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:
     train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
     before = (Path(settings.checkpoints) / "run" / "best.pt").read_bytes()

@@ -51,10 +51,12 @@ def binary_cross_entropy(
 
     The threshold comes first, then the smoothing, so that a class of the mix has the target
     1 - smoothing + smoothing / classes and any other smoothing / classes. timm's
-    ``BinaryCrossEntropy`` gives the same for class indices wherever only one of the two is set;
-    with both it compares the smoothed targets with the threshold: that undoes the smoothing, and
-    makes every class a 1 at the threshold 0. Soft targets, as mixup gives them, it does not smooth
-    at all: timm's mixup has smoothed them before.
+    ``BinaryCrossEntropy`` smooths labels only, before its threshold, and takes targets of the
+    logits' shape for smoothed already (its ``Mixup`` does that). So it gives the same for labels
+    without a threshold, for targets without smoothing, and for targets that were smoothed before
+    where there is no threshold; not for smoothing and mixed targets given to it alike, nor for
+    labels with both: comparing smoothed targets with the threshold undoes the smoothing, and makes
+    every class a 1 at the threshold 0.
 
     Args:
         logits: float32 (N, classes).

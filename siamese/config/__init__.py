@@ -70,7 +70,6 @@ from siamese.config.training import (
     TrainSettings,
     check_settings,
     default_lr,
-    default_scale,
     demo_settings,
 )
 
@@ -136,6 +135,5 @@ __all__ = [
     "check_settings",
     "default_classifier_lr",
     "default_lr",
-    "default_scale",
     "demo_settings",
 ]

@@ -140,8 +140,8 @@ class LossSettings:
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35;
     contrastive: impostor similarity tolerated, 0."""
     scale: float | None = None
-    """Scale: circle 256; arcface, subcenter_arcface and cosface by the number of training people,
-    as AdaCos fixes it: sqrt(2) ln(people - 1)."""
+    """Scale: circle 256; arcface, subcenter_arcface and cosface: sqrt(2) ln(people - 1), at least
+    3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
     temperature: float | None = None
     """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
     miner: MinerName = "none"
@@ -269,22 +269,6 @@ def default_lr(optimizer: str, from_random_weights: bool) -> float:
     if not from_random_weights:
         return 1e-4
     return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3}.get(optimizer, 1e-3)
-
-
-def default_scale(loss: LossName, people: int) -> float | None:
-    """Scale of a loss with class weights where none is set; None for the other losses.
-
-    The fixed scale of AdaCos (Zhang et al. 2019, arXiv 1905.00292): sqrt(2) ln(C - 1), with which
-    the softmax of C classes uses its whole range. The 64 of the papers are for ten thousands of
-    people. Below ten people it is that of ten: towards two it goes to 0, where nothing is learnt.
-
-    Args:
-        loss: its name in the settings.
-        people: number of training people C.
-    """
-    if loss not in ("arcface", "subcenter_arcface", "cosface"):
-        return None
-    return math.sqrt(2) * math.log(max(people, 10) - 1)
 
 
 def check_settings(settings: TrainSettings) -> None:

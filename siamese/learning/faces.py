@@ -15,10 +15,10 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    LossSettings,
     TrainSettings,
     check_settings,
     default_lr,
-    default_scale,
 )
 from siamese.data.batches import default_workers
 from siamese.data.cache import PictureCache, open_cache
@@ -31,7 +31,7 @@ from siamese.errors import UserError, first_few
 from siamese.learning.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
-from siamese.learning.losses import MetricLoss
+from siamese.learning.losses import MetricLoss, with_earlier_scale, with_scale
 from siamese.learning.monitoring import write_settings
 from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.learning.runs import (
@@ -77,8 +77,11 @@ def train_faces(settings: TrainSettings) -> Path:
     _say_split(split)
     torch.manual_seed(settings.seed)
     model = _build_model(settings)
-    settings = replace(settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr))
-    settings = _with_scale(settings, len(split.train.names))
+    loss = with_scale(settings.loss, len(split.train.names))
+    _say_scale(loss, settings.loss, len(split.train.names))
+    settings = replace(
+        settings, name=run_name, optimizer=replace(settings.optimizer, lr=lr), loss=loss
+    )
     mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
     spec = EmbedderSpec(
         settings.model.backbone,
@@ -106,16 +109,6 @@ def _told_lr(settings: TrainSettings) -> float:
     return lr
 
 
-def _with_scale(settings: TrainSettings, people: int) -> TrainSettings:
-    """With the scale that the loss takes where none is set, so that a resumed run has it, too."""
-    scale = default_scale(settings.loss.name, people)
-    if settings.loss.scale is not None or scale is None:
-        return settings
-    told = f"scale {scale:.3g}, AdaCos' for {people} training people; --loss.scale sets another"
-    print(f"{settings.loss.name}: {told}")
-    return replace(settings, loss=replace(settings.loss, scale=scale))
-
-
 def resume_training(
     target: str, checkpoints: str, parse: Callable[[dict[str, Any]], TrainSettings]
 ) -> Path:
@@ -136,6 +129,7 @@ def resume_training(
     settings = replace(settings, resume=None)
     check_settings(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)
+    settings = replace(settings, loss=with_earlier_scale(settings.loss))
     refuse_other_home(path, settings.checkpoints, settings.name or "")
     print(f"learning rate {settings.optimizer.lr:g}: as the run began")
     done = content["progress"]["epoch"]
@@ -319,6 +313,15 @@ def _too_few(split: Split) -> str | None:
     """A line where the validation people cannot tell which epoch is best."""
     few = too_few_people(len(split.validation.names), "validation people")
     return few and f"{few}; which epoch is best is hardly known either"
+
+
+def _say_scale(chosen: LossSettings, given: LossSettings, people: int) -> None:
+    """Tell a scale that the user left to the number of people."""
+    if chosen.scale is not None and given.scale is None:
+        print(
+            f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
+            "people (AdaCos, arXiv 1905.00292); --loss.scale sets another"
+        )
 
 
 def _build_model(settings: TrainSettings) -> SiameseEmbedder:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +16,8 @@ from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
 # it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
-# Zhai 2019 (normalized_softmax).
+# Zhai 2019 (normalized_softmax). arcface and its kin take their scale from the number of classes,
+# see :func:`fixed_scale`.
 _MARGIN = {
     "triplet": 0.1,
     "contrastive": 0.0,
@@ -23,24 +26,61 @@ _MARGIN = {
     "subcenter_arcface": 28.6,
     "cosface": 0.35,
 }
-# Of runs that kept no scale: new ones keep siamese.config.default_scale.
-_SCALE = {"circle": 256.0, "arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
+_SCALE = {"circle": 256.0}
 _TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
+# What runs took before the scale followed the number of people; they go on with it.
+_EARLIER_SCALE = {"arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
+_FEWEST_CLASSES = 10
 # Where a loss has no triplet margin, active triplets are counted at this one.
 _ACTIVE_MARGIN = 0.1
+
+
+def fixed_scale(classes: int) -> float:
+    """AdaCos' fixed scale for losses with class weights, sqrt(2) ln(C - 1) (arXiv 1905.00292).
+
+    It puts the steepest part of the right class's probability at 45 degrees from its weight, the
+    others being at right angles. Below ten classes the formula falls to 0 (at two), where logits no
+    longer tell people apart: fewer than ten count as ten. That is 3.1, with which the right one of
+    ten evenly spread classes can reach the probability 0.78, of two classes 0.998.
+
+    Args:
+        classes: number C of training identities, at least 1.
+    """
+    return math.sqrt(2) * math.log(max(classes, _FEWEST_CLASSES) - 1)
+
+
+def with_scale(settings: LossSettings, classes: int) -> LossSettings:
+    """The settings with the scale of arcface and its kin filled in.
+
+    Args:
+        settings: those of other losses, or with a value of the user's, stay.
+        classes: number of training identities.
+    """
+    if settings.name not in _EARLIER_SCALE:
+        return settings
+    return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
+
+
+def with_earlier_scale(settings: LossSettings) -> LossSettings:
+    """The settings of a checkpoint, with the scale that was meant where none was stored.
+
+    Runs store their scale since it follows the number of people; before, it was 64 for any number.
+    """
+    return replace(settings, scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)))
 
 
 class MetricLoss(nn.Module):
     """A loss on embeddings and labels, in float32.
 
     Args:
-        settings: which loss, miner and reducer.
+        settings: which loss, miner and reducer; a scale that is not set is :func:`fixed_scale`.
         classes: number of training identities; labels are 0 ... classes - 1.
         embedding_dim: length D of the embeddings.
     """
 
     def __init__(self, settings: LossSettings, classes: int, embedding_dim: int):
         super().__init__()
+        settings = with_scale(settings, classes)
         self.name = settings.name
         margin = _given(settings.margin, _MARGIN.get(settings.name))
         scale = _given(settings.scale, _SCALE.get(settings.name))

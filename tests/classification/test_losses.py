@@ -67,13 +67,15 @@ def test_bce_equals_timms(smoothing: float) -> None:
     torch.testing.assert_close(own(logits(), mixed()), BinaryCrossEntropy()(logits(), soft))
 
 
-def test_timms_bce_leaves_soft_targets_unsmoothed() -> None:
-    """As the docstring says: ours smooths them, timm's mixup would have."""
-    soft = mixup_target(LABELS, CLASSES, SHARE, 0.0)
-    theirs = BinaryCrossEntropy(0.1)(logits(), soft)
-    torch.testing.assert_close(theirs, BinaryCrossEntropy(0.0)(logits(), soft))
+def test_timm_smooths_no_mixed_targets() -> None:
+    """As the docstring says: what its Mixup has not smoothed stays as it is."""
     own = ClassLoss(ClassLossSettings("bce", 0.1))(logits(), mixed())
+    theirs = BinaryCrossEntropy(0.1)(logits(), mixed().targets)
+    assert torch.equal(theirs, BinaryCrossEntropy(0.0)(logits(), mixed().targets))
     assert abs(float(own - theirs)) > 1e-3
+    both = BinaryCrossEntropy(0.1, target_threshold=0.0)(logits(), LABELS)
+    ones = functional.binary_cross_entropy_with_logits(logits(), torch.ones(COUNT, CLASSES))
+    torch.testing.assert_close(both, ones)
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.2, 0.5])

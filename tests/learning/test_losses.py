@@ -13,10 +13,9 @@ from siamese.config import (
     MinerName,
     TrainSettings,
     check_settings,
-    default_scale,
 )
 from siamese.errors import UserError
-from siamese.learning.losses import MetricLoss
+from siamese.learning.losses import MetricLoss, fixed_scale, with_earlier_scale, with_scale
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,30 +108,6 @@ def test_losses_are_computed_in_fp32_under_autocast() -> None:
     assert torch.equal(inside, loss(embeddings, labels))
 
 
-@pytest.mark.parametrize("people", [11, 44, 10_575])
-@pytest.mark.parametrize("name", ["arcface", "subcenter_arcface", "cosface"])
-def test_the_scale_is_adacos_where_none_is_given(name: LossName, people: int) -> None:
-    """With C - 1 other classes at right angles the own one has probability 1/2 at 45 degrees:
-    the equation that AdaCos solves, here by bisection."""
-    scale = default_scale(name, people)
-    assert scale is not None
-
-    def probability(s: float) -> float:
-        own = math.exp(s * math.cos(math.pi / 4))
-        return own / (own + people - 1)
-
-    low, high = 0.0, 64.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if probability(middle) < 0.5 else (low, middle)
-    assert scale == pytest.approx(low, rel=1e-6)
-
-
-def test_few_people_count_as_ten_and_other_losses_have_no_such_scale() -> None:
-    assert default_scale("arcface", 2) == default_scale("arcface", 10)
-    assert default_scale("triplet", 100) is None
-
-
 def test_arcface_equals_its_formula() -> None:
     embeddings, labels = _batch()
     loss = MetricLoss(LossSettings(name="arcface", margin=20.0, scale=30.0), 4, 8)
@@ -143,6 +118,48 @@ def test_arcface_equals_its_formula() -> None:
     logits = 30 * torch.where(hot, torch.cos(angle + math.radians(20)), cosine)
     expected = torch.nn.functional.cross_entropy(logits, labels)
     torch.testing.assert_close(loss(embeddings, labels).double(), expected, rtol=1e-4, atol=0)
+
+
+# sqrt(2) ln(C - 1), worked out apart; fewer than ten people count as ten.
+SCALES = {1: 3.1073, 2: 3.1073, 9: 3.1073, 10: 3.1073, 44: 5.3191, 2000: 10.7486}
+
+
+@pytest.mark.parametrize("people", SCALES)
+def test_the_scale_follows_the_number_of_people(people: int) -> None:
+    assert fixed_scale(people) == pytest.approx(SCALES[people], abs=1e-4)
+    for name in ("arcface", "subcenter_arcface", "cosface"):
+        chosen = with_scale(LossSettings(name=name), people)
+        assert chosen == LossSettings(name=name, scale=fixed_scale(people))
+        loss = MetricLoss(LossSettings(name=name), people, 8)
+        assert loss.loss.scale == fixed_scale(people)
+
+
+def test_a_given_scale_and_other_losses_stay() -> None:
+    for given in (
+        LossSettings(name="arcface", scale=64.0),
+        LossSettings(name="normalized_softmax"),
+        LossSettings(name="circle"),
+        LossSettings(name="supcon"),
+        LossSettings(),
+    ):
+        assert with_scale(given, 44) == with_earlier_scale(given) == given
+
+
+@pytest.mark.parametrize("people", [2, 3])
+@pytest.mark.parametrize("name", ["arcface", "cosface", "subcenter_arcface"])
+def test_class_weights_tell_very_few_people_apart(name: LossName, people: int) -> None:
+    torch.manual_seed(1)
+    labels = torch.arange(people).repeat_interleave(3)
+    embeddings = torch.nn.Parameter(torch.randn(3 * people, 8))
+    loss = MetricLoss(LossSettings(name=name), people, 8)
+    optimizer = torch.optim.Adam([embeddings, *loss.parameters()], lr=0.05)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss(embeddings, labels).backward()
+        optimizer.step()
+    unit = torch.nn.functional.normalize(embeddings.detach(), dim=1)
+    scores, same = unit @ unit.T, labels[:, None] == labels
+    assert scores[same].mean() - scores[~same].mean() > 0.8
 
 
 @pytest.mark.parametrize(

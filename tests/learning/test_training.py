@@ -314,8 +314,43 @@ def test_class_weights_are_learnt_and_saved(settings: TrainSettings) -> None:
     names = [group["name"] for group in best["optimizer"]["param_groups"]]
     assert "loss.weights" in names
     assert "validation_loss" not in best["figures"]
-    # What the loss took by the number of people is kept, so that a resumed run takes it, too.
-    assert best["settings"]["loss"]["scale"] == pytest.approx(math.sqrt(2) * math.log(9))
+
+
+def test_the_scale_is_told_kept_and_resumed(
+    settings: TrainSettings,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    value, earlier = math.sqrt(2) * math.log(9), 64.0  # 4 people count as 10
+    short = replace(
+        settings,
+        loss=LossSettings(name="arcface"),
+        batches=replace(settings.batches, images_per_epoch=9),
+        trainer=replace(settings.trainer, epochs=1),
+    )
+    train_faces(short)
+    told = f"arcface: scale {value:.4g}, which follows from the 4 training people"
+    assert told in capsys.readouterr().out
+    kept = _last(short)
+    assert kept["settings"]["loss"]["scale"] == pytest.approx(value)
+
+    def resumed(content: dict[str, Any]) -> dict[str, Any]:
+        write_checkpoint(Path(settings.checkpoints) / "run" / "last.pt", content)
+        longer = replace(
+            short,
+            loss=LossSettings(**content["settings"]["loss"]),
+            trainer=replace(short.trainer, epochs=2),
+        )
+        resume_training("run", settings.checkpoints, lambda _: longer)
+        assert told not in capsys.readouterr().out
+        return _last(short)
+
+    assert resumed(kept)["settings"]["loss"] == kept["settings"]["loss"]
+    # A checkpoint from before has none; its run went by the value that was usual then.
+    kept["settings"]["loss"]["scale"] = None
+    old = resumed(kept)
+    assert old["settings"]["loss"]["scale"] == earlier
+    kept["settings"]["loss"]["scale"] = earlier
+    same(resumed(kept)["model"], old["model"])
 
 
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:

@@ -31,7 +31,7 @@ from siamese.verification.bootstrap import (
     Bootstrap,
     Interval,
     count_and_resample,
-    interval,
+    share_interval,
 )
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
@@ -192,8 +192,12 @@ def intervals_at(verified: Verified, threshold: float) -> tuple[Interval, Interv
     if verified.bootstrap is None:
         return None, None
     fmr, fnmr = verified.bootstrap.rates_at(threshold)
+    own = [float(rate) for rate in error_rates(verified.counts, threshold)]
     with_pairs = verified.bootstrap.genuine_people
-    return interval(fmr, verified.counts.identities), interval(fnmr, with_pairs)
+    return (
+        share_interval(own[0], fmr, verified.counts.identities),
+        share_interval(own[1], fnmr, with_pairs),
+    )
 
 
 def judged_people(settings: JudgeSettings, target: str | None = None) -> Embeddings:

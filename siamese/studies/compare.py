@@ -24,7 +24,7 @@ from siamese.studies.study import Budget, Study, laid_over, read_study
 if TYPE_CHECKING:  # they load matplotlib: a mistyped study answers at once
     from siamese.studies.results import LineResult
     from siamese.studies.tables import Drawing
-    from siamese.studies.verdict import Verdict
+    from siamese.studies.verdict import Compared, Verdict
 
 _PATIENCE = 30.0  # seconds between two drawings of the plots while runs are made
 
@@ -316,17 +316,19 @@ def summary(
         "report": study.report,
         "reference": verdict.reference,
         "lines": rows,
-        "compared": [
-            {
-                "label": one.label,
-                "reference": one.reference,
-                "seeds": one.difference.n,
-                "mean": one.difference.mean if one.difference.n else None,
-                "half_interval": one.difference.half,
-                "p": one.difference.p,
-                "p_holm": one.difference.adjusted,
-            }
-            for one in verdict.compared
-        ],
+        "compared": [_difference(one) for one in verdict.compared],
+        "across_networks": [_difference(one) for one in verdict.across],
         "verdict": verdict.lines(),
+    }
+
+
+def _difference(one: Compared) -> dict[str, Any]:
+    return {
+        "label": one.label,
+        "reference": one.reference,
+        "seeds": one.difference.n,
+        "mean": one.difference.mean if one.difference.n else None,
+        "half_interval": one.difference.half,
+        "p": one.difference.p,
+        "p_holm": one.difference.adjusted,
     }

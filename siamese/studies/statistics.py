@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
+
+from siamese.verification.enough import FEWEST_SEEDS
 
 LEVEL = 0.95
 
@@ -20,7 +24,7 @@ class Summary:
         n: number of runs.
         median: of them.
         mean: of them.
-        half: half the width of the mean's 95 % t-interval; None for one run.
+        half: half the width of the mean's 95 % t-interval; None with too few runs for one.
         low, high: least and greatest.
     """
 
@@ -42,12 +46,15 @@ def summarise(values: Sequence[float]) -> Summary | None:
         return None
     x = np.asarray(values, np.float64)
     half = None
-    if len(x) > 1:
+    if len(x) >= FEWEST_SEEDS:
         error = float(x.std(ddof=1)) / math.sqrt(len(x))
-        half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)) * error
+        half = float(stdtrit(len(x) - 1, (1 + LEVEL) / 2)) * error
     return Summary(
         len(x), float(np.median(x)), float(x.mean()), half, float(x.min()), float(x.max())
     )
+
+
+Seed = TypeVar("Seed", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,9 @@ class Difference:
     Attributes:
         n: seeds that both have.
         mean: of the differences; NaN without a common seed.
-        half: half the width of its 95 % t-interval; None for one seed.
-        p: of the two-sided paired t-test; None where there is no spread to judge by.
+        half: half the width of its 95 % t-interval; None with too few seeds for one.
+        p: of the two-sided paired t-test; None with too few seeds, and where there is no spread
+            to judge by.
         adjusted: p after Holm's correction; None where p is.
     """
 
@@ -74,26 +82,26 @@ class Difference:
         return self.adjusted is not None and self.adjusted < 1 - LEVEL
 
 
-def paired(first: Mapping[int, float], second: Mapping[int, float]) -> Difference:
+def paired(first: Mapping[Seed, float], second: Mapping[Seed, float]) -> Difference:
     """``first`` less ``second`` over the seeds they share.
 
     Args:
-        first: seed -> figure.
-        second: seed -> figure.
+        first: seed (or any key that tells a pair of runs) -> figure.
+        second: the same of the other.
     """
-    seeds = sorted(first.keys() & second.keys())
+    seeds = [seed for seed in first if seed in second]
     x = np.asarray([first[seed] - second[seed] for seed in seeds], np.float64)
     if not len(x):
         return Difference(0, math.nan, None, None)
     mean = float(x.mean())
-    if len(x) == 1:
-        return Difference(1, mean, None, None)
+    if len(x) < FEWEST_SEEDS:
+        return Difference(len(x), mean, None, None)
     error = float(x.std(ddof=1)) / math.sqrt(len(x))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(x) - 1)) * error
+    half = float(stdtrit(len(x) - 1, (1 + LEVEL) / 2)) * error
     # Equal differences (few seeds, few test images) have no spread, so no test and no certainty.
     if error <= 1e-12 * max(1.0, abs(mean)):
         return Difference(len(x), mean, half, None)
-    p = float(2 * stats.t.sf(abs(mean) / error, len(x) - 1))
+    p = float(2 * stdtr(len(x) - 1, -abs(mean) / error))
     return Difference(len(x), mean, half, p)
 
 
@@ -113,3 +121,46 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
         adjusted[at] = highest
     return adjusted
+
+
+def corrected(shown: Sequence[Difference], others: Sequence[Difference] = ()) -> list[Difference]:
+    """Differences with p after Holm's correction for their number and that of some others.
+
+    Args:
+        shown: those that are wanted.
+        others: tests of the same family that are not shown: see :func:`against_best`.
+    """
+    together = [*shown, *others]
+    adjusted = iter(holm([one.p for one in together if one.p is not None]))
+    return [one if one.p is None else replace(one, adjusted=next(adjusted)) for one in together][
+        : len(shown)
+    ]
+
+
+def against_best(
+    values: Sequence[Mapping[Seed, float]], best: int
+) -> tuple[list[Difference], list[Difference]]:
+    """Every arm less the one that was chosen as the best of them, and the tests that choice made.
+
+    Whoever compares with the best has looked at all arms: with 8 equal ones the luckiest is the
+    reference, and a correction for 7 comparisons leaves a family-wise error of 8 %. The
+    comparisons with the best are some of all k (k - 1) / 2 pairs, whichever arm is the best, so
+    Holm's correction for all pairs (Hochberg & Tamhane 1987, "Multiple Comparison Procedures")
+    keeps the family-wise error at 5 %. Hsu's comparison with the best, Dunnett's and Tukey's tests
+    have more power but want equal variances in all arms, which a diverging optimizer has not.
+
+    Args:
+        values: of each arm, seed -> figure.
+        best: index of the best.
+
+    Returns:
+        the others less the best, in order, and the differences of all other pairs; for
+        :func:`corrected`.
+    """
+    shown = [paired(own, values[best]) for at, own in enumerate(values) if at != best]
+    others = [
+        paired(values[one], values[other])
+        for one, other in combinations(range(len(values)), 2)
+        if best not in (one, other)
+    ]
+    return shown, others

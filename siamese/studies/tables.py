@@ -16,7 +16,7 @@ from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.studies.cost import Cost
 from siamese.studies.expand import changed, cut_data
 from siamese.studies.results import LineResult, Outcome, outcome
-from siamese.studies.statistics import summarise
+from siamese.studies.statistics import Summary, summarise
 from siamese.studies.study import Budget, Study
 from siamese.studies.verdict import Verdict, budget_text, figure_name, figure_text
 
@@ -108,7 +108,7 @@ def _row(
     cells = [
         result.line.label,
         "" if summary is None else f"{figure_text(study, summary.median)} ({summary.n})",
-        "" if summary is None else _interval(study, summary.mean, summary.half),
+        "" if summary is None else _interval(study, summary),
         _median_text(study, found),
         (f"{result.diverged} of {len(result.runs)}" if result.diverged else "0") + state,
         "" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
@@ -126,10 +126,10 @@ def _row(
     return tuple(cells)
 
 
-def _interval(study: Study, mean: float, half: float | None) -> str:
-    if half is None:
-        return f"{figure_text(study, mean)} (n = 1)"
-    return f"{figure_text(study, mean)} ± {figure_text(study, half)}"
+def _interval(study: Study, found: Summary) -> str:
+    if found.half is None:  # two seeds give numbers such as 8.00 ± 95.30
+        return f"{figure_text(study, found.mean)} (too few seeds)"
+    return f"{figure_text(study, found.mean)} ± {figure_text(study, found.half)}"
 
 
 def _median_text(study: Study, found: Sequence[Outcome]) -> str:
@@ -223,7 +223,7 @@ def write_html(
     page = Page(
         title=table.title,
         subtitle=subtitle,
-        summary=(*verdict.summary, *(compared.sentence for compared in verdict.compared)),
+        summary=verdict.sentences,
         hints=verdict.warnings,
         comparison=table,
         charts=tuple(Chart(d.title, d.caption, svg_of(d.figure)) for d in drawings),

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from siamese.studies.expand import Line, cut_data, siblings, value_of
 from siamese.studies.results import LineResult, outcome, selecting
-from siamese.studies.statistics import Difference, Summary, holm, paired, summarise
+from siamese.studies.statistics import (
+    Difference,
+    Seed,
+    Summary,
+    against_best,
+    corrected,
+    paired,
+    summarise,
+)
 from siamese.studies.study import FIGURES, Budget, Study
+from siamese.verification.enough import FEWEST_SEEDS, too_few_seeds
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,24 @@ class Verdict:
         warnings: what weakens the result.
         reference: label of the line that all others are compared with; None without one, or where
             each part of the study has its own.
+        across: in a study of recipes on several networks, every other recipe against the reference
+            over all networks; labels are those of arms.
     """
 
     summary: tuple[str, ...]
     compared: tuple[Compared, ...]
     warnings: tuple[str, ...]
     reference: str | None
+    across: tuple[Compared, ...] = ()
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The result without the warnings."""
+        return (*self.summary, *(one.sentence for one in (*self.compared, *self.across)))
 
     def lines(self) -> list[str]:
         """All of it, one sentence a line."""
-        sentences = [compared.sentence for compared in self.compared]
-        return [*self.summary, *sentences, *(f"Note: {warning}" for warning in self.warnings)]
+        return [*self.sentences, *(f"Note: {warning}" for warning in self.warnings)]
 
 
 def by_seed(study: Study, result: LineResult) -> dict[int, float]:
@@ -83,7 +99,9 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
     """The verdict over what has been run so far.
 
     Differences are paired by seed: with a t-interval each, and with Holm's correction over all of
-    them, since the more arms are compared the more of them differ by chance.
+    them, since the more arms are compared the more of them differ by chance. Where the reference
+    is the best of the arms, the correction is for all their pairs: see
+    :func:`siamese.studies.statistics.against_best`.
     """
     values = {result.line.label: by_seed(study, result) for result in results}
     summaries = {label: summarise(list(found.values())) for label, found in values.items()}
@@ -94,40 +112,148 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
     base = study.baseline or ""
     summary: list[str] = []
     pairs: list[tuple[str, str]] = []  # line, reference
+    shown: list[Difference] = []
+    others: list[Difference] = []
     references = []
+    any_best = False
+    tuned_at: dict[str, dict[str, str]] = {}
     parts = _parts(study, [result for result in results if result.line.label in judged])
     for part, members in parts.items():
         tuned, remark = _tuned(study, members)
+        tuned_at[part] = tuned
         best = _best(study, {label: judged[label] for label in tuned.values()})
         diverged = next(result.diverged for result in members if result.line.label == best)
         summary += [_standing(study, part, best, judged[best], diverged), *remark]
-        reference = base if base in judged else tuned.get(base, best)
+        named = base if base in judged else tuned.get(base)
+        reference = best if named is None else named
         if base and reference not in (base, tuned.get(base)):
             where = f" at {part}" if part else ""
             warnings.append(
                 f"the baseline {base!r} has no figure{where}: compared with the best instead"
             )
         references.append(reference)
-        pairs += [(label, reference) for label in tuned.values() if label != reference]
-    differences = _corrected([paired(values[label], values[other]) for label, other in pairs])
+        labels = list(tuned.values())
+        pairs += [(label, reference) for label in labels if label != reference]
+        found, more = _compared_with(
+            [values[label] for label in labels],
+            labels.index(reference) if reference in labels else None,
+            values[reference],
+            chosen=named is None,
+        )
+        shown, others, any_best = [*shown, *found], [*others, *more], any_best or named is None
     compared = [
         Compared(label, other, difference, _sentence(study, label, other, difference))
-        for (label, other), difference in zip(pairs, differences, strict=True)
+        for (label, other), difference in zip(pairs, corrected(shown, others), strict=True)
     ]
     only = references[0] if len(references) == 1 else None
     tested = sum(compare.difference.p is not None for compare in compared)
     if tested:
-        other = repr(only) if only else f"the {'baseline' if base else 'best'} of each part"
-        chosen = "" if base else ", which was chosen as the best of them"
+        other = repr(only) if only else f"the {'best' if any_best else 'baseline'} of each part"
         summary.append(
-            f"{tested} comparison{'s' * (tested > 1)} with {other}{chosen}, paired by seed; "
-            "p after Holm's correction for their number. Intervals cover the variation over "
-            "seeds, not that of the test set."
+            f"{_comparisons(tested, other, others if any_best else None)} Intervals cover the "
+            "variation over seeds, not that of the test set."
         )
     seen = [compare.label for compare in compared if compare.difference.seen]
     if tested and not seen:
         summary.append("No difference seen between any of them and it.")
-    return Verdict(tuple(summary), tuple(compared), tuple(warnings), only)
+    told, across = _across(study, tuned_at, values)
+    return Verdict((*summary, *told), tuple(compared), tuple(warnings), only, across)
+
+
+def _compared_with(
+    values: Sequence[Mapping[Seed, float]],
+    at: int | None,
+    reference: Mapping[Seed, float],
+    *,
+    chosen: bool,
+) -> tuple[list[Difference], list[Difference]]:
+    """Differences from a reference, and those that the choice of it has looked at."""
+    if chosen and at is not None:
+        return against_best(values, at)
+    return [paired(own, reference) for place, own in enumerate(values) if place != at], []
+
+
+def _comparisons(tested: int, reference: str, others: Sequence[Difference] | None) -> str:
+    """How many tests there were and what they were corrected for, in a sentence.
+
+    ``others``: the tests that choosing the reference made; None where it was named beforehand.
+    """
+    text = f"{tested} comparison{'s' * (tested > 1)} with {reference}"
+    if others is None:
+        return f"{text}, paired by seed; p after Holm's correction for their number."
+    all_pairs = tested + sum(one.p is not None for one in others)
+    return (
+        f"{text}, which was chosen as the best of them, paired by seed; p after Holm's correction "
+        f"for all {all_pairs} pairs that the choice was made among."
+    )
+
+
+def _across(
+    study: Study, tuned_at: Mapping[str, Mapping[str, str]], values: Mapping[str, dict[int, float]]
+) -> tuple[list[str], tuple[Compared, ...]]:
+    """Which recipe wins over all networks: differences paired by network and seed.
+
+    The spread of a difference between networks counts as noise, so a recipe is only called better
+    where it is better on most of them. The verdict is about these networks, not about others.
+
+    Args:
+        study: the study.
+        tuned_at: part of the study -> arm -> label of its line.
+        values: label -> seed -> figure.
+    """
+    if len(tuned_at) < 2 or not all(_is_network(part) for part in tuned_at):
+        return [], ()
+    first = next(iter(tuned_at.values()))
+    arms = [arm for arm in first if all(arm in tuned for tuned in tuned_at.values())]
+    if len(arms) < 2:
+        return [], ()
+    runs = {
+        arm: {
+            (part, seed): value
+            for part, tuned in tuned_at.items()
+            for seed, value in values[tuned[arm]].items()
+        }
+        for arm in arms
+    }
+    medians = {
+        arm: [float(np.median(list(values[tuned[arm]].values()))) for tuned in tuned_at.values()]
+        for arm in arms
+    }
+    sign = 1 if study.less_is_better else -1
+    best = min(arms, key=lambda arm: sign * float(np.mean(medians[arm])))
+    ahead = sum(
+        sign * own == min(sign * medians[arm][at] for arm in arms)
+        for at, own in enumerate(medians[best])
+    )
+    networks = f"Across all {len(tuned_at)} networks"
+    summary = [
+        f"{networks}, best mean of the medians: {best!r} with "
+        f"{figure_text(study, float(np.mean(medians[best])))}, ahead on {ahead} of them."
+    ]
+    named = study.baseline in arms
+    reference = study.baseline if named and study.baseline else best
+    keys = [arm for arm in arms if arm != reference]
+    fewest = min(len(values[label]) for tuned in tuned_at.values() for label in tuned.values())
+    if few := too_few_seeds(fewest):
+        return [*summary, f"{networks}: {few}."], ()
+    shown, others = _compared_with(
+        [runs[arm] for arm in arms], arms.index(reference), runs[reference], chosen=not named
+    )
+    compared = tuple(
+        Compared(arm, reference, difference, f"{networks}, {sentence}")
+        for arm, difference in zip(keys, corrected(shown, others), strict=True)
+        for sentence in [_sentence(study, arm, reference, difference, "pairs of network and seed")]
+    )
+    tested = sum(one.difference.p is not None for one in compared)
+    if tested:
+        told = _comparisons(tested, repr(reference), None if named else others)
+        summary.append(f"{networks}: {told.replace('by seed', 'by network and seed')}")
+    return summary, compared
+
+
+def _is_network(part: str) -> bool:
+    """Whether a part's words name networks only."""
+    return all(word.startswith("model.") for word in part.split(", "))
 
 
 # Grids over these ask a question once for each value; grids over anything else are a search.
@@ -222,25 +348,18 @@ def _standing(study: Study, part: str, best: str, found: Summary, diverged: int)
     )
 
 
-def _corrected(differences: Sequence[Difference]) -> list[Difference]:
-    adjusted = iter(holm([difference.p for difference in differences if difference.p is not None]))
-    return [
-        difference if difference.p is None else replace(difference, adjusted=next(adjusted))
-        for difference in differences
-    ]
-
-
-def _sentence(study: Study, label: str, reference: str, difference: Difference) -> str:
+def _sentence(
+    study: Study, label: str, reference: str, difference: Difference, unit: str = "seeds"
+) -> str:
     names = f"{label!r} against {reference!r}"
     if difference.n == 0:
         return f"{names}: no seed in common, not compared."
     signed = f"{difference.mean:+.{2 if study.figure.endswith('_error') else 4}f}"
-    if difference.n == 1:
-        return f"{names}: {signed} with one seed in common; one run each shows no difference."
-    assert difference.half is not None, "two seeds have an interval"
+    if difference.half is None:
+        return f"{names}: {signed}, {too_few_seeds(difference.n)}."
     low, high = difference.mean - difference.half, difference.mean + difference.half
     interval = (
-        f"{signed} [{figure_text(study, low)}, {figure_text(study, high)}], {difference.n} seeds"
+        f"{signed} [{figure_text(study, low)}, {figure_text(study, high)}], {difference.n} {unit}"
     )
     if difference.p is None:
         return f"{names}: no difference seen ({interval}; no spread to judge it by)."
@@ -289,10 +408,10 @@ def _warnings(
                 f"{result.line.label!r}: {result.diverged} of {len(result.runs)} runs diverged; "
                 + ("its figures are those of the others" if rest else "it has no figure")
             )
-    single = [label for label, found in judged.items() if found.n == 1]
-    if single:
-        named = ", ".join(repr(label) for label in single[:3]) + (", ..." if single[3:] else "")
-        warnings.append(f"n = 1 for {named}: no interval, and no difference can be shown")
+    few = {label: found.n for label, found in judged.items() if found.n < FEWEST_SEEDS}
+    if few:
+        named = ", ".join(map(repr, [*few][:3])) + (", ..." if len(few) > 3 else "")
+        warnings.append(f"{too_few_seeds(min(few.values()))}: no interval for {named}")
     if study.report == "selected" and not study.figure.startswith(("test_", "train_")):
         warnings.append(f"{study.figure} is measured on what selects the epoch: it is optimistic")
     for name, words in (

@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
+from scipy.special import expit, logit
 
 from siamese.errors import UserError
 from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
-from siamese.verification.figures import average_precision, curve, reaching
+from siamese.verification.figures import average_precision, curve, reaching, summarise
 from siamese.verification.scores import (
     LEVELS,
     SCALE,
@@ -39,7 +40,7 @@ from siamese.verification.scores import (
 Interval = tuple[float, float] | None
 
 RESAMPLES = 1000
-ROUGH_BELOW = 30  # people; the intervals' coverage was measured from there on
+ROUGH_BELOW = 30  # people; fewer are drawn unluckily, and nothing in them tells
 BUNDLES = 600
 _PILOT = 2048  # images whose pairs place the bins
 _CELLS = 4_000_000  # counts held at once
@@ -194,35 +195,128 @@ class Bootstrap:
             found |= {f"tar_at_far_{name}": tar, f"threshold_at_far_{name}": threshold}
         return found
 
+    def accuracy_at(self, threshold: float) -> Floats:
+        """Share of pairs told right in each resample when scores >= threshold pass, (B,)."""
+        fmr, fnmr = self.rates_at(threshold)
+        genuine, impostor = self._totals
+        with np.errstate(invalid="ignore"):
+            return np.asarray(1 - (fmr * impostor + fnmr * genuine) / (genuine + impostor))
+
     def intervals(self) -> dict[str, Interval]:
-        """95 % interval of each of :meth:`figures`; see :func:`interval`."""
-        people = self.genuine_people
-        return {name: interval(values, people) for name, values in self.figures().items()}
+        """95 % interval of each of :meth:`figures`.
+
+        Of thresholds by :func:`quantile_interval`, of all others by :func:`share_interval`.
+        """
+        people, own = self.genuine_people, summarise(self.counts)
+        return {
+            name: quantile_interval(values, people)
+            if "threshold" in name
+            else share_interval(own[name], values, people)
+            for name, values in self.figures().items()
+        }
 
 
-def interval(values: Floats, people: int) -> Interval:
-    """95 % interval of a figure: the expanded percentile interval (Hesterberg 2015).
+def share_interval(share: float, values: Floats, people: int) -> Interval:
+    """95 % interval of a share, such as an AUC or an error rate, from its resamples.
+
+    Near 0 and 1 a share's error is skewed: a symmetric interval, or one of the resamples' own
+    quantiles, misses on the flattering side. So it is Student's t with P - 1 degrees of freedom on
+    the scale of the logit, on which the error is nearly normal: ``logit(share) +- t * s``, where
+    ``s = sd(values) * sqrt(P / (P - 1)) / (share * (1 - share))`` (the logit interval of Pepe 2003,
+    "The Statistical Evaluation of Medical Tests", 5.2; the error carried over by the delta method,
+    so that resamples of 0 or 1, whose logit is infinite, need no correction).
+
+    A share of exactly 0 or 1 has no logit, and no error in the sample is none in any resample. Of
+    P people none of whom errs, the share is bounded by the rule of three (Hanley & Lippman-Hand
+    1983, "If nothing goes wrong, is everything all right?"): errors up to ``1 - 0.05**(1 / P)``,
+    about 3 / P, are left at 95 %. People are the trials, not pairs: a person's own error rate is at
+    most 1, which makes it a bound.
+
+    Args:
+        share: the figure of the sample, in [0, 1].
+        values: (B,), the figure in each resample; NaN where it does not exist.
+        people: number of people P that the figure rests on.
+
+    Returns:
+        ``(low, high)`` in [0, 1]; None with fewer than three people, where the figure does not
+        exist in a tenth of the resamples or more, and where it is the same in all of them though
+        it is not 0 or 1, as when all embeddings are equal.
+    """
+    found = _existing(values, people)
+    if found is None:
+        return None
+    if share in (0, 1):
+        bound = 1 - 0.05 ** (1 / people)
+        return (0.0, bound) if share == 0 else (1 - bound, 1.0)
+    return logit_interval(share, float(found.std()) * np.sqrt(people / (people - 1)), people - 1)
+
+
+def logit_interval(share: float, error: float, freedom: int) -> Interval:
+    """95 % interval of a share by Student's t on the scale of the logit; None without an error.
+
+    Args:
+        share: above 0 and below 1.
+        error: its standard error.
+        freedom: degrees of freedom of the error, at least 1.
+    """
+    if not error > 0 or not 0 < share < 1:
+        return None
+    half = stats.t.ppf(0.975, freedom) * error / (share * (1 - share))
+    low, high = expit(logit(share) + np.array([-half, half]))
+    return float(low), float(high)
+
+
+def quantile_interval(values: Floats, people: int) -> Interval:
+    """95 % interval of a score: the expanded percentile interval (Hesterberg 2015).
 
     The plain percentile interval is too short for few people, as a normal interval with the
     sample's own deviation would be; the quantiles are therefore moved outwards to those that
     Student's t with P - 1 degrees of freedom asks for.
 
     Args:
-        values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that the figure rests on.
+        values: (B,), the score in each resample; NaN where it does not exist.
+        people: number of people P that it rests on.
 
     Returns:
-        ``(low, high)``; None where the figure does not exist in a tenth of the resamples or more,
-        as with two people, and where it is the same in all of them: no error in the sample (an
-        AUC of 1) is none in any resample, which does not say how rare errors are.
+        ``(low, high)``; None with fewer than three people, where the score does not exist in a
+        tenth of the resamples or more, and where it is the same in all of them.
     """
-    found = values[np.isfinite(values)]
-    if people < 3 or len(found) < max(2, 0.9 * len(values)) or np.ptp(found) == 0:
+    found = _existing(values, people)
+    if found is None or np.ptp(found) == 0:
         return None
     outwards = stats.t.ppf(0.975, people - 1) * np.sqrt(people / (people - 1))
     share = stats.norm.cdf(-outwards)
     low, high = np.quantile(found, [share, 1 - share])
     return float(low), float(high)
+
+
+def difference_interval(difference: float, values: Floats, people: int) -> Interval:
+    """95 % interval of the difference of two models' figures on the same people.
+
+    Student's t with P - 1 degrees of freedom about the sample's difference. What skews a share
+    near 0 or 1 skews both models' alike and mostly cancels, so no other scale is needed.
+
+    Args:
+        difference: of the sample.
+        values: (B,), the difference in each resample; NaN where it does not exist.
+        people: number of people P that it rests on.
+
+    Returns:
+        ``(low, high)``; None with fewer than three people, where the difference does not exist in
+        a tenth of the resamples or more, and where it is the same in all of them.
+    """
+    found = _existing(values, people)
+    if found is None or np.ptp(found) == 0:
+        return None
+    half = stats.t.ppf(0.975, people - 1) * found.std() * np.sqrt(people / (people - 1))
+    return float(difference - half), float(difference + half)
+
+
+def _existing(values: Floats, people: int) -> Floats | None:
+    """The resamples' figures that exist; None where there is too little for an interval."""
+    found = values[np.isfinite(values)]
+    few = people < 3 or len(found) < max(2, 0.9 * len(values))
+    return None if few else np.asarray(found)
 
 
 def _sum_above(counts: Floats) -> Floats:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.collections import PolyCollection
+from scipy.stats import ttest_1samp
 
 from siamese.errors import UserError
 from siamese.studies.cost import Cost
@@ -219,10 +220,89 @@ def test_many_comparisons_need_more_evidence(made):
 def test_one_run_each_shows_nothing(made):
     text = TWO.replace("[0, 1, 2, 3]", "[0]")
     told = words(*made(text, {"a": 8.0, "b": 5.0}))
-    assert "one run each shows no difference" in told
-    assert "n = 1 for 'a', 'b': no interval" in told
+    assert "'a' against 'b': +3.00, too few seeds (1): a verdict needs at least 3." in told
+    assert "too few seeds (1): a verdict needs at least 3: no interval for 'a', 'b'" in told
     study, results = made(text, {"a": 8.0, "b": 5.0})
-    assert comparison(study, results, {}, None).rows[0][2] == "8.00 (n = 1)"
+    assert comparison(study, results, {}, None).rows[0][2] == "8.00 (too few seeds)"
+
+
+def test_two_seeds_give_no_wide_numbers(made):
+    study, results = made(TWO.replace("[0, 1, 2, 3]", "[0, 1]"), {"a": [0.5, 15.5], "b": [5, 6]})
+    told = words(study, results)
+    assert "too few seeds (2): a verdict needs at least 3." in told
+    assert "[" not in told.replace("[0, 1]", "")  # no interval anywhere
+    assert "p =" not in told
+    assert [row[2] for row in comparison(study, results, {}, None).rows] == [
+        "8.00 (too few seeds)",
+        "5.50 (too few seeds)",
+    ]
+
+
+RECIPES = PLAIN + (
+    "runs: [{label: a}, {label: b, settings: {optimizer.momentum: 0.5}}]\n"
+    "grid: {model.name: [resnet20, preact20, wrn16_2]}\n"
+)
+
+
+def recipes(gains, noise=0.02):
+    """Figures of recipe b that is better than a by some gain on each of three networks."""
+    rng = np.random.default_rng(0)
+    entries = {}
+    for level, (network, gain) in enumerate(
+        zip(("resnet20", "preact20", "wrn16_2"), gains, strict=True)
+    ):
+        a = 8 + level + rng.normal(0, 0.3, 4)
+        entries[f"a, model.name={network}"] = a.tolist()
+        entries[f"b, model.name={network}"] = (a - gain + rng.normal(0, noise, 4)).tolist()
+    return entries
+
+
+def test_a_recipe_wins_across_networks_paired_by_network_and_seed(made):
+    study, results = made(RECIPES, recipes([0.3, 0.2, 0.25]))
+    found = judge(study, results)
+    (one,) = found.across
+    assert (one.label, one.reference, one.difference.n) == ("a", "b", 12)
+    values = [by_seed(study, result) for result in results]
+    differences = [
+        values[at][seed] - values[at + 3][seed] for at in range(3) for seed in range(4)
+    ]  # lines are arm by arm
+    assert one.difference.mean == pytest.approx(np.mean(differences))
+    assert one.difference.p == pytest.approx(ttest_1samp(differences, 0).pvalue)
+    told = "\n".join(found.lines())
+    assert "Across all 3 networks, best mean of the medians: 'b' with" in told
+    assert "ahead on 3 of them" in told
+    assert "Across all 3 networks, 'a' against 'b': worse (+0.2" in told
+    assert "12 pairs of network and seed" in told
+    # With a baseline it is the reference.
+    (one,) = judge(*made(RECIPES + "baseline: a", recipes([0.3, 0.2, 0.25]))).across
+    assert (one.label, one.reference, one.difference.seen) == ("b", "a", True)
+
+
+def test_a_recipe_that_wins_on_one_network_only_does_not_win_across(made):
+    told = words(*made(RECIPES, recipes([0.9, -0.4, -0.3])))
+    assert "Across all 3 networks, 'a' against 'b': no difference seen" in told or (
+        "Across all 3 networks, 'b' against 'a': no difference seen" in told
+    )
+
+
+def test_two_seeds_on_each_network_are_too_few_across(made):
+    entries = {label: values[:2] for label, values in recipes([0.3, 0.2, 0.25]).items()}
+    study, results = made(RECIPES.replace("[0, 1, 2, 3]", "[0, 1]"), entries)
+    found = judge(study, results)
+    assert found.across == ()
+    assert "Across all 3 networks: too few seeds (2): a verdict needs at least 3." in found.summary
+
+
+def test_there_is_no_verdict_across_lengths_of_training(made):
+    text = RECIPES.replace(", trainer.epochs: 3", "").replace(
+        "model.name: [resnet20, preact20, wrn16_2]", "trainer.epochs: [1, 2, 3]"
+    )
+    entries = {
+        label.replace("resnet20", "1").replace("preact20", "2").replace("wrn16_2", "3")
+        .replace("model.name", "trainer.epochs"): values
+        for label, values in recipes([0.3, 0.2, 0.25]).items()
+    }  # fmt: skip
+    assert "Across" not in words(*made(text, entries))
 
 
 def test_nothing_over_says_nothing(made):

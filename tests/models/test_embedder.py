@@ -1,6 +1,7 @@
 """The embedder: shapes, normalisation inside, freezing, and what it starts from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -59,6 +60,51 @@ def test_missing_weights_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> 
         SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
     assert "--model.pretrained false" in str(caught.value)
     assert "--model.weights FILE" in str(caught.value)
+
+
+def test_without_internet_only_the_cache_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client alone would try again for a minute."""
+    from huggingface_hub import constants
+
+    from siamese.zoo import timm_models
+
+    offline: list[bool] = []
+    create = timm.create_model
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        offline.append(constants.HF_HUB_OFFLINE)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(timm_models, "why_unreachable", lambda *_: "no connection to the hub")
+    monkeypatch.setattr(timm, "create_model", watched)
+    with pytest.raises(
+        UserError, match=r"cannot be loaded \(no connection to the hub\); go online"
+    ):
+        SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
+    assert offline == [True]
+    assert constants.HF_HUB_OFFLINE is False
+    SiameseEmbedder("test_resnet", 8)  # needs no weights: no server is asked
+    assert offline == [True, False]
+
+
+def test_with_internet_the_hub_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    from siamese.zoo import timm_models
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(timm_models, "why_unreachable", lambda *_: None)
+    seen: list[bool] = []
+
+    def loads(*arguments: Any, **options: Any) -> Any:
+        seen.append(constants.HF_HUB_OFFLINE)
+        raise OSError("the link broke")
+
+    monkeypatch.setattr(timm, "create_model", loads)
+    with pytest.raises(UserError, match=r"cannot be loaded \(OSError\)"):
+        SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
+    assert seen == [False]
 
 
 def test_frozen_backbone_stays_in_eval_mode_without_gradients() -> None:

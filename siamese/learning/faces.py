@@ -125,6 +125,7 @@ def resume_training(
         std=spec.std,
         dropout=settings.model.dropout,
         drop_path=settings.model.drop_path,
+        size=spec.size,
     )
     return _run(settings, split, model, spec, device, content)
 
@@ -296,6 +297,7 @@ def _build_model(settings: TrainSettings) -> SiameseEmbedder:
         pretrained=from_timm,
         dropout=model_settings.dropout,
         drop_path=model_settings.drop_path,
+        size=settings.images.size,
     )
     if model_settings.weights is not None:
         load_start_weights(model, Path(model_settings.weights))

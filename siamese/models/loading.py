@@ -9,19 +9,8 @@ import torch
 from torch import nn
 
 from siamese.errors import UserError
-from siamese.models.checkpoint import read_checkpoint
-from siamese.models.device import choose_device
+from siamese.models.device import choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
-
-
-def load_embedder(checkpoint: str | Path, device: str = "auto") -> SiameseEmbedder:
-    """Load the embedder of a checkpoint, ready to embed (eval mode).
-
-    Raises:
-        UserError: the file cannot be read as a checkpoint, or the device is missing.
-    """
-    content = read_checkpoint(Path(checkpoint))
-    return embedder_of(content, Path(checkpoint)).to(choose_device(device))
 
 
 def spec_of(content: dict[str, Any], path: Path) -> EmbedderSpec:
@@ -47,7 +36,12 @@ def embedder_of(content: dict[str, Any], path: Path) -> SiameseEmbedder:
     spec = spec_of(content, path)
     try:
         model = SiameseEmbedder(
-            spec.backbone, spec.embedding_dim, mean=spec.mean, std=spec.std, pretrained=False
+            spec.backbone,
+            spec.embedding_dim,
+            mean=spec.mean,
+            std=spec.std,
+            pretrained=False,
+            size=spec.size,
         )
         model.load_state_dict(content["model"])
     except (RuntimeError, TypeError, AttributeError, ValueError):
@@ -55,6 +49,23 @@ def embedder_of(content: dict[str, Any], path: Path) -> SiameseEmbedder:
             f"{path}: its weights do not fit {spec.backbone} with {spec.embedding_dim} dimensions"
         ) from None
     return model.eval()
+
+
+def precision_of(content: dict[str, Any], name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a checkpoint's embedder is judged in.
+
+    Args:
+        content: of the checkpoint.
+        name: a setting; ``auto``: float32 where the run was set to it, else the device's own, as
+            in training.
+        device: where it runs.
+
+    Raises:
+        UserError: the device does not have that precision.
+    """
+    trained = content["settings"].get("trainer", {}).get("precision")
+    in_fp32 = name == "auto" and trained == "fp32"  # as it was validated
+    return choose_precision("fp32" if in_fp32 else name, device)
 
 
 def load_start_weights(model: SiameseEmbedder, path: Path) -> None:

@@ -33,10 +33,10 @@ from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
 from siamese.models.checkpoint import newest_best, read_checkpoint
-from siamese.models.device import choose_device, choose_precision
+from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
-from siamese.models.loading import embedder_of, spec_of
+from siamese.models.loading import embedder_of, precision_of, spec_of
 from siamese.verification.decision import Decision
 
 
@@ -120,9 +120,7 @@ def load_model(settings: EmbedSettings) -> Model:
     path = checkpoint_path(settings)
     content = read_checkpoint(path)
     device = choose_device(settings.device)
-    trained = content["settings"].get("trainer", {}).get("precision")
-    in_fp32 = settings.precision == "auto" and trained == "fp32"  # as it was validated
-    precision = choose_precision("fp32" if in_fp32 else settings.precision, device)
+    precision = precision_of(content, settings.precision, device)
     spec, network = spec_of(content, path), embedder_of(content, path)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(path, content, spec, network, device, precision)

@@ -8,9 +8,9 @@ import timm
 import torch
 
 from siamese.errors import UserError
-from siamese.models.checkpoint import KEYS, write_checkpoint
+from siamese.models.checkpoint import KEYS, read_checkpoint, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
-from siamese.models.loading import load_embedder, load_start_weights
+from siamese.models.loading import embedder_of, load_start_weights
 from siamese.zoo import create_network
 
 NET = "test_resnet"
@@ -30,6 +30,15 @@ def test_normalises_like_torchvision_and_ends_in_a_linear_head() -> None:
     expected = model.head(model.backbone(pixels))
     torch.testing.assert_close(model(pictures), expected)
     assert model(pictures).shape == (4, 24)
+
+
+def test_what_it_was_not_made_for_is_refused() -> None:
+    model = SiameseEmbedder(NET, 8, size=32).eval()
+    model(_pictures(2, 32))
+    with pytest.raises(UserError, match=r"40 x 48 pixels: .* made for 32 x 32"):
+        model(torch.zeros(1, 3, 48, 40, dtype=torch.uint8))
+    with pytest.raises(UserError, match=r"float32: this network takes uint8"):
+        model(_pictures(2, 32).float() / 255)
 
 
 def test_takes_the_backbones_own_mean_and_std() -> None:
@@ -202,7 +211,8 @@ def test_an_embedder_of_the_zoo_comes_back_from_its_checkpoint(tmp_path: Path) -
     }
     write_checkpoint(tmp_path / "best.pt", content)
     pictures = _pictures()
-    again = load_embedder(tmp_path / "best.pt", "cpu")
+    path = tmp_path / "best.pt"
+    again = embedder_of(read_checkpoint(path), path)
     assert torch.equal(again(pictures), model.eval()(pictures))
 
 

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from siamese.errors import UserError
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+
+# No network of pictures comes near these; a checkpoint that says more is damaged.
+LARGEST_SIDE = 2048  # pixels of a network's input
+LARGEST_DIMENSION = 65536  # of an embedding
+
+
+@dataclass
+class LimitSettings:
+    """Limits: what checkpoints and weights files may take before they are refused."""
+
+    weights: float = 16.0
+    """Largest weights that are read from one file, in GiB."""
+    description: float = 256.0
+    """Memory for all else that one file holds (settings, names, lists of pictures), in MiB."""
+
+
+def check_limits(limits: LimitSettings) -> None:
+    """Refuse limits that are none; errors as of :func:`require`."""
+    for name in ("weights", "description"):
+        value = getattr(limits, name)
+        require(0 < value < 1e9, f"limits.{name}", value, "above 0, and finite")
+
+
+def usable_pixels(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:
+    """Whether pixels in [0, 1] can be normalised with these; each needs a value per channel."""
+    return (
+        len(mean) == len(std) == channels
+        and all(math.isfinite(value) and abs(value) <= 1e3 for value in mean)
+        and all(math.isfinite(value) and 1e-6 <= value <= 1e6 for value in std)
+    )
 
 
 def require(condition: bool, name: str, value: object, wanted: str) -> None:

@@ -15,10 +15,12 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    LimitSettings,
     TrainSettings,
     check_settings,
     default_lr,
 )
+from siamese.config.reading import build_settings, flat_settings
 from siamese.data.batches import default_workers
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.demo import write_demo_faces
@@ -43,7 +45,7 @@ from siamese.learning.runs import (
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
-from siamese.models.loading import load_start_weights, spec_of
+from siamese.models.loading import embedder_of, load_start_weights, spec_of
 
 # What may differ when a run goes on; anything else would make it another run.
 _MAY_CHANGE = FACE_IMMATERIAL | {
@@ -90,7 +92,10 @@ def train_faces(settings: TrainSettings) -> Path:
 
 
 def resume_training(
-    target: str, checkpoints: str, parse: Callable[[dict[str, Any]], TrainSettings]
+    target: str,
+    checkpoints: str,
+    parse: Callable[[dict[str, Any]], TrainSettings],
+    limits: LimitSettings | None = None,
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns its best checkpoint's path.
 
@@ -98,13 +103,17 @@ def resume_training(
         target: a run's name, its folder with checkpoints, or a checkpoint file.
         checkpoints: folder of all runs' checkpoints.
         parse: parses the command line again over the saved settings.
+        limits: how much the checkpoint may take; None: the defaults.
 
     Raises:
         UserError: no such checkpoint; a setting that must not change; other data.
         KeyboardInterrupt: as for :func:`train_faces`.
     """
     path = find_checkpoint(target, checkpoints, _RESUME)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, limits=limits)
+    # What is damaged is told here; the command line's parser takes its defaults as they are.
+    flat = flat_settings(TrainSettings, content["settings"], str(path))
+    build_settings(TrainSettings, flat, str(path))
     settings = parse({**content["settings"], "resume": None})
     settings = replace(settings, resume=None)
     check_settings(settings)
@@ -117,16 +126,9 @@ def resume_training(
     _say_split(split)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
-    spec = spec_of(content, path)
-    model = SiameseEmbedder(
-        spec.backbone,
-        spec.embedding_dim,
-        mean=spec.mean,
-        std=spec.std,
-        dropout=settings.model.dropout,
-        drop_path=settings.model.drop_path,
-        size=spec.size,
-    )
+    spec = spec_of(content)
+    dropout, drop_path = settings.model.dropout, settings.model.drop_path
+    model = embedder_of(content, path, dropout=dropout, drop_path=drop_path).train()
     return _run(settings, split, model, spec, device, content)
 
 
@@ -300,7 +302,7 @@ def _build_model(settings: TrainSettings) -> SiameseEmbedder:
         size=settings.images.size,
     )
     if model_settings.weights is not None:
-        load_start_weights(model, Path(model_settings.weights))
+        load_start_weights(model, Path(model_settings.weights), settings.limits)
     return model
 
 

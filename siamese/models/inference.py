@@ -13,7 +13,7 @@ from siamese.config import FitName, PrecisionName
 from siamese.data.in_memory import Picture, rgb_pictures
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
-from siamese.models.checkpoint import read_checkpoint
+from siamese.models.checkpoint import JUDGED, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
@@ -93,10 +93,10 @@ class Embedder:
                 here; an option is out of its range.
         """
         path = Path(checkpoint)
-        content, place = read_checkpoint(path), choose_device(device)
+        content, place = read_checkpoint(path, keys=JUDGED), choose_device(device)
         return cls(
             embedder_of(content, path),
-            spec_of(content, path),
+            spec_of(content),
             device=place,
             precision=precision_of(content, precision, place),
             crop=crop,

@@ -19,6 +19,9 @@ from torch import nn
 from siamese.errors import UserError
 from siamese.files.online import why_unreachable
 
+# What timm.create_model itself takes: which weights to load from where, not how a model is built.
+CREATION_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
+
 
 def prefix_of(setting: str, name: str) -> str:
     """What stands before the name in a setting as the user said it, e.g. ``timm/``."""

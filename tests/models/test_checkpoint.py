@@ -18,7 +18,10 @@ from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 
 
 def _content(fill: float = 1.0) -> dict[str, Any]:
-    content: dict[str, Any] = {key: {} for key in ("embedder", *KEYS)}
+    content: dict[str, Any] = {key: {} for key in KEYS}
+    content["embedder"] = EmbedderSpec(
+        "test_resnet", 8, 32, "crop", (0.4,) * 3, (0.2,) * 3
+    ).as_dict()
     content["model"] = {"weight": torch.full((50, 50), fill)}
     content["train_weights"] = []
     content["progress"] = {"epoch": 1}
@@ -194,6 +197,7 @@ def test_newest_best_checkpoint_is_found(tmp_path: Path) -> None:
 def test_the_newest_checkpoint_of_faces_is_found_behind_a_classifier(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "faces" / "best.pt", _content())
     content = _content()
-    content["classifier"] = content.pop("embedder")
+    del content["embedder"]
+    content["classifier"] = {"network": "preact20"}
     write_checkpoint(tmp_path / "classes" / "best.pt", content)
     assert newest_best(tmp_path) == tmp_path / "faces" / "best.pt"

@@ -13,6 +13,7 @@ from siamese.config.common import (
     check_limits,
     plain,
     require,
+    require_given,
 )
 from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
 from siamese.errors import UserError
@@ -236,6 +237,7 @@ def check_classification(settings: ClassificationSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
+    require_given(settings)
     require(0 <= settings.seed < 2**63, "seed", settings.seed, "between 0 and 2**63 - 1")
     data = settings.data
     share = data.validation

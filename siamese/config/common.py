@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, fields, is_dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
 
 from siamese.errors import UserError
 
@@ -50,6 +51,26 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
     """
     if not condition:
         raise UserError(f"--{name} {value}: must be {wanted}")
+
+
+def require_given(settings: Any, prefix: str = "") -> None:
+    """Refuse null for a setting that needs a value; parsers take null for "not given".
+
+    Args:
+        settings: a dataclass of settings, whose fields may be groups of them.
+        prefix: of the names, e.g. ``schedule.``.
+
+    Raises:
+        UserError: see :func:`require`.
+    """
+    hints = get_type_hints(type(settings))
+    for field in fields(settings):
+        value, name = getattr(settings, field.name), f"{prefix}{field.name}"
+        if is_dataclass(value):
+            require_given(value, f"{name}.")
+        else:
+            usable = value is not None or NoneType in get_args(hints[field.name])
+            require(usable, name, "null", "given a value")
 
 
 def require_values(settings: Any, wanted: Mapping[str, tuple[Callable[[Any], bool], str]]) -> None:

@@ -7,7 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from siamese.config.common import LimitSettings, PrecisionName, check_limits, require_values
+from siamese.config.common import (
+    LimitSettings,
+    PrecisionName,
+    check_limits,
+    require_given,
+    require_values,
+)
 from siamese.errors import UserError
 
 
@@ -165,6 +171,7 @@ def check_evaluation(settings: Any) -> None:
         "shown": (lambda v: v >= 1, "at least 1"),
         "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
     }
+    require_given(settings)
     require_values(settings, wanted)
     check_limits(settings.limits)
     _check_together(settings)

@@ -19,6 +19,7 @@ from siamese.config.common import (
     check_limits,
     plain,
     require,
+    require_given,
     usable_pixels,
 )
 from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
@@ -288,6 +289,7 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
+    require_given(settings)
     images, augment, split = settings.images, settings.augment, settings.split
     for place in ("data", "cache"):
         require(getattr(settings, place) != "", place, "''", "a folder")

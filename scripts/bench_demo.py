@@ -32,7 +32,7 @@ from siamese.data.transforms import Preprocess
 from siamese.learning.recalibration import recalibrate
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import embed
-from siamese.models.loading import load_embedder
+from siamese.models.inference import load_embedder
 from siamese.verification.counts import count_pairs
 from siamese.verification.figures import auc
 
@@ -89,7 +89,7 @@ def main() -> None:
     untrained = [untrained_auc(people, seed) for seed in range(3)]
     print(f"untrained network  AUC {', '.join(f'{value:.4f}' for value in untrained)} (3 seeds)")
     if arguments.checkpoint:
-        trained = load_embedder(arguments.checkpoint, device="cpu")
+        trained = load_embedder(arguments.checkpoint, device="cpu").network
         print(f"trained network    AUC {network_auc(people, trained, measure_norms=False):.4f}")
 
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["SiameseEmbedder", "UserError", "count_pairs", "load_embedder", "summarise"]
+__all__ = [
+    "Embedder",
+    "SiameseEmbedder",
+    "UserError",
+    "count_pairs",
+    "load_embedder",
+    "summarise",
+]
 
 _HOMES = {
+    "Embedder": "siamese.models.inference",
     "SiameseEmbedder": "siamese.models.embedder",
     "UserError": "siamese.errors",
     "count_pairs": "siamese.verification.counts",
-    "load_embedder": "siamese.models.loading",
+    "load_embedder": "siamese.models.inference",
     "summarise": "siamese.verification.figures",
 }
 

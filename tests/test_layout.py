@@ -16,14 +16,14 @@ FLOORS = {
     "verification": 3,
     "zoo": 3,
     "data": 4,
-    "models": 4,
     "auditing": 4,
-    "report": 5,
-    "curation": 6,
-    "learning": 6,
-    "classification": 7,
-    "studies": 8,
-    "cli": 9,
+    "models": 5,
+    "report": 6,
+    "curation": 7,
+    "learning": 7,
+    "classification": 8,
+    "studies": 9,
+    "cli": 10,
 }
 
 

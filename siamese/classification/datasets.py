@@ -24,6 +24,7 @@ from tqdm import tqdm
 from siamese.config import DatasetSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError, first_few
+from siamese.files.online import why_unreachable
 from siamese.processors import processors
 
 Part = Literal["train", "test"]
@@ -119,6 +120,10 @@ class _Known:
         names = (Path(str(name)).stem for name, _ in self.build.resources)
         return dict.fromkeys(names)
 
+    def servers(self) -> tuple[str, ...]:
+        """Addresses of those that torchvision loads it from; each has all of it."""
+        return tuple(getattr(self.build, "mirrors", None) or [self.build.url])
+
 
 KNOWN = {
     "cifar10": _Known(
@@ -196,6 +201,8 @@ def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
     if missing:  # torchvision would download over a damaged file
         _refuse_damaged(known, folder, there)
     try:
+        if missing and (reason := why_unreachable(*known.servers())):
+            raise OSError(reason)
         raw = known.build(str(root), train=part == "train", download=bool(missing))
     except Exception as error:  # of a connection, a server, a disk or an unpacker: anything at all
         reason = " ".join(str(error).split())[:200] or type(error).__name__

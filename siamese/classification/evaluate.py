@@ -48,7 +48,7 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
         UserError: no usable checkpoint, no images, no validation images in that run.
     """
     path = Path(settings.checkpoint or "")
-    network, spec, content = load_classifier(path)
+    network, spec, content = load_classifier(path, settings.limits)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     saved = flat_settings(ClassificationSettings, content["settings"], str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from siamese.classification.batches import judged_pictures
 from siamese.classification.datasets import PictureFolder
 from siamese.classification.mixing import prepare_test
 from siamese.classification.parts import Images
-from siamese.config.common import plain
+from siamese.config.common import LimitSettings, plain
 from siamese.errors import UserError
 from siamese.learning.distribution import SINGLE, Distribution
-from siamese.models.checkpoint import read_checkpoint
+from siamese.models.building import DoesNotFit, build_fitting
+from siamese.models.checkpoint import JUDGED, read_checkpoint
 from siamese.models.device import autocast
 from siamese.zoo import create_network, require_network
 
@@ -68,46 +69,28 @@ class ClassifierSpec:
         )
 
 
-def load_classifier(path: Path) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
-    """The network of a checkpoint on the CPU in eval mode, its description, all of its content.
+def load_classifier(
+    path: Path, limits: LimitSettings | None = None
+) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
+    """The network of a checkpoint on the CPU in eval mode, its description, its content.
 
     Raises:
         UserError: the file is no readable checkpoint of a classifier.
     """
-    content = read_checkpoint(path, "classifier")
-    spec = spec_of(content, path)
+    content = read_checkpoint(path, "classifier", keys=JUDGED, limits=limits)
+    spec = spec_of(content)
     try:
-        network = spec.build()
-        network.load_state_dict(content["model"])
-    except (RuntimeError, TypeError, AttributeError, ValueError):
+        network = build_fitting(spec.build, content["model"])
+    except DoesNotFit:
         raise UserError(f"{path}: its weights do not fit {spec.network}") from None
     return network.eval(), spec, content
 
 
-def spec_of(content: dict[str, Any], path: Path) -> ClassifierSpec:
-    """The classifier's description in a checkpoint's content.
-
-    Raises:
-        UserError: the description is damaged.
-    """
-    damaged = UserError(f"{path}: is damaged, its classifier description is unusable")
-    try:
-        spec = ClassifierSpec(**content["classifier"])
-        spec = replace(
-            spec, classes=tuple(spec.classes), mean=tuple(spec.mean), std=tuple(spec.std)
-        )
-    except (TypeError, KeyError, ValueError):
-        raise damaged from None
-    kinds = [
-        (str, (spec.network, *spec.classes)),
-        (dict, (spec.options,)),
-        (int, (spec.channels, spec.size, spec.test_size)),
-        (float | int, (spec.drop_path, spec.test_crop, *spec.mean, *spec.std)),
-    ]
-    fitting = all(isinstance(value, kind) for kind, values in kinds for value in values)
-    if not fitting or not len(spec.mean) == len(spec.std) == spec.channels:
-        raise damaged
-    return spec
+def spec_of(content: dict[str, Any]) -> ClassifierSpec:
+    """The classifier's description in a checkpoint's content, checked when it was read."""
+    fields = content["classifier"]
+    lists = {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
+    return ClassifierSpec(**{**fields, **lists})
 
 
 @torch.inference_mode()

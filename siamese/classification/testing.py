@@ -6,12 +6,15 @@ from pathlib import Path
 
 from siamese.classification.judging import summarise_logits
 from siamese.classification.task import ClassificationTask
+from siamese.config import LimitSettings
 from siamese.files.writing import write_json
 from siamese.learning.distribution import SINGLE
 from siamese.models.checkpoint import read_checkpoint
 
 
-def test_once(checkpoint: Path, out: Path, task: ClassificationTask, epoch: int) -> str:
+def test_once(
+    checkpoint: Path, out: Path, task: ClassificationTask, epoch: int, limits: LimitSettings
+) -> str:
     """Judge the test images with a checkpoint's weights and write the figures down.
 
     Args:
@@ -19,11 +22,13 @@ def test_once(checkpoint: Path, out: Path, task: ClassificationTask, epoch: int)
         out: the JSON file to write.
         task: the run's task.
         epoch: the epoch that the checkpoint holds.
+        limits: how much the checkpoint may take.
 
     Returns:
         a line for the terminal.
     """
-    task.model.load_state_dict(read_checkpoint(checkpoint, "classifier")["model"])
+    content = read_checkpoint(checkpoint, "classifier", keys=["model"], limits=limits)
+    task.model.load_state_dict(content["model"])
     logits, labels = task.judge("test", SINGLE)
     figures = summarise_logits(logits, labels)
     told = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}

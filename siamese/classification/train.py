@@ -19,6 +19,7 @@ from siamese.config import (
     CLASSIFICATION_IMMATERIAL,
     SCHEDULE_FREE,
     ClassificationSettings,
+    LimitSettings,
     check_classification,
     default_classifier_lr,
 )
@@ -37,6 +38,7 @@ from siamese.learning.runs import (
     take_name,
 )
 from siamese.learning.schedules import schedule_remarks
+from siamese.models.building import DoesNotFit, require_fitting
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.zoo import require_network
@@ -92,7 +94,10 @@ def train_classifier(settings: ClassificationSettings) -> Path:
 
 
 def resume_classifier(
-    target: str, checkpoints: str, parse: Callable[[dict[str, Any]], ClassificationSettings]
+    target: str,
+    checkpoints: str,
+    parse: Callable[[dict[str, Any]], ClassificationSettings],
+    limits: LimitSettings | None = None,
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns as :func:`train_classifier`.
 
@@ -102,14 +107,19 @@ def resume_classifier(
         target: a run's name, its folder with checkpoints, or a checkpoint file.
         checkpoints: folder of all runs' checkpoints.
         parse: parses the command line again over the saved settings.
+        limits: how much the checkpoint may take; None: the defaults.
 
     Raises:
         UserError: no such checkpoint; a setting that must not change; other data.
         Diverged, KeyboardInterrupt: as for :func:`train_classifier`.
     """
     path = find_checkpoint(target, checkpoints, _RESUME)
-    content = read_checkpoint(path, "classifier")
-    spec = spec_of(content, path)
+    content = read_checkpoint(path, "classifier", limits=limits)
+    spec = spec_of(content)
+    try:
+        require_fitting(spec.build, content["model"])
+    except DoesNotFit:
+        raise UserError(f"{path}: its weights do not fit {spec.network}") from None
     # What is damaged is told here; the command line's parser takes its defaults as they are.
     flat = flat_settings(ClassificationSettings, content["settings"], str(path))
     build_settings(ClassificationSettings, flat, str(path))
@@ -240,7 +250,7 @@ def _run_held(
         )
     )
     if distribution.first:
-        say(test_once(chosen, runs / _TEST, task, epoch))
+        say(test_once(chosen, runs / _TEST, task, epoch, settings.limits))
     say(
         f"checkpoint: {chosen}\nlog, settings, metrics: {runs}\n"
         f"next: siamese-zoo eval --checkpoint {chosen}"

@@ -42,7 +42,12 @@ def _command(argv: Sequence[str]) -> None:
     if settings.resume is not None:
         from siamese.learning.faces import resume_training
 
-        resume_training(settings.resume, settings.checkpoints, lambda saved: parse(argv, saved))
+        resume_training(
+            settings.resume,
+            settings.checkpoints,
+            lambda saved: parse(argv, saved),
+            settings.limits,
+        )
         return
     if settings.data is None:
         settings = parse(argv, demo_settings())

@@ -90,10 +90,15 @@ def _resume(argv: Sequence[str]) -> None:
         raise UserError("siamese-zoo resume RUN: give the run's name, or its checkpoint, first")
     target, rest = argv[0], argv[1:]
     # What the checkpoint says stands below the command line, so that comes first to be read.
-    checkpoints = parse_training(rest, "resume").checkpoints
+    given = parse_training(rest, "resume")
     from siamese.classification.train import resume_classifier
 
-    resume_classifier(target, checkpoints, lambda saved: parse_training(rest, "resume", saved))
+    resume_classifier(
+        target,
+        given.checkpoints,
+        lambda saved: parse_training(rest, "resume", saved),
+        given.limits,
+    )
 
 
 def _eval(argv: Sequence[str]) -> None:

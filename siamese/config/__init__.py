@@ -15,7 +15,13 @@ from siamese.config.classification import (
     check_classifier_evaluation,
     default_classifier_lr,
 )
-from siamese.config.common import PrecisionName
+from siamese.config.common import (
+    LARGEST_DIMENSION,
+    LARGEST_SIDE,
+    LimitSettings,
+    PrecisionName,
+    usable_pixels,
+)
 from siamese.config.curation import (
     AuditSettings,
     CheckSettings,
@@ -81,6 +87,8 @@ __all__ = [
     "DEMO_SEED",
     "DEMO_SIZE",
     "FACE_IMMATERIAL",
+    "LARGEST_DIMENSION",
+    "LARGEST_SIDE",
     "LOSS_OPTIONS",
     "SCHEDULE_FREE",
     "AuditSettings",
@@ -107,6 +115,7 @@ __all__ = [
     "ImageBatchSettings",
     "ImageSettings",
     "JudgeSettings",
+    "LimitSettings",
     "LossName",
     "LossSettings",
     "MendSettings",
@@ -136,4 +145,5 @@ __all__ = [
     "default_classifier_lr",
     "default_lr",
     "demo_settings",
+    "usable_pixels",
 ]

@@ -6,7 +6,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName, plain, require
+from siamese.config.common import (
+    LARGEST_SIDE,
+    LimitSettings,
+    PrecisionName,
+    check_limits,
+    plain,
+    require,
+    require_given,
+)
 from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
 from siamese.errors import UserError
 
@@ -179,6 +187,7 @@ class ClassificationSettings:
         default_factory=lambda: ScheduleSettings(name="multistep", warmup=0.0)
     )
     trainer: ClassTrainerSettings = field(default_factory=ClassTrainerSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     def as_dict(self) -> dict[str, Any]:
         """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
@@ -216,6 +225,8 @@ CLASSIFICATION_IMMATERIAL = frozenset(
         "data.workers",
         "batches.test_size",
         "trainer.log_every",
+        "limits.weights",
+        "limits.description",
     }
 )
 
@@ -226,6 +237,7 @@ def check_classification(settings: ClassificationSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
+    require_given(settings)
     require(0 <= settings.seed < 2**63, "seed", settings.seed, "between 0 and 2**63 - 1")
     data = settings.data
     share = data.validation
@@ -238,6 +250,8 @@ def check_classification(settings: ClassificationSettings) -> None:
     for name in ("size", "test_size", "subset", "test_subset"):
         value = getattr(data, name)
         require(value is None or value >= 1, f"data.{name}", value, "at least 1, or null")
+        usable = "subset" in name or value is None or value <= LARGEST_SIDE
+        require(usable, f"data.{name}", value, f"at most {LARGEST_SIDE} pixels")
     require(0 < data.test_crop <= 1, "data.test_crop", data.test_crop, "above 0 and at most 1")
     usable = data.workers is None or data.workers >= 0
     require(usable, "data.workers", data.workers, "0 or more")
@@ -264,6 +278,7 @@ def check_classification(settings: ClassificationSettings) -> None:
             loss.name == "bce", "loss.target_threshold", loss.target_threshold, "null, but for bce"
         )
     check_optimization(settings.optimizer, settings.schedule)
+    check_limits(settings.limits)
     trainer = settings.trainer
     if trainer.precision == "pure_fp16" and settings.optimizer.name in _BREAK_IN_FP16:
         raise UserError(
@@ -336,6 +351,7 @@ class ClassifierEvalSettings:
     """Precision of the forward pass."""
     bins: int = 15
     """Bins of the expected calibration error."""
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 def check_classifier_evaluation(settings: ClassifierEvalSettings) -> None:
@@ -348,3 +364,4 @@ def check_classifier_evaluation(settings: ClassifierEvalSettings) -> None:
         raise UserError("siamese-zoo eval needs --checkpoint FILE: a best.pt or last.pt")
     for name in ("batch", "bins"):
         require(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
+    check_limits(settings.limits)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName, require_values
+from siamese.config.common import (
+    LimitSettings,
+    PrecisionName,
+    check_limits,
+    require_given,
+    require_values,
+)
 from siamese.errors import UserError
 
 
@@ -42,6 +48,7 @@ class EmbedSettings:
     """Folder for decoded pictures, which later runs read; null: decode each time."""
     runs: str = "runs"
     """Folder in which results are written."""
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
 
 @dataclass
@@ -177,7 +184,9 @@ def check_evaluation(settings: Any) -> None:
         "shown": (lambda v: v >= 1, "at least 1"),
         "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
     }
+    require_given(settings)
     require_values(settings, wanted)
+    check_limits(settings.limits)
     _check_together(settings)
 
 

@@ -11,7 +11,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName, plain, require
+from siamese.config.common import (
+    LARGEST_DIMENSION,
+    LARGEST_SIDE,
+    LimitSettings,
+    PrecisionName,
+    check_limits,
+    plain,
+    require,
+    require_given,
+    usable_pixels,
+)
 from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
 from siamese.errors import UserError
 
@@ -207,6 +217,7 @@ class TrainSettings:
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     @property
     def split_seed(self) -> int:
@@ -229,6 +240,8 @@ FACE_IMMATERIAL = frozenset(
         "batches.workers",
         "trainer.log_every",
         "trainer.embed_batch",
+        "limits.weights",
+        "limits.description",
     }
 )
 
@@ -277,15 +290,20 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
+    require_given(settings)
     images, augment, split = settings.images, settings.augment, settings.split
     for place in ("data", "cache"):
         require(getattr(settings, place) != "", place, "''", "a folder")
     for name, seed in (("seed", settings.seed), ("split.seed", settings.split_seed)):
         require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
-    require(images.size >= 16, "images.size", images.size, "at least 16 pixels")
+    wanted = f"from 16 to {LARGEST_SIDE} pixels"
+    require(16 <= images.size <= LARGEST_SIDE, "images.size", images.size, wanted)
     both = (images.mean is None) == (images.std is None)
     require(both, "images.mean", images.mean, "given together with --images.std")
-    require(images.std is None or min(images.std) > 0, "images.std", images.std, "above 0")
+    if images.mean is not None and images.std is not None:
+        require(min(images.std) > 0, "images.std", images.std, "above 0")
+        usable = usable_pixels(images.mean, images.std, 3)
+        require(usable, "images.std", images.std, "finite as the mean is, and not near 0")
     for name in ("flip", "color_jitter", "grayscale", "blur", "erasing"):
         value = getattr(augment, name)
         require(0 <= value <= 1, f"augment.{name}", value, "between 0 and 1")
@@ -322,13 +340,16 @@ def check_settings(settings: TrainSettings) -> None:
         "at least 1, or null",
     )
     model = settings.model
-    require(model.embedding_dim >= 1, "model.embedding_dim", model.embedding_dim, "at least 1")
+    wanted = f"from 1 to {LARGEST_DIMENSION}"
+    usable = 1 <= model.embedding_dim <= LARGEST_DIMENSION
+    require(usable, "model.embedding_dim", model.embedding_dim, wanted)
     require(model.freeze_backbone >= 0, "model.freeze_backbone", model.freeze_backbone, "0 or more")
     for name in ("dropout", "drop_path"):
         value = getattr(model, name)
         require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
     _check_loss(settings.loss)
     check_optimization(settings.optimizer, settings.schedule)
+    check_limits(settings.limits)
     trainer = settings.trainer
     for name in ("epochs", "accumulate", "embed_batch", "log_every"):
         value = getattr(trainer, name)

@@ -15,11 +15,13 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    LimitSettings,
     LossSettings,
     TrainSettings,
     check_settings,
     default_lr,
 )
+from siamese.config.reading import build_settings, flat_settings
 from siamese.data.batches import default_workers
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.demo import write_demo_faces
@@ -45,7 +47,7 @@ from siamese.learning.runs import (
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
-from siamese.models.loading import load_start_weights, spec_of
+from siamese.models.loading import embedder_of, load_start_weights, spec_of
 from siamese.verification.enough import too_few_people
 
 # What may differ when a run goes on; anything else would make it another run.
@@ -110,7 +112,10 @@ def _told_lr(settings: TrainSettings) -> float:
 
 
 def resume_training(
-    target: str, checkpoints: str, parse: Callable[[dict[str, Any]], TrainSettings]
+    target: str,
+    checkpoints: str,
+    parse: Callable[[dict[str, Any]], TrainSettings],
+    limits: LimitSettings | None = None,
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns its best checkpoint's path.
 
@@ -118,13 +123,17 @@ def resume_training(
         target: a run's name, its folder with checkpoints, or a checkpoint file.
         checkpoints: folder of all runs' checkpoints.
         parse: parses the command line again over the saved settings.
+        limits: how much the checkpoint may take; None: the defaults.
 
     Raises:
         UserError: no such checkpoint; a setting that must not change; other data.
         KeyboardInterrupt: as for :func:`train_faces`.
     """
     path = find_checkpoint(target, checkpoints, _RESUME)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, limits=limits)
+    # What is damaged is told here; the command line's parser takes its defaults as they are.
+    flat = flat_settings(TrainSettings, content["settings"], str(path))
+    build_settings(TrainSettings, flat, str(path))
     settings = parse({**content["settings"], "resume": None})
     settings = replace(settings, resume=None)
     check_settings(settings)
@@ -139,15 +148,9 @@ def resume_training(
     _say_split(split)
     device = choose_device(settings.device)
     torch.manual_seed(settings.seed)
-    spec = spec_of(content, path)
-    model = SiameseEmbedder(
-        spec.backbone,
-        spec.embedding_dim,
-        mean=spec.mean,
-        std=spec.std,
-        dropout=settings.model.dropout,
-        drop_path=settings.model.drop_path,
-    )
+    spec = spec_of(content)
+    dropout, drop_path = settings.model.dropout, settings.model.drop_path
+    model = embedder_of(content, path, dropout=dropout, drop_path=drop_path).train()
     with at_work(Path(settings.runs) / str(settings.name)):
         return _run(settings, split, model, spec, device, content)
 
@@ -337,9 +340,10 @@ def _build_model(settings: TrainSettings) -> SiameseEmbedder:
         pretrained=from_timm,
         dropout=model_settings.dropout,
         drop_path=model_settings.drop_path,
+        size=settings.images.size,
     )
     if model_settings.weights is not None:
-        load_start_weights(model, Path(model_settings.weights))
+        load_start_weights(model, Path(model_settings.weights), settings.limits)
     return model
 
 

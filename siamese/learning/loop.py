@@ -24,6 +24,7 @@ from siamese.learning.distribution import SINGLE, Distribution
 from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
 from siamese.learning.recalibration import recalibrate
+from siamese.learning.resuming import require_alike
 from siamese.models.checkpoint import write_checkpoint
 from siamese.models.embedder import batch_norms
 
@@ -398,7 +399,7 @@ class Loop:
         """
         try:
             self._load(content)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError):
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
             raise UserError(
                 f"the checkpoint of {name} is damaged or does not fit its settings: {way_on}"
             ) from None
@@ -408,8 +409,10 @@ class Loop:
         self.task.loss.load_state_dict(content["loss"])
         self.optimizer.load_state_dict(content["optimizer"], content["train_weights"])
         if self.schedule is not None:
+            require_alike(self.schedule.state_dict(), content["scheduler"])
             self.schedule.load_state_dict(content["scheduler"])
         if content["scaler"]:  # empty when saved in another precision, e.g. on another device
+            require_alike(self.scaler.state_dict() or content["scaler"], content["scaler"])
             self.scaler.load_state_dict(content["scaler"])
         self.progress = Progress(**content["progress"])
         set_random_states(content["random"])

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from siamese.config import SCHEDULE_FREE, OptimizerSettings, ScheduleSettings
 from siamese.learning.adabound import AdaBound
+from siamese.learning.resuming import require_alike, require_moments
 from siamese.learning.schedules import in_steps, schedule_factor
 
 Group = dict[str, Any]
@@ -131,7 +132,13 @@ class PairedOptimizer:
         return self._train_weights or []
 
     def load_state_dict(self, state: dict[str, Any], train_weights: list[torch.Tensor]) -> None:
-        """Continue from a saved state; the model must hold the weights saved beside it."""
+        """Continue from a saved state; the model must hold the weights saved beside it.
+
+        Raises:
+            ValueError, KeyError, IndexError, TypeError: it is no state of this optimizer.
+        """
+        require_alike(self.inner.state_dict()["param_groups"], state["param_groups"])
+        require_moments(list(self.parameters()), state["state"])
         self.inner.load_state_dict(state)
         self.mode = "eval"
         if self._ema is not None:

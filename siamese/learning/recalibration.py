@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import nn
@@ -40,11 +42,21 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
                     for norm in norms:
                         norm.reset_running_stats()
                         norm.momentum = None
-                full = torch.backends.cudnn.flags(allow_tf32=False)
-                with full, torch.autocast(images.device.type, enabled=False):
+                with _full_precision(), torch.autocast(images.device.type, enabled=False):
                     model(images)
                 used += 1
         finally:
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
     return used
+
+
+def _full_precision() -> AbstractContextManager[None]:
+    """Convolutions without TF32; cuDNN stays on, and chooses its algorithms as before."""
+    cudnn = torch.backends.cudnn
+    # Whatever is not given gets the function's own default, and that of enabled is False: on a GPU
+    # it would turn cuDNN off. fp32_precision alone is left to it, as it says TF32 a second time.
+    names = set(inspect.signature(cudnn.flags).parameters) - {"allow_tf32", "fp32_precision"}
+    kept = {name: getattr(cudnn, name) for name in sorted(names)}
+    context: AbstractContextManager[None] = cudnn.flags(**kept, allow_tf32=False)
+    return context

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import platform
 import stat
-import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
-from siamese.errors import UserError
+from siamese.config import LimitSettings
+from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
+from siamese.models.contents import faults
+from siamese.models.torch_file import NotReadable, read_torch_file
 
 FORMAT = "siamese-checkpoint"
 VERSION = 1
@@ -39,8 +41,9 @@ KEYS = (
 )
 # What may be added to a finished checkpoint.
 EXTRAS = ("decision",)  # threshold and calibration; see siamese.verification.decision
-# All of them are dictionaries, but for these.
-_KINDS: dict[str, type] = {"train_weights": list}
+# What is needed to judge a model; the rest serves to go on with its training.
+JUDGED = ("model", "progress", "settings", "split", "figures", "versions")
+_HEAD = ("format", "version")
 
 
 def write_checkpoint(
@@ -86,7 +89,12 @@ def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
 
 
 def update_checkpoint(
-    path: Path, key: str, value: Any, *, model: Mapping[str, Any] | None = None
+    path: Path,
+    key: str,
+    value: Any,
+    *,
+    model: Mapping[str, Any] | None = None,
+    limits: LimitSettings | None = None,
 ) -> None:
     """Set one of the :data:`EXTRAS` of a checkpoint; everything else in it stays as it is.
 
@@ -97,6 +105,7 @@ def update_checkpoint(
         key: which of them.
         value: plain values and tensors.
         model: the weights that the value was found with; None: any.
+        limits: how much the file may take; None: the defaults.
 
     Raises:
         UserError: the file is not a readable checkpoint; it holds other weights by now.
@@ -105,7 +114,8 @@ def update_checkpoint(
         raise ValueError(f"{key} is none of {', '.join(EXTRAS)}")
     # Through a link: the file it points to is replaced, not the link.
     file = Path(path).resolve()
-    before, content = file.stat() if file.exists() else None, read_checkpoint(path)
+    before = file.stat() if file.exists() else None
+    content = read_checkpoint(path, limits=limits)
     if model is not None and not _same_tensors(model, content["model"]):
         raise UserError(
             f"{path}: holds other weights than it did at the start (a training run goes on?), so "
@@ -128,31 +138,37 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def read_checkpoint(path: Path, kind: str = "embedder") -> dict[str, Any]:
+def read_checkpoint(
+    path: Path,
+    kind: str = "embedder",
+    *,
+    keys: Collection[str] | None = None,
+    limits: LimitSettings | None = None,
+) -> dict[str, Any]:
     """Read a checkpoint to the CPU; nothing in the file can run code (``weights_only``).
+
+    Sizes that the file declares are checked before anything is allocated for them, and every value
+    that is read is checked against :mod:`siamese.models.contents`.
 
     Args:
         path: the file.
         kind: which of :data:`KINDS` it must be.
+        keys: what is needed of :data:`KEYS`, e.g. :data:`JUDGED`; None: all. The kind's description
+            and the extras are always there.
+        limits: how much it may take; None: the defaults.
 
     Raises:
-        UserError: missing, truncated, hostile, foreign, of another kind, or written by a newer
-            version.
+        UserError: missing, truncated, hostile, foreign, of another kind, too large, or written by
+            a newer version; names the values that cannot be used.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.exists(path):
         raise UserError(f"{path}: no such checkpoint")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice on foreign pickles is not the user's
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # truncated zip, refused pickle, not a torch file: all mean the same here
-        raise UserError(
-            f"{path}: is not a readable siamese checkpoint (truncated, damaged or foreign file)"
-        ) from None
+    wanted = KEYS if keys is None else tuple(keys)
+    content = _read(path, {*_HEAD, *KINDS, *EXTRAS, *wanted}, limits)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: is not a siamese checkpoint; train one with siamese-train")
-    if not isinstance(content.get("version"), int) or content["version"] > VERSION:
+    if type(content.get("version")) is not int or not 1 <= content["version"] <= VERSION:
         raise UserError(f"{path}: written by a newer siamese; update siamese to read it")
     others = [other for other in KINDS if other != kind and other in content]
     if others and kind not in content:
@@ -160,41 +176,24 @@ def read_checkpoint(path: Path, kind: str = "embedder") -> dict[str, Any]:
             f"{path}: its kind is {others[0]} ({KINDS[others[0]]}), but {kind} ({KINDS[kind]}) is "
             "needed"
         )
-    missing = [key for key in (kind, *KEYS) if key not in content]
+    missing = [key for key in (kind, *wanted) if key not in content]
     if missing:
         raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
-    wrong = [key for key in (kind, *KEYS) if not isinstance(content[key], _KINDS.get(key, dict))]
-    if not wrong and not _is_split(content["split"]):
-        wrong = ["split"]
-    if not wrong and not isinstance(content["progress"].get("epoch"), int):
-        wrong = ["progress"]
-    if wrong:
-        raise UserError(f"{path}: is damaged, its {', '.join(wrong)} cannot be used")
+    if wrong := faults(content):
+        raise UserError(f"{path}: is damaged, its {first_few(wrong)} cannot be used")
     return content
 
 
-def _is_split(split: dict[str, Any]) -> bool:
-    return "train" in split and all(
-        isinstance(part, dict)
-        and isinstance(part.get("folder"), str)
-        and isinstance(part.get("pictures"), int)
-        and isinstance(part.get("identities"), list)
-        and all(isinstance(name, str) for name in part["identities"])
-        and _is_listed(part.get("listed", {}))
-        for part in split.values()
-    )
+def _read(path: Path, keys: Collection[str], limits: LimitSettings | None) -> Any:
+    try:
+        return read_torch_file(path, str(path), limits or LimitSettings(), keys=keys)
+    except NotReadable:
+        raise UserError(
+            f"{path}: is not a readable siamese checkpoint (truncated, damaged or foreign file)"
+        ) from None
 
 
-def _is_listed(pictures: Any) -> bool:
-    return isinstance(pictures, dict) and all(
-        isinstance(person, str)
-        and isinstance(paths, list)
-        and all(isinstance(path, str) for path in paths)
-        for person, paths in pictures.items()
-    )
-
-
-def newest_best(checkpoints: Path) -> Path:
+def newest_best(checkpoints: Path, limits: LimitSettings | None = None) -> Path:
     """The most recently written ``<run>/best.pt`` of an embedder.
 
     Raises:
@@ -202,7 +201,7 @@ def newest_best(checkpoints: Path) -> Path:
     """
     found = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
-        if not _is_classifier(path):
+        if not _is_classifier(path, limits):
             return path
     raise UserError(
         f"no {checkpoints}/*/best.pt of faces yet: train with siamese-train first, or give "
@@ -210,13 +209,11 @@ def newest_best(checkpoints: Path) -> Path:
     )
 
 
-def _is_classifier(path: Path) -> bool:
+def _is_classifier(path: Path, limits: LimitSettings | None) -> bool:
     """Whether a file is a classifier's checkpoint; the weights in it are not read."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever is wrong with it is told where it is read
+        content = _read(path, KINDS, limits)
+    except UserError:  # whatever is wrong with it is told where it is read
         return False
     return isinstance(content, dict) and "classifier" in content
 

@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from siamese.errors import UserError
 from siamese.zoo import (
     create_preset,
     create_timm_model,
@@ -69,6 +70,8 @@ class SiameseEmbedder(nn.Module):
         pretrained: load timm's pretrained weights (from its cache, or the network).
         dropout: dropout before the head, in [0, 1).
         drop_path: stochastic depth of the backbone, in [0, 1).
+        size: side in pixels of the square pictures that it is made for; others are refused. None:
+            any, for networks that are not trained yet.
 
     Raises:
         UserError: unknown backbone; pretrained weights cannot be had (the zoo has none); the
@@ -85,9 +88,11 @@ class SiameseEmbedder(nn.Module):
         pretrained: bool = False,
         dropout: float = 0.0,
         drop_path: float = 0.0,
+        size: int | None = None,
     ):
         super().__init__()
         self._frozen = False
+        self.size = size
         self.backbone = _create_backbone(backbone, pretrained, drop_path)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(pooled_width(self.backbone), embedding_dim)
@@ -102,11 +107,28 @@ class SiameseEmbedder(nn.Module):
         """Embed pictures.
 
         Args:
-            images: uint8 (N, 3, H, W), RGB, as :func:`siamese.data.transforms.Preprocess` gives.
+            images: uint8 (N, 3, size, size), RGB, as
+                :class:`siamese.data.transforms.Preprocess` gives them.
+                :class:`siamese.models.inference.Embedder` takes pictures of any size.
 
         Returns:
             embeddings (N, D), not normalised: scoring and the losses do that.
+
+        Raises:
+            UserError: pictures of another size, or of another type than uint8, which would be
+                embedded without complaint and wrongly.
         """
+        if self.size is not None and tuple(images.shape[-2:]) != (self.size, self.size):
+            raise UserError(
+                f"pictures of {images.shape[-1]} x {images.shape[-2]} pixels: this network was "
+                f"made for {self.size} x {self.size}; siamese.load_embedder(...).embed(...) takes "
+                "any size and prepares it"
+            )
+        if images.dtype != torch.uint8:
+            raise UserError(
+                f"pictures of type {images.dtype}: this network takes uint8, 0 to 255; "
+                "siamese.load_embedder(...).embed(...) takes floats in 0 to 1, too"
+            )
         pixels = (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
         embeddings: torch.Tensor = self.head(self.dropout(self.backbone(pixels)))
         return embeddings

@@ -8,66 +8,96 @@ from typing import Any
 import torch
 from torch import nn
 
+from siamese.config import LimitSettings
 from siamese.errors import UserError
-from siamese.models.checkpoint import read_checkpoint
-from siamese.models.device import choose_device
+from siamese.models.building import DoesNotFit, build_fitting
+from siamese.models.device import choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.torch_file import (
+    GIB,
+    NotReadable,
+    read_torch_file,
+    require_regular,
+    weights_too_large,
+)
 
 
-def load_embedder(checkpoint: str | Path, device: str = "auto") -> SiameseEmbedder:
-    """Load the embedder of a checkpoint, ready to embed (eval mode).
-
-    Raises:
-        UserError: the file cannot be read as a checkpoint, or the device is missing.
-    """
-    content = read_checkpoint(Path(checkpoint))
-    return embedder_of(content, Path(checkpoint)).to(choose_device(device))
+def spec_of(content: dict[str, Any]) -> EmbedderSpec:
+    """The embedder's description in a checkpoint's content, which was checked when it was read."""
+    fields = content["embedder"]
+    return EmbedderSpec(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
-def spec_of(content: dict[str, Any], path: Path) -> EmbedderSpec:
-    """The embedder's description in a checkpoint's content.
-
-    Raises:
-        UserError: the description is damaged.
-    """
-    try:
-        fields = dict(content["embedder"])
-        fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
-        return EmbedderSpec(**fields)
-    except (TypeError, KeyError, ValueError):
-        raise UserError(f"{path}: is damaged, its embedder description is unusable") from None
-
-
-def embedder_of(content: dict[str, Any], path: Path) -> SiameseEmbedder:
+def embedder_of(
+    content: dict[str, Any], path: Path, *, dropout: float = 0.0, drop_path: float = 0.0
+) -> SiameseEmbedder:
     """Build the embedder of a checkpoint's content on the CPU, in eval mode.
+
+    Args:
+        content: of the checkpoint.
+        path: of the checkpoint, for messages.
+        dropout: as of :class:`SiameseEmbedder`, where it is trained further.
+        drop_path: likewise.
 
     Raises:
         UserError: weights and description do not fit together.
     """
-    spec = spec_of(content, path)
-    try:
-        model = SiameseEmbedder(
-            spec.backbone, spec.embedding_dim, mean=spec.mean, std=spec.std, pretrained=False
+    spec = spec_of(content)
+
+    def build() -> nn.Module:
+        return SiameseEmbedder(
+            spec.backbone,
+            spec.embedding_dim,
+            mean=spec.mean,
+            std=spec.std,
+            size=spec.size,
+            dropout=dropout,
+            drop_path=drop_path,
         )
-        model.load_state_dict(content["model"])
-    except (RuntimeError, TypeError, AttributeError, ValueError):
+
+    try:
+        model = build_fitting(build, content["model"])
+    except DoesNotFit:
         raise UserError(
             f"{path}: its weights do not fit {spec.backbone} with {spec.embedding_dim} dimensions"
         ) from None
+    assert isinstance(model, SiameseEmbedder)
     return model.eval()
 
 
-def load_start_weights(model: SiameseEmbedder, path: Path) -> None:
+def precision_of(content: dict[str, Any], name: str, device: torch.device) -> torch.dtype:
+    """The arithmetic that a checkpoint's embedder is judged in.
+
+    Args:
+        content: of the checkpoint.
+        name: a setting; ``auto``: float32 where the run was set to it, else the device's own, as
+            in training.
+        device: where it runs.
+
+    Raises:
+        UserError: the device does not have that precision.
+    """
+    trained = content["settings"].get("trainer", {}).get("precision")
+    in_fp32 = name == "auto" and trained == "fp32"  # as it was validated
+    return choose_precision("fp32" if in_fp32 else name, device)
+
+
+def load_start_weights(
+    model: SiameseEmbedder, path: Path, limits: LimitSettings | None = None
+) -> None:
     """Start from a file: a siamese checkpoint (whole embedder), or backbone weights (timm format).
 
     Weights of a classifier that the backbone does not have are left aside.
 
+    Args:
+        model: gets the weights.
+        path: ``.safetensors``, or a file of ``torch.save``.
+        limits: how much the file may take; None: the defaults.
+
     Raises:
         UserError: unreadable file, or weights that do not fit.
     """
-    if not path.is_file():
-        raise UserError(f"--model.weights {path}: no such file")
-    state = _read_weights(path)
+    state = _read_weights(path, limits or LimitSettings())
     whole = any(key.startswith("backbone.") for key in state)
     target: nn.Module = model if whole else model.backbone
     wanted = target.state_dict()
@@ -83,19 +113,36 @@ def load_start_weights(model: SiameseEmbedder, path: Path) -> None:
     target.load_state_dict(fitting)
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+# Ours and timm's training scripts wrap the weights.
+_WRAPPERS = ("model", "state_dict")
+
+
+def _read_weights(path: Path, limits: LimitSettings) -> dict[str, torch.Tensor]:
+    told = f"--model.weights {path}"
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content: Any = load_file(path)
+            content = _read_safetensors(path, told, limits)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # see read_checkpoint
-        raise UserError(f"--model.weights {path}: is not a readable weights file") from None
-    for key in ("model", "state_dict"):  # ours and timm's training scripts wrap the weights
+            content = read_torch_file(path, told, limits, inside=_WRAPPERS, legacy=True)
+    except NotReadable:
+        raise UserError(f"{told}: is not a readable weights file") from None
+    for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
-        raise UserError(f"--model.weights {path}: holds no weights by name")
-    return {key.removeprefix("module."): value for key, value in content.items()}
+        raise UserError(f"{told}: holds no weights by name")
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _read_safetensors(path: Path, told: str, limits: LimitSettings) -> dict[str, torch.Tensor]:
+    """The format declares every size in a header, which its library checks against the file."""
+    from safetensors.torch import load_file
+
+    require_regular(path, told)
+    if path.stat().st_size > limits.weights * GIB:
+        raise weights_too_large(told, limits)
+    try:
+        return load_file(path)
+    except Exception as error:  # whatever the header lacks
+        raise NotReadable(str(error)) from None

@@ -32,11 +32,11 @@ from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
-from siamese.models.checkpoint import newest_best, read_checkpoint
-from siamese.models.device import choose_device, choose_precision
+from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
+from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
-from siamese.models.loading import embedder_of, spec_of
+from siamese.models.loading import embedder_of, precision_of, spec_of
 from siamese.verification.decision import Decision
 
 
@@ -108,7 +108,7 @@ def checkpoint_path(settings: EmbedSettings) -> Path:
     if settings.checkpoint is not None:
         given = Path(settings.checkpoint)
         return given / "best.pt" if given.is_dir() else given
-    return newest_best(Path(settings.checkpoints))
+    return newest_best(Path(settings.checkpoints), settings.limits)
 
 
 def load_model(settings: EmbedSettings) -> Model:
@@ -118,12 +118,10 @@ def load_model(settings: EmbedSettings) -> Model:
         UserError: unusable checkpoint, device or precision.
     """
     path = checkpoint_path(settings)
-    content = read_checkpoint(path)
+    content = read_checkpoint(path, keys=JUDGED, limits=settings.limits)
     device = choose_device(settings.device)
-    trained = content["settings"].get("trainer", {}).get("precision")
-    in_fp32 = settings.precision == "auto" and trained == "fp32"  # as it was validated
-    precision = choose_precision("fp32" if in_fp32 else settings.precision, device)
-    spec, network = spec_of(content, path), embedder_of(content, path)
+    precision = precision_of(content, settings.precision, device)
+    spec, network = spec_of(content), embedder_of(content, path)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Model(path, content, spec, network, device, precision)
 

@@ -162,7 +162,8 @@ def write_choice(
     files = _write_files(settings, model.path, decision, bars, shown.identities, probability)
     if settings.write:
         weights = model.content["model"]
-        update_checkpoint(model.path, "decision", plain(decision.as_dict()), model=weights)
+        value = plain(decision.as_dict())
+        update_checkpoint(model.path, "decision", value, model=weights, limits=settings.limits)
     return Choice(
         decision, chosen, checked, model.path, settings.write, probability, tuple(told), files
     )

@@ -87,7 +87,9 @@ class TaskTrainer:
         from siamese.models.checkpoint import read_checkpoint
 
         kind = "embedder" if self.task == "face" else "classifier"
-        done = int(read_checkpoint(checkpoint, kind)["progress"]["epoch"])
+        limits = run.settings.limits
+        content = read_checkpoint(checkpoint, kind, keys=["progress"], limits=limits)
+        done = int(content["progress"]["epoch"])
         tested = self.task == "face" or (run.folder / TEST).exists()
         return done >= run.settings.trainer.epochs and tested
 

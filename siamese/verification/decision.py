@@ -44,6 +44,11 @@ class Decision:
         numbers += [fields["calibration"]["slope"], fields["calibration"]["offset"]]
         if not all(isinstance(n, float) and math.isfinite(n) for n in numbers):
             raise ValueError("a number of the decision is none")
+        # Just above 1 nothing is accepted; scores beyond that do not exist.
+        if not (-2 <= numbers[0] <= 2 and 0 < numbers[1] < 1 and max(map(abs, numbers)) < 1e12):
+            raise ValueError("a number of the decision is out of its range")
+        flip, chosen, checked = fields["flip"], fields["chosen"], fields["checked"]
+        if not (isinstance(flip, bool) and isinstance(chosen, dict) and isinstance(checked, dict)):
+            raise ValueError("a field of the decision is of another kind")
         calibration = Calibration(numbers[2], numbers[3])
-        flip, chosen, checked = bool(fields["flip"]), fields["chosen"], fields["checked"]
         return cls(numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked))

@@ -20,6 +20,7 @@ from siamese.zoo.resnet import ResNet
 from siamese.zoo.resnext import ResNeXt
 from siamese.zoo.shake_shake import ShakeShake
 from siamese.zoo.timm_models import (
+    CREATION_ARGUMENTS,
     create_timm_model,
     prefix_of,
     require_timm_model,
@@ -91,6 +92,9 @@ def require_network(name: str, options: Mapping[str, Any] | None = None) -> None
     if own:
         raise UserError(f"--model.options.{own[0]}: is no option, other settings say it; remove it")
     if name.startswith(_TIMM):
+        # Arguments of timm's own function, among them files that it would load.
+        if loading := sorted(set(options or {}) & CREATION_ARGUMENTS):
+            raise UserError(f"--model.options.{loading[0]}: is no option of a network; remove it")
         require_timm_model(name.removeprefix(_TIMM), f"{_SETTING} {name}")
         return
     if name not in _BY_NAME and _is_timm(name):

@@ -6,13 +6,21 @@ import difflib
 import inspect
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import timm
 import torch
 from torch import nn
 
 from siamese.errors import UserError
+from siamese.files.online import why_unreachable
+
+# What timm.create_model itself takes: which weights to load from where, not how a model is built.
+CREATION_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 
 
 def prefix_of(setting: str, name: str) -> str:
@@ -68,10 +76,12 @@ def create_timm_model(
     given = {**options, **({"drop_path_rate": drop_path} if drop_path > 0 else {})}
     # The hub client logs every retry; the one line raised below says all of it.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    unreachable: list[str] = []
     try:
-        model: nn.Module = timm.create_model(
-            name, pretrained=pretrained, num_classes=num_classes, **given
-        )
+        with _from_cache_when_offline(name if pretrained else None, unreachable):
+            model: nn.Module = timm.create_model(
+                name, pretrained=pretrained, num_classes=num_classes, **given
+            )
     except TypeError as error:
         found = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         if found is None or found[1] not in given:
@@ -85,11 +95,49 @@ def create_timm_model(
         # Whatever the hub client raises when it is offline, blocked or asked for missing weights.
         if not pretrained:
             raise UserError(f"{setting}: cannot be built ({error})") from None
+        reason = unreachable[0] if unreachable else type(error).__name__
         raise UserError(
-            f"the pretrained weights of {name} cannot be loaded ({type(error).__name__}); go "
+            f"the pretrained weights of {name} cannot be loaded ({reason}); go "
             f"online once, or start from random weights with --model.pretrained false{instead}"
         ) from None
     return model
+
+
+@contextmanager
+def _from_cache_when_offline(name: str | None, unreachable: list[str]) -> Iterator[None]:
+    """Let timm look for a model's weights in its cache only where their server does not answer.
+
+    Else the hub's client tries again for a minute before it says so, or looks into the cache.
+
+    Args:
+        name: the model; None: it needs no weights.
+        unreachable: gets the reason why the server cannot be reached.
+
+    Raises:
+        OSError: the weights come from a plain address, which cannot be reached, and are not cached.
+    """
+    from huggingface_hub import constants
+
+    source = None if name is None else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if source is None or constants.HF_HUB_OFFLINE:
+        yield
+        return
+    on_hub = bool(source.hf_hub_id)
+    address = constants.ENDPOINT if on_hub else source.url
+    reason = why_unreachable(address) if isinstance(address, str) and address else None
+    if reason is None:
+        yield
+        return
+    unreachable.append(reason)
+    if not on_hub:
+        cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(address).path).name)
+        if not cached.exists():
+            raise OSError(reason)
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
 
 
 def _no_option(name: str, option: str) -> str:

@@ -77,6 +77,10 @@ def no_network(*args: object, **options: object) -> None:
     raise URLError("no route to host")
 
 
+def is_reachable(*_: str) -> None:
+    return None
+
+
 def test_cifar_in_torchvisions_layout(tiny_cifar: Path) -> None:
     train = load_part(cifar(tiny_cifar, download=False), "train")
     assert train.images.shape == (20, 3, 32, 32)
@@ -119,6 +123,7 @@ def test_a_damaged_cifar_batch_is_named(
 
 def test_a_missing_cifar_batch(tiny_cifar: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", no_network)
+    monkeypatch.setattr("siamese.classification.datasets.why_unreachable", is_reachable)
     (tiny_cifar / "cifar-10-batches-py" / "data_batch_2").unlink()
     with pytest.raises(UserError, match="lacks data_batch_2; give the folder that holds CIFAR-10"):
         load_part(cifar(tiny_cifar, download=False), "train")
@@ -133,6 +138,7 @@ def test_a_wrong_root_is_told_where_the_files_belong(
     for module in ("cifar", "mnist"):
         path = f"torchvision.datasets.{module}.download_and_extract_archive"
         monkeypatch.setattr(path, no_network)
+    monkeypatch.setattr("siamese.classification.datasets.why_unreachable", is_reachable)
     settings = DatasetSettings(name=name, root=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"no such folder or files; .*--data.root") as error:
         load_part(replace(settings, download=False), "train")
@@ -141,6 +147,17 @@ def test_a_wrong_root_is_told_where_the_files_belong(
         load_part(settings, "test")
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 600
+    asked: list[str] = []
+
+    def unreachable(*urls: str) -> str:
+        asked.extend(urls)
+        return "no connection to it"
+
+    monkeypatch.setattr("siamese.classification.datasets.why_unreachable", unreachable)
+    with pytest.raises(UserError, match=r"could not be downloaded \(no connection to it\)"):
+        load_part(settings, "test")
+    assert asked
+    assert all(url.startswith("http") for url in asked)
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,33 @@ def test_earlier_statistics_do_not_count() -> None:
 @pytest.mark.parametrize("net", [nn.Linear(3, 3), nn.Sequential(nn.LayerNorm(3))])
 def test_nets_without_batch_norm_are_left_alone(net: nn.Module) -> None:
     assert recalibrate(net, [torch.ones(2, 3)]) == 0
+
+
+@pytest.mark.parametrize("changed", [{}, {"benchmark": True}, {"deterministic": True}])
+def test_only_tf32_is_switched_off_meanwhile(changed: dict[str, bool]) -> None:
+    """``torch.backends.cudnn.flags`` turns off everything that it is not given."""
+    cudnn = torch.backends.cudnn
+    names = ("enabled", "benchmark", "benchmark_limit", "deterministic", "allow_tf32")
+    assert cudnn.enabled
+    before = {name: getattr(cudnn, name) for name in changed}
+    seen: list[dict[str, object]] = []
+
+    class Watched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append({name: getattr(cudnn, name) for name in names})
+            return self.norm(images)
+
+    try:
+        for name, value in changed.items():
+            setattr(cudnn, name, value)
+        outside = {name: getattr(cudnn, name) for name in names}
+        recalibrate(Watched(), _batches(2))
+        assert seen == [outside | {"allow_tf32": False}] * 2
+        assert {name: getattr(cudnn, name) for name in names} == outside
+    finally:
+        for name, value in before.items():
+            setattr(cudnn, name, value)

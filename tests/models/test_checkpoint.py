@@ -20,7 +20,10 @@ from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 
 
 def _content(fill: float = 1.0) -> dict[str, Any]:
-    content: dict[str, Any] = {key: {} for key in ("embedder", *KEYS)}
+    content: dict[str, Any] = {key: {} for key in KEYS}
+    content["embedder"] = EmbedderSpec(
+        "test_resnet", 8, 32, "crop", (0.4,) * 3, (0.2,) * 3
+    ).as_dict()
     content["model"] = {"weight": torch.full((50, 50), fill)}
     content["train_weights"] = []
     content["progress"] = {"epoch": 1}
@@ -191,8 +194,8 @@ def test_embedder_comes_back_without_timm_weights(
     monkeypatch.setattr("timm.models._builder.load_pretrained", pytest.fail)
     loaded = load_embedder(tmp_path / "best.pt", device="cpu")
     pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
-    assert not loaded.training
-    assert torch.equal(loaded(pictures), model(pictures))
+    assert not loaded.network.training
+    assert torch.equal(loaded.network(pictures), model(pictures))
 
 
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:
@@ -215,6 +218,7 @@ def test_newest_best_checkpoint_is_found(tmp_path: Path) -> None:
 def test_the_newest_checkpoint_of_faces_is_found_behind_a_classifier(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "faces" / "best.pt", _content())
     content = _content()
-    content["classifier"] = content.pop("embedder")
+    del content["embedder"]
+    content["classifier"] = {"network": "preact20"}
     write_checkpoint(tmp_path / "classes" / "best.pt", content)
     assert newest_best(tmp_path) == tmp_path / "faces" / "best.pt"

@@ -1,15 +1,16 @@
 """The embedder: shapes, normalisation inside, freezing, and what it starts from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 
 from siamese.errors import UserError
-from siamese.models.checkpoint import KEYS, write_checkpoint
+from siamese.models.checkpoint import KEYS, read_checkpoint, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
-from siamese.models.loading import load_embedder, load_start_weights
+from siamese.models.loading import embedder_of, load_start_weights
 from siamese.zoo import create_network
 
 NET = "test_resnet"
@@ -29,6 +30,15 @@ def test_normalises_like_torchvision_and_ends_in_a_linear_head() -> None:
     expected = model.head(model.backbone(pixels))
     torch.testing.assert_close(model(pictures), expected)
     assert model(pictures).shape == (4, 24)
+
+
+def test_what_it_was_not_made_for_is_refused() -> None:
+    model = SiameseEmbedder(NET, 8, size=32).eval()
+    model(_pictures(2, 32))
+    with pytest.raises(UserError, match=r"40 x 48 pixels: .* made for 32 x 32"):
+        model(torch.zeros(1, 3, 48, 40, dtype=torch.uint8))
+    with pytest.raises(UserError, match=r"float32: this network takes uint8"):
+        model(_pictures(2, 32).float() / 255)
 
 
 def test_takes_the_backbones_own_mean_and_std() -> None:
@@ -59,6 +69,51 @@ def test_missing_weights_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> 
         SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
     assert "--model.pretrained false" in str(caught.value)
     assert "--model.weights FILE" in str(caught.value)
+
+
+def test_without_internet_only_the_cache_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's client alone would try again for a minute."""
+    from huggingface_hub import constants
+
+    from siamese.zoo import timm_models
+
+    offline: list[bool] = []
+    create = timm.create_model
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        offline.append(constants.HF_HUB_OFFLINE)
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(timm_models, "why_unreachable", lambda *_: "no connection to the hub")
+    monkeypatch.setattr(timm, "create_model", watched)
+    with pytest.raises(
+        UserError, match=r"cannot be loaded \(no connection to the hub\); go online"
+    ):
+        SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
+    assert offline == [True]
+    assert constants.HF_HUB_OFFLINE is False
+    SiameseEmbedder("test_resnet", 8)  # needs no weights: no server is asked
+    assert offline == [True, False]
+
+
+def test_with_internet_the_hub_is_used_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    from siamese.zoo import timm_models
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(timm_models, "why_unreachable", lambda *_: None)
+    seen: list[bool] = []
+
+    def loads(*arguments: Any, **options: Any) -> Any:
+        seen.append(constants.HF_HUB_OFFLINE)
+        raise OSError("the link broke")
+
+    monkeypatch.setattr(timm, "create_model", loads)
+    with pytest.raises(UserError, match=r"cannot be loaded \(OSError\)"):
+        SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
+    assert seen == [False]
 
 
 def test_frozen_backbone_stays_in_eval_mode_without_gradients() -> None:
@@ -156,7 +211,8 @@ def test_an_embedder_of_the_zoo_comes_back_from_its_checkpoint(tmp_path: Path) -
     }
     write_checkpoint(tmp_path / "best.pt", content)
     pictures = _pictures()
-    again = load_embedder(tmp_path / "best.pt", "cpu")
+    path = tmp_path / "best.pt"
+    again = embedder_of(read_checkpoint(path), path)
     assert torch.equal(again(pictures), model.eval()(pictures))
 
 

@@ -29,6 +29,7 @@ from siamese.config import FetchSettings
 from siamese.curation.shell import command_line, path_word
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
+from siamese.files.online import why_unreachable
 from siamese.files.writing import replacing
 
 PAIRS = ("pairs.txt", "pairsDevTrain.txt", "pairsDevTest.txt")
@@ -43,6 +44,7 @@ _LFW_FILES = {
     "pairsDevTest.txt": 5976009,
 }
 _OLIVETTI_FILE = ("olivettifaces.mat", 5976027)
+_OLIVETTI_KEPT = "olivetti_py3.pkz"  # what scikit-learn makes of it
 # Python 3.11.4 and later refuse members outside the folder when asked to.
 _SAFE: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _SILENCE = 20.0  # seconds without a byte after which a server counts as gone
@@ -183,7 +185,9 @@ def _lfw(home: Path) -> Path:
     place = home / "lfw_home"
     source, archive = place / _UNPACKED, place / _ARCHIVE
     wanted = "; ".join(f"{_SERVER}/{number} as {name}" for name, number in _LFW_FILES.items())
-    with _telling("lfw", place, wanted), _watching(place, f"downloading LFW (240 MB) to {place}"):
+    there = (source.exists() or archive.exists()) and all((place / n).exists() for n in PAIRS)
+    words = f"downloading LFW (240 MB) to {place}"
+    with _telling("lfw", place, wanted, there), _watching(place, words):
         if source.exists() and archive.exists():  # unpacking was interrupted
             with tarfile.open(archive) as file:
                 file.extractall(place, **_SAFE)
@@ -227,7 +231,9 @@ def _olivetti(home: Path) -> list[_Picture]:
 
     name, number = _OLIVETTI_FILE
     wanted = f"{_SERVER}/{number} as {name}"
-    with _telling("olivetti", home, wanted), _watching(home, f"downloading olivetti to {home}"):
+    there = any((home / file).exists() for file in (name, _OLIVETTI_KEPT))
+    words = f"downloading olivetti to {home}"
+    with _telling("olivetti", home, wanted, there), _watching(home, words):
         faces = fetch_olivetti_faces(data_home=home, n_retries=1, delay=_RETRY_AFTER)
     pixels = np.round(faces.images * 255).astype(np.uint8)
     seen: dict[int, int] = {}
@@ -254,14 +260,23 @@ def _drawn(face: np.ndarray, path: str) -> _Picture:
 
 
 @contextmanager
-def _telling(name: str, place: Path, wanted: str) -> Iterator[None]:
-    """Whatever goes wrong with a download becomes one line; a silent server is not waited for."""
+def _telling(name: str, place: Path, wanted: str, there: bool) -> Iterator[None]:
+    """Whatever goes wrong with a download becomes one line; a silent server is not waited for.
+
+    Args:
+        name: the set.
+        place: where its files are put.
+        wanted: which files, in words.
+        there: whether they lie there, so that no server is needed.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE)
     try:
         # The library tells of its tries and places in its own way.
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
+            if not there and (unreachable := why_unreachable(_SERVER)):
+                raise OSError(unreachable)
             yield
     except Exception as error:  # a damaged archive or pickle: anything at all
         if not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile):

@@ -240,6 +240,7 @@ def test_a_server_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Monke
         raise HTTPError(url, 403, "Forbidden", {}, io.BytesIO())  # type: ignore[arg-type]
 
     monkeypatch.setattr("sklearn.datasets._base.urlretrieve", forbidden)
+    monkeypatch.setattr(fetching, "why_unreachable", lambda *_: None)
     monkeypatch.setattr(fetching, "_RETRY_AFTER", 1e-3)
     with pytest.raises(UserError, match=r"cannot be downloaded \(Forbidden\)"):
         fetch(FetchSettings("lfw", str(tmp_path / "out"), str(tmp_path / "d")))

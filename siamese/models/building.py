@@ -1,0 +1,90 @@
+"""Whether weights fit a description, found out before the network takes memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules import module as registration
+
+# What a network may have while it is built beyond what its weights are: some of timm's make a head
+# of 1000 classes first and take it off again.
+_MORE_TENSORS, _MORE_NUMBERS, _MORE_MODULES = 1000, 50_000_000, 10_000
+
+
+class DoesNotFit(Exception):  # noqa: N818 - a state of a file
+    """A description and the weights beside it are not of one network."""
+
+
+def build_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build the network that a file describes and load the file's weights into it.
+
+    Args:
+        build: makes the network with random weights.
+        state: its weights, tensors by name.
+
+    Raises:
+        DoesNotFit: other names or shapes than those of ``state``.
+    """
+    require_fitting(build, state)
+    with _bounded(state):  # where it could be built here only
+        network = build()
+    try:
+        network.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError, ValueError):
+        raise DoesNotFit from None
+    return network
+
+
+def require_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor]) -> None:
+    """Refuse a description of another network than the weights are of.
+
+    The network is built on the meta device, where tensors have shapes and no memory, and no
+    further than the weights go: a few bytes can describe terabytes, or a million layers.
+
+    Raises:
+        DoesNotFit: other names or shapes than those of ``state``.
+    """
+    try:
+        with _bounded(state), torch.device("meta"):
+            network = build()
+    except (NotImplementedError, RuntimeError, TypeError, ValueError):
+        return  # some of timm's look at values while they are built; what fits is seen later
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in state.items()}:
+        raise DoesNotFit
+
+
+@contextmanager
+def _bounded(state: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Give up a network that grows far beyond its weights while it is built."""
+    left = {
+        "tensors": 2 * len(state) + _MORE_TENSORS,
+        "numbers": 2 * sum(tensor.numel() for tensor in state.values()) + _MORE_NUMBERS,
+        "modules": 50 * len(state) + _MORE_MODULES,
+    }
+
+    def spend(name: str, number: int) -> None:
+        left[name] -= number
+        if left[name] < 0:
+            raise DoesNotFit
+
+    def parameter(_module: nn.Module, _name: str, given: Any) -> None:
+        spend("tensors", 1)
+        spend("numbers", 0 if given is None else given.numel())
+
+    def submodule(_module: nn.Module, _name: str, _given: Any) -> None:
+        spend("modules", 1)
+
+    handles = (
+        registration.register_module_parameter_registration_hook(parameter),
+        registration.register_module_module_registration_hook(submodule),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

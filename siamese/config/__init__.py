@@ -33,6 +33,7 @@ from siamese.config.curation import (
 from siamese.config.evaluation import (
     CompareSettings,
     CurveSettings,
+    EmbeddingFileSettings,
     EmbedSettings,
     IdentifySettings,
     JudgeSettings,
@@ -100,6 +101,7 @@ __all__ = [
     "DatasetSettings",
     "DemoSettings",
     "EmbedSettings",
+    "EmbeddingFileSettings",
     "FetchName",
     "FetchSettings",
     "FitName",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from siamese.errors import UserError
-from siamese.report.sources import load_embeddings
+from siamese.report.embedding_files import load_embeddings
 from siamese.verification.identification import identify
 from siamese.verification.scores import listed_scores, normalise
 
@@ -89,7 +89,7 @@ def test_ten_folds_and_one_fold_of_lfw(
     one = ["2", "Ann_B\t1\t2", "Cy_D\t1\t2", "Ann_B\t1\tCy_D\t1", "Cy_D\t3\t夏_子\t3"]
     Path("one.txt").write_text("\n".join(one) + "\n", encoding="utf-8")
     told = evaluate("pairs", "--pairs", "one.txt", "--data", "lfw")
-    assert "the checkpoint has no threshold yet" in told
+    assert "no threshold of a model" in told
 
 
 def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
@@ -113,7 +113,9 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
         (("pairs", "--pairs", "bad.csv", "--data", "others"), "bad.csv.*line 3"),
         (("roc", "--pairs", "p.csv", "--data", "others", "--target", "a"), "--target"),
         (("roc", "--pairs", "p.csv", "--data", "others", "--part", "test"), "--part"),
-        (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "not --embeddings"),
+        (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "p.csv: is not a readable .npz"),
+        (("roc", "--data", "others", "--labels", "p.csv"), "--labels: .* --embeddings"),
+        (("roc", "--embeddings", "p.csv", "--embeddings_limit", 0), "GiB above 0"),
         (("roc", "--resamples", 5), "--resamples 5: must be 0, or from 100 to 10000"),
         (("roc", "--resamples", 20_000), "--resamples 20000: must be 0, or from 100 to 10000"),
         (("roc", "--out", "p.csv"), "--out p.csv: is a file"),

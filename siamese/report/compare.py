@@ -122,7 +122,8 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
         UserError: one has pictures that the other lacks, or other people on them.
     """
     if a.paths is None or b.paths is None:
-        if not np.array_equal(_who(a), _who(b)):
+        named = a.names is not None and b.names is not None
+        if not np.array_equal(_who(a, named=named), _who(b, named=named)):
             raise UserError(
                 f"{a.origin} and {b.origin} have other labels, and no paths to match them by: "
                 "embed the same pictures in the same order"
@@ -146,9 +147,9 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
     return a, replace(b, embeddings=b.embeddings[order], labels=a.labels, paths=a.paths)
 
 
-def _who(people: Embeddings) -> np.ndarray:
-    """Who is on each picture: the label, with its name where it is known."""
-    if people.names is None:
+def _who(people: Embeddings, *, named: bool) -> np.ndarray:
+    """Who is on each picture, by name or by label."""
+    if people.names is None or not named:
         return people.labels
     return np.array([people.names[label] for label in people.labels], dtype=object)
 

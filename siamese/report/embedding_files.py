@@ -180,7 +180,7 @@ class _Reader:
             wanted = "give a file of them with --labels, or save them as 'labels'"
             raise UserError(f"{self.path}: has no array 'labels'; needed: labels (N,); {wanted}")
         paths = self._texts("paths")
-        who, names, taken = None, None, [self._taken(r) for r in self.found if r != "root"]
+        who, names, taken = None, None, [self._taken(r) for r in KEYS if r in self.found]
         if labels is not None:
             who, listed = _labels_of_file(labels, self.images, self.limit)
             taken.append(who.taken)
@@ -310,6 +310,7 @@ def _labels(told: str, name: str, array: npt.NDArray[Any]) -> _Who:
         names, labels = np.unique(np.array(texts, dtype=object), return_inverse=True)
         return _Who(labels.astype(np.int64), tuple(names), f"{name} (texts) taken as names")
     if array.dtype.kind == "f":
+        kind, array = array.dtype, array.astype(np.float64)
         wrong = ~(np.isfinite(array) & (np.abs(array) <= _WHOLE) & (np.rint(array) == array))
         if wrong.any():
             at = int(np.argmax(wrong))
@@ -317,7 +318,7 @@ def _labels(told: str, name: str, array: npt.NDArray[Any]) -> _Who:
                 f"{told}: the labels must be whole numbers or texts, and {name} holds "
                 f"{array[at]!s} at position {at}"
             )
-        return _Who(array.astype(np.int64), None, f"{name} (whole numbers as {array.dtype})")
+        return _Who(array.astype(np.int64), None, f"{name} (whole numbers as {kind})")
     if array.dtype.kind not in "iu":
         raise UserError(
             f"{told}: the labels must be whole numbers or texts of shape (N,), not {array.dtype}"

@@ -381,8 +381,8 @@ def test_paths_of_another_system(root: Path) -> None:
     file = root.parent / "list.txt"
     lines = ["2 1", "Ann 1 2", "Ann 1 夏子 2", "Bob Lee 1 2", "Bob Lee 1 Ann 2"]
     file.write_text("\n".join(lines), encoding="utf-8")
-    paths = ["/home/me/lfw/Ann/Ann_0001.jpg", "/home/me/lfw/Ann/Ann_0002.png",
-             "C:\\lfw\\夏子\\夏子_0002", "Bob Lee_0001.jpg", "x/Bob Lee/Bob Lee_0002_0.jpg"]  # fmt: skip
+    paths = [f"/home/me/lfw/{name}" for name in (A, B)]
+    paths += ["C:\\lfw\\夏子\\夏子_0002", "Bob Lee_0001.jpg", "x/Bob Lee/Bob Lee_0002_0.jpg"]
     pairs = read_known_pairs(file, paths, "e.npz")
     assert pairs.first == (paths[0], paths[0], paths[3], paths[3])
     assert pairs.second == (paths[1], paths[2], paths[4], paths[1])

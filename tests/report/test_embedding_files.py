@@ -232,12 +232,14 @@ def test_every_command_takes_embeddings_without_labels(
     np.save("e.npy", vectors.astype(np.float16))
     Path("who.txt").write_text("".join(f"人{label}\n" for label in labels), encoding="utf-8")
     given = ("--embeddings", "e.npy", "--labels", "who.txt", "--out", "o")
-    for command in ("roc", "pr", "det", "people", "identify", "report"):
-        told = evaluate(command, *given)
+    for command in ("det", "people", "identify"):
+        told = evaluate(command, *given, *(("--resamples", 0) if command == "det" else ()))
         assert "taken as names" in told, command
     assert "人" in evaluate("people", *given)
-    told = evaluate("compare", "e.npy", "e.npy", "--labels", "who.txt", "--out", "o")
-    assert "no difference shown" in told
+    told = evaluate(
+        "compare", "e.npy", "e.npy", "--labels", "who.txt", "--out", "o", "--resamples", 0
+    )
+    assert "no interval" in told
     monkeypatch.setattr("builtins.print", lambda *told: None)
     data_command._command(["audit", *given])
     assert Path("o/audit.html").exists()

@@ -222,7 +222,7 @@ class _Reader:
                 f"{self.path}: {array.name or role} must have shape "
                 f"{'(N, D)' if role == 'embeddings' else '(N,)'}, not {array.shape}"
             )
-        if role in ("names", "paths") and array.dtype.kind not in "US":
+        if role in ("names", "paths") and array.dtype.kind not in "US" and array.shape[0]:
             raise UserError(
                 f"{self.path}: {array.name} must be texts, not {array.dtype}; save them with "
                 f"{array.name}.astype(str)"

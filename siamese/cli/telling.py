@@ -74,7 +74,8 @@ def judgement(found: Judgement) -> None:
         if accuracy is not None:
             print(f"accuracy {accuracy:.4f} at the checkpoint's own threshold")
         elif folds is None:
-            print("accuracy: none, the checkpoint has no threshold yet (siamese-eval threshold)")
+            why = "no folds and no threshold of a model's own (siamese-eval threshold chooses one)"
+            print(f"accuracy: none, there are {why}")
     _files(found.files)
 
 

@@ -39,6 +39,7 @@ from siamese.config.curation import (
 from siamese.config.evaluation import (
     CompareSettings,
     CurveSettings,
+    EmbeddingFileSettings,
     EmbedSettings,
     IdentifySettings,
     JudgeSettings,
@@ -108,6 +109,7 @@ __all__ = [
     "DatasetSettings",
     "DemoSettings",
     "EmbedSettings",
+    "EmbeddingFileSettings",
     "FetchName",
     "FetchSettings",
     "FitName",

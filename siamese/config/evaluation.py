@@ -74,11 +74,22 @@ class FoldedSettings(ResampledSettings):
 
 
 @dataclass
-class JudgeSettings(EmbedSettings):
+class EmbeddingFileSettings:
+    """Settings of everything that reads embeddings from files."""
+
+    labels: str | None = None
+    """Who is on each picture of an .npy (or of an .npz without labels): an .npy, a text with one
+    label per line, or a CSV with a column label (and, if you like, path)."""
+    embeddings_limit: float = 1.0
+    """GiB that the arrays of a file of embeddings may take; larger ones are refused unread."""
+
+
+@dataclass
+class JudgeSettings(EmbedSettings, EmbeddingFileSettings):
     """Settings that all judgements of one model share."""
 
     embeddings: str | None = None
-    """Judge this .npz (embeddings, labels; names and paths optional), of any system."""
+    """Judge this .npz (embeddings, labels; names and paths optional) or .npy, of any system."""
     out: str | None = None
     """Folder for the pictures and the JSON; null: the run's evaluation folder."""
 
@@ -90,8 +101,9 @@ class CurveSettings(FoldedSettings, JudgeSettings):
     target: str | None = None
     """Judge one registered person against everybody instead of all pairs."""
     pairs: str | None = None
-    """Judge the pairs of this list, pictures relative to --data: LFW's format (pairs.txt,
-    pairsDevTest.txt), or a CSV with the columns path_a,path_b,same."""
+    """Judge the pairs of this list, pictures relative to --data (or by the paths in --embeddings):
+    LFW's format (pairs.txt, pairsDevTest.txt), lines "a b 1", or a CSV or TSV with a header such as
+    path_a,path_b,same or img1,img2,label."""
 
 
 @dataclass
@@ -115,13 +127,13 @@ class ThresholdSettings(FoldedSettings):
 
 
 @dataclass
-class CompareSettings(ResampledSettings):
+class CompareSettings(ResampledSettings, EmbeddingFileSettings):
     """Settings of siamese-eval compare."""
 
     a: str | None = None
-    """The first model: an .npz of embeddings or a checkpoint."""
+    """The first model: a file of embeddings (.npz, .npy) or a checkpoint."""
     b: str | None = None
-    """The second model: an .npz of embeddings or a checkpoint."""
+    """The second model: a file of embeddings (.npz, .npy) or a checkpoint."""
     out: str | None = None
     """Folder for the JSON; null: the present folder."""
 
@@ -153,7 +165,7 @@ class ReportSettings(ResampledSettings, PeopleSettings):
     """Settings of siamese-eval report."""
 
     against: str | None = None
-    """A second checkpoint (or an .npz) to show side by side on the same pictures."""
+    """A second checkpoint (or an .npz, .npy) to show side by side on the same pictures."""
     prior: float = 0.5
     """Probability that two pictures show one person before they are compared."""
     shown: int = 24
@@ -183,6 +195,7 @@ def check_evaluation(settings: Any) -> None:
         "folds": (lambda v: v is None or v >= 2, "at least 2"),
         "shown": (lambda v: v >= 1, "at least 1"),
         "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
+        "embeddings_limit": (lambda v: 0 < v < math.inf, "a number of GiB above 0"),
     }
     require_given(settings)
     require_values(settings, wanted)
@@ -199,10 +212,8 @@ def _check_together(settings: Any) -> None:
     wrong = (
         (given("pairs") and given("target"),
          "--target: give it without --pairs, which names its own pictures"),
-        (given("pairs") and given("embeddings"),
-         "--pairs: needs a checkpoint and pictures (--data), not --embeddings"),
-        (given("pairs") and not given("data"),
-         "--pairs: give the folder of the pictures with --data"),
+        (given("pairs") and not (given("data") or given("embeddings")),
+         "--pairs: give the folder of the pictures with --data, or --embeddings that have paths"),
         (given("pairs") and given("part"),
          "--part: give it without --pairs, which names its own pictures"),
         (given("fold_checkpoints") and not given("folds"),
@@ -212,10 +223,13 @@ def _check_together(settings: Any) -> None:
          "--embeddings and --part"),
         (given("embeddings") and given("data"),
          "--embeddings: give it without --data; the pictures are not looked at"),
+        (given("labels") and hasattr(settings, "embeddings")
+         and not (given("embeddings") or given("against")),
+         "--labels: says who is on the rows of --embeddings; give it with them"),
         (given("embeddings") and (given("checkpoint") or given("part")),
          "--embeddings: give it without --checkpoint and --part; it holds all that is judged"),
         (isinstance(settings, CompareSettings) and not (given("a") and given("b")),
-         "two models are needed: siamese-eval compare A B (an .npz of embeddings or a checkpoint "
+         "two models are needed: siamese-eval compare A B (a file of embeddings or a checkpoint "
          "each)"),
         (isinstance(settings, CompareSettings) and given("checkpoint"),
          "--checkpoint: name both models instead: siamese-eval compare A B"),

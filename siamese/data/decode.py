@@ -54,6 +54,15 @@ def check_header(path: Path) -> str | None:
     return _BOMB if limit is not None and pixels > limit else None
 
 
+def shorter_side(path: Path) -> int | None:
+    """The shorter side in pixels by a picture's header; None where it cannot be read."""
+    try:
+        with open_picture(path) as image:
+            return min(image.size)
+    except Exception:  # see check_header
+        return None
+
+
 def decode(path: Path, size: int | None = None) -> Image.Image:
     """Decode a picture to RGB, upright.
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from siamese.data.decode import check_header
+from siamese.data.decode import check_header, shorter_side
 from siamese.errors import UserError, first_few
 
 
@@ -151,6 +151,18 @@ def check_headers(root: Path, paths: Sequence[str], *, progress: bool = True) ->
                 leave=False,
             )
         )
+
+
+def shorter_sides(root: Path, paths: Sequence[str]) -> list[int | None]:
+    """The shorter side of each picture in pixels, from its header; None where it has none.
+
+    Args:
+        root: the folder.
+        paths: relative to it.
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
+        warnings.simplefilter("ignore")  # as in check_headers
+        return list(pool.map(lambda path: shorter_side(root / path), paths))
 
 
 def _candidates(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:

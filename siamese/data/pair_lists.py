@@ -1,20 +1,18 @@
-"""Lists of picture pairs with the truth about each: LFW's ``pairs.txt`` and its kin, or CSV."""
+"""Lists of picture pairs with the truth about each, and the pictures that they name."""
 
 from __future__ import annotations
 
-import csv
-import io
-import os
 import posixpath
-import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-
-from PIL import Image
+from typing import Protocol
 
 from siamese.data.folder import require_folder
-from siamese.errors import UserError
+from siamese.data.pair_forms import Form, Written, read_form
+from siamese.data.picture_names import FolderPictures, KnownPictures, Match, SeveralMatch
+from siamese.errors import UserError, first_few
 
 
 @dataclass(frozen=True)
@@ -22,12 +20,15 @@ class PairList:
     """The listed pairs whose pictures both exist.
 
     Attributes:
-        first: path of one picture of each pair, relative to the root, with forward slashes.
+        first: path of one picture of each pair, as it is there; in a folder relative to the root,
+            with forward slashes.
         second: path of the other one.
         same: whether they show one person.
         fold: number of each pair's fold, from 0; None where the list knows none.
         missing: files that are named but not there, each once, in the list's order.
         skipped: number of pairs left out because of them.
+        taken: what was taken as what, where the list has not its plain form or its pictures have
+            other names; None where all is plain.
     """
 
     first: tuple[str, ...]
@@ -36,9 +37,61 @@ class PairList:
     fold: tuple[int, ...] | None
     missing: tuple[str, ...]
     skipped: int
+    taken: str | None = None
 
 
-@dataclass(frozen=True)
+class _Pictures(Protocol):
+    def find(self, name: str) -> Match | None:
+        """The picture of a name, if it is there."""
+
+
+def read_pairs(file: Path, root: Path) -> PairList:
+    """Read a list of pairs of a folder's pictures; which kind it is, its first line tells.
+
+    *LFW* (Huang et al. 2007): fields are separated by tabs (or spaces). ``10<TAB>300``: for each of
+    10 folds, 300 genuine lines ``name<TAB>i<TAB>j``, then 300 impostor lines
+    ``name1<TAB>i<TAB>name2<TAB>j``; a single number, ``500``: one fold. Picture 7 of Ann is
+    ``Ann/Ann_0007.jpg``.
+
+    *A table with a header*, separated by commas (RFC 4180), tabs, semicolons or spaces: two columns
+    of pictures (``path_a,path_b``, ``img1,img2``, ... see ``pair_forms.PICTURES``), one of the
+    truth (``same``, ``label``, ``issame``, ... see ``pair_forms.TRUTH``), perhaps one of the fold
+    (``fold``).
+
+    *Lines* ``a b 1`` without a header, separated by spaces, tabs, commas or semicolons.
+
+    The truth is 1, true, yes, same, or 0, -1, false, no, different; anything else is refused. All
+    are UTF-8; lines that start with # and empty ones do not count. Pictures are found under other
+    spellings, too; see :class:`siamese.data.picture_names.KnownPictures`.
+
+    Args:
+        file: the list.
+        root: the folder that its pictures are in.
+
+    Raises:
+        UserError: a file or folder that is not there; a malformed line, by its number; a name that
+            several pictures fit; the same pair twice; no pair whose pictures exist.
+    """
+    file, root = Path(file), Path(root)
+    require_folder(root)
+    return _existing(file, read_form(file), FolderPictures(root), str(root), within=True)
+
+
+def read_known_pairs(file: Path, paths: Sequence[str], origin: str) -> PairList:
+    """The same for pictures that are known by their paths only.
+
+    Args:
+        file: the list.
+        paths: of all pictures, relative or absolute.
+        origin: where they come from, for messages.
+
+    Raises:
+        UserError: as :func:`read_pairs`.
+    """
+    return _existing(file, read_form(file), KnownPictures(paths), origin, within=False)
+
+
+@dataclass(frozen=True, slots=True)
 class _Pair:
     line: int
     first: str
@@ -47,201 +100,119 @@ class _Pair:
     fold: int
 
 
-def read_pairs(file: Path, root: Path) -> PairList:
-    """Read a list of pairs; which kind it is, its first line tells.
+class _Finder:
+    """Looks every name up once."""
 
-    *LFW* (Huang et al. 2007): fields are separated by tabs. ``10<TAB>300``: for each of 10 folds,
-    300 genuine lines ``name<TAB>i<TAB>j``, then 300 impostor lines
-    ``name1<TAB>i<TAB>name2<TAB>j``; a single number, ``500``: one fold. Picture 7 of Ann is
-    ``Ann/Ann_0007.jpg``, or the like with another suffix of a picture.
+    def __init__(self, pictures: _Pictures, *, within: bool):
+        self._pictures = pictures
+        self._within = within
+        self._known: dict[str, Match | None] = {}
+        self.names: dict[str, str] = {}  # of the pictures that were found
 
-    *CSV* (RFC 4180): header ``path_a,path_b,same``, columns in any order; paths relative to the
-    root, ``same`` one of 1, 0, true, false, yes, no.
+    def plain(self, where: str, name: str) -> str:
+        """A name in its plainest form."""
+        return _inside(where, name) if self._within else _named(where, name)
 
-    Both are UTF-8.
+    def find(self, where: str, name: str) -> Match | None:
+        """The picture of a plain name."""
+        if name not in self._known:
+            try:
+                match = self._pictures.find(name)
+            except SeveralMatch as error:
+                raise UserError(
+                    f"{where}: {error}; write the path of the one that is meant"
+                ) from None
+            if match is not None and self.names.setdefault(match.path, name) != name:
+                raise UserError(
+                    f"{where}: {name!r} and {self.names[match.path]!r} would both be the picture "
+                    f"{match.path!r}; write paths that tell them apart"
+                )
+            self._known[name] = match
+        return self._known[name]
 
-    Args:
-        file: the list.
-        root: the folder that its pictures are in.
-
-    Raises:
-        UserError: a file or folder that is not there; a malformed line, by its number; the same
-            pair twice; no pair whose pictures exist.
-    """
-    file, root = Path(file), Path(root)
-    require_folder(root)
-    lines = _text(file).split("\n")
-    header = lines[0].strip().split("\t")
-    if all(_NUMBER.fullmatch(entry) for entry in header) and len(header) < 3:
-        pairs = list(_lfw_pairs(file, lines, _Pictures(root)))
-        folded = len(header) == 2 and int(header[0]) > 1  # one fold has no others to choose by
-    else:
-        pairs = list(_csv_pairs(file, lines))
-        folded = False
-    _refuse_repeated(file, pairs)
-    return _existing(file, root, pairs, folded=folded)
-
-
-_NUMBER = re.compile(r"[0-9]{1,9}")
-
-
-def _text(file: Path) -> str:
-    """The file's text with Unix line ends, without empty lines at its end."""
-    if not os.path.exists(file):  # unlike Path.exists never an OSError
-        raise UserError(f"{file}: no such file")
-    if file.is_dir():
-        raise UserError(f"{file}: is a folder; a list of pairs is needed (a text file)")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{file}, line {line}: is not UTF-8; save the list as UTF-8") from None
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(f"{file}, line {line}: holds a zero byte; a text file is needed")
-    text = text.replace("\r\n", "\n").rstrip("\r\n\t ")
-    if not text:
-        raise UserError(f"{file}: is empty; a list of pairs is needed")
-    return text
-
-
-class _Pictures:
-    """LFW's names of pictures to paths; every person's folder is listed once."""
-
-    def __init__(self, root: Path):
-        self._root = root
-        self._folders: dict[str, dict[str, str]] = {}
-        self._suffixes = set(_picture_suffixes())
-
-    def path(self, name: str, number: int) -> str:
-        """Path of a picture relative to the root; where there is none, of the .jpg it should be."""
-        if name not in self._folders:
-            self._folders[name] = self._listed(name)
-        stem = f"{name}_{number:04d}"
-        return f"{name}/{self._folders[name].get(stem, stem + '.jpg')}"
-
-    def _listed(self, name: str) -> dict[str, str]:
-        """Stem to file name."""
+    def has(self, name: str) -> bool:
+        """Whether there is a picture of a plain name; nothing is remembered."""
         try:
-            files = os.listdir(self._root / name)
-        except OSError:
-            return {}
-        found: dict[str, str] = {}
-        # .jpg before all others, then by name.
-        for file in sorted(files, key=lambda file: (not file.endswith(".jpg"), file)):
-            stem, suffix = os.path.splitext(file)
-            if suffix.lower() in self._suffixes:
-                found.setdefault(stem, file)
-        return found
+            return self._pictures.find(name) is not None
+        except SeveralMatch:
+            return True
+
+    def ways(self, *, numbered: bool) -> str | None:
+        """How pictures were found that have other names, with an example each."""
+        usual = {"exact", "with another suffix"} if numbered else {"exact"}
+        found = {n: m for n, m in self._known.items() if m and m.way not in usual}
+        told = []
+        for way, count in Counter(match.way for match in found.values()).most_common():
+            name = next(name for name, match in found.items() if match.way == way)
+            told.append(f"{count} pictures found {way} ({name} is {found[name].path})")
+        return "; ".join(told) or None
 
 
-def _picture_suffixes() -> Iterator[str]:
-    Image.init()
-    yield from Image.registered_extensions()
-
-
-def _lfw_pairs(file: Path, lines: list[str], pictures: _Pictures) -> Iterator[_Pair]:
-    numbers = [int(entry) for entry in lines[0].strip().split("\t")]
-    if min(numbers) < 1:
-        raise UserError(f"{file}, line 1: {lines[0].strip()!r} must be whole numbers of at least 1")
-    folds, each = (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
-    wanted = folds * 2 * each
-    says = f"line 1 says {each} genuine and {each} impostor pairs"
-    says += f" in each of {folds} folds" if len(numbers) == 2 else ""
-    if len(lines) - 1 > wanted:
-        raise UserError(f"{file}, line {wanted + 2}: one line too many; {says}")
-    for at, line in enumerate(lines[1:]):
-        same = at // each % 2 == 0
-        one, other = _lfw_entries(f"{file}, line {at + 2}", line.strip("\r").split("\t"), same)
-        yield _Pair(at + 2, pictures.path(*one), pictures.path(*other), same, at // (2 * each))
-    if len(lines) - 1 < wanted:
-        raise UserError(
-            f"{file}, line {len(lines)}: the list ends after {len(lines) - 1} of {wanted} pairs; "
-            f"{says}"
-        )
-
-
-def _lfw_entries(
-    where: str, fields: list[str], same: bool
-) -> tuple[tuple[str, int], tuple[str, int]]:
-    """Name and number of both pictures of a line."""
-    kind = "a genuine pair" if same else "an impostor pair"
-    form = "name<TAB>i<TAB>j" if same else "name1<TAB>i<TAB>name2<TAB>j"
-    fields = [entry.strip() for entry in fields]
-    if len(fields) != (3 if same else 4):
-        raise UserError(
-            f"{where}: {len(fields)} field(s) separated by tabs; {kind} is wanted here: {form}"
-        )
-    names = [fields[0], fields[0]] if same else [fields[0], fields[2]]
-    for name in names:
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise UserError(f"{where}: {name!r} cannot be a person's folder; wanted: {form}")
-    numbers = [fields[1], fields[-1]]
-    for number in numbers:
-        if not _NUMBER.fullmatch(number) or int(number) < 1:
+def _existing(
+    file: Path, form: Form, pictures: _Pictures, origin: str, *, within: bool
+) -> PairList:
+    """The pairs whose pictures are there."""
+    finder = _Finder(pictures, within=within)
+    missing: dict[str, None] = {}
+    pairs: list[_Pair] = []
+    seen: dict[tuple[str, str], int] = {}
+    for written in form.pairs:
+        where = f"{file}, line {written.line}"
+        one, other = _names(where, written, finder)
+        if one == other:
+            raise UserError(f"{where}: a picture paired with itself; name two different pictures")
+        both = tuple(sorted((one, other)))
+        earlier = seen.setdefault((both[0], both[1]), written.line)
+        if earlier != written.line:
             raise UserError(
-                f"{where}: {number!r} is no picture's number (a whole number of at least 1); "
-                f"wanted: {form}"
+                f"{where}: {one!r} and {other!r} are paired on line {earlier} already; leave one "
+                "of the two lines out"
             )
-    one, other = ((name, int(number)) for name, number in zip(names, numbers, strict=True))
-    if one == other:
-        raise UserError(f"{where}: a picture paired with itself; name two different pictures")
-    if not same and names[0] == names[1]:
-        raise UserError(f"{where}: {names[0]!r} twice; an impostor pair is of two people")
-    return one, other
-
-
-_COLUMNS = ("path_a", "path_b", "same")
-_TRUTHS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-
-
-def _csv_pairs(file: Path, lines: list[str]) -> Iterator[_Pair]:
-    reader = csv.reader(io.StringIO("\n".join(lines), newline=""), strict=True)
-    start = 1
-    order: list[int] | None = None
-    try:
-        for row in reader:
-            if order is None:
-                order = _column_order(file, row)
-            else:
-                yield _csv_pair(file, start, row, order)
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{file}, line {start}: is no CSV ({error}); put a path that holds a comma or quote "
-            'into quotes, and double its quotes: "a ""b"".jpg"'
-        ) from None
-
-
-def _column_order(file: Path, header: list[str]) -> list[int]:
-    names = [name.strip() for name in header]
-    if sorted(names) != sorted(_COLUMNS):
-        raise UserError(
-            f"{file}, line 1: {','.join(names)[:60]!r} starts no list of pairs; wanted: the header "
-            "path_a,path_b,same of a CSV, or LFW's 10<TAB>300 (folds, pairs) or 500 (pairs)"
+        found = finder.find(where, one), finder.find(where, other)
+        missing.update(
+            (name, None) for name, match in zip((one, other), found, strict=True) if match is None
         )
-    return [names.index(name) for name in _COLUMNS]
-
-
-def _csv_pair(file: Path, line: int, row: list[str], order: list[int]) -> _Pair:
-    where = f"{file}, line {line}"
-    if len(row) != len(_COLUMNS):
+        if found[0] is not None and found[1] is not None:
+            pair = _Pair(written.line, found[0].path, found[1].path, written.same, written.fold)
+            pairs.append(pair)
+    if not pairs:
         raise UserError(
-            f"{where}: {len(row)} field(s), wanted are 3: path_a, path_b, same; a path that holds "
-            "a comma goes into quotes"
+            f"{file}: none of its {len(form.pairs)} pairs has both pictures in {origin} (not "
+            f"there: {first_few([repr(name) for name in missing])}); give the folder that its "
+            "paths start from"
         )
-    first, second, truth = (row[at] for at in order)
-    one, other = _inside(where, first), _inside(where, second)
-    if one == other:
-        raise UserError(f"{where}: a picture paired with itself; name two different pictures")
-    same = _TRUTHS.get(truth.strip().lower())
-    if same is None:
-        raise UserError(f"{where}: same is {truth!r}; wanted: 1, 0, true, false, yes or no")
-    return _Pair(line, one, other, same, 0)
+    taken = [part for part in (form.taken, finder.ways(numbered=form.numbered)) if part]
+    return PairList(
+        first=tuple(pair.first for pair in pairs),
+        second=tuple(pair.second for pair in pairs),
+        same=tuple(pair.same for pair in pairs),
+        fold=tuple(pair.fold for pair in pairs) if form.folded else None,
+        missing=tuple(missing),
+        skipped=len(form.pairs) - len(pairs),
+        taken=f"{file}: {'; '.join(taken)}" if taken else None,
+    )
+
+
+def _names(where: str, written: Written, finder: _Finder) -> tuple[str, str]:
+    """Both names; where spaces leave open where the first ends, the one way with both pictures."""
+    choices = [
+        (finder.plain(where, one), finder.plain(where, other)) for one, other in written.names
+    ]
+    if len(choices) == 1:
+        return choices[0]
+    there = [names for names in choices if all(map(finder.has, names))]
+    if len(there) != 1:
+        raise UserError(
+            f"{where}: {len(choices) + 2} field(s), wanted are 3; separate them by tabs, or put "
+            "names that hold spaces into quotes"
+        )
+    return there[0]
+
+
+def _named(where: str, path: str) -> str:
+    if not path.strip():
+        raise UserError(f"{where}: an empty path; wanted: a picture's")
+    return posixpath.normpath(path)
 
 
 def _inside(where: str, path: str) -> str:
@@ -255,37 +226,3 @@ def _inside(where: str, path: str) -> str:
     if plain.split("/")[0] == ".." or ("\\" in path and ".." in windows.parts):
         raise UserError(f"{where}: {path!r} leaves the root; name a picture inside it")
     return plain
-
-
-def _refuse_repeated(file: Path, pairs: list[_Pair]) -> None:
-    known: dict[tuple[str, str], int] = {}
-    for pair in pairs:
-        one, other = sorted((pair.first, pair.second))
-        earlier = known.setdefault((one, other), pair.line)
-        if earlier != pair.line:
-            raise UserError(
-                f"{file}, line {pair.line}: {one!r} and {other!r} are paired on line {earlier} "
-                "already; leave one of the two lines out"
-            )
-
-
-def _existing(file: Path, root: Path, pairs: list[_Pair], *, folded: bool) -> PairList:
-    """The pairs whose pictures are there."""
-    if not pairs:
-        raise UserError(f"{file}: no pair follows the header; add one per line")
-    named = dict.fromkeys(path for pair in pairs for path in (pair.first, pair.second))
-    missing = {path: None for path in named if not os.path.isfile(root / path)}
-    kept = [pair for pair in pairs if pair.first not in missing and pair.second not in missing]
-    if not kept:
-        raise UserError(
-            f"{file}: none of its {len(pairs)} pairs has both pictures in {root} (the first that "
-            f"is not there: {next(iter(missing))!r}); give the folder that its paths start from"
-        )
-    return PairList(
-        first=tuple(pair.first for pair in kept),
-        second=tuple(pair.second for pair in kept),
-        same=tuple(pair.same for pair in kept),
-        fold=tuple(pair.fold for pair in kept) if folded else None,
-        missing=tuple(missing),
-        skipped=len(pairs) - len(kept),
-    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from siamese.config import CompareSettings, EmbedSettings
+from siamese.config import CompareSettings, ReportSettings
 from siamese.errors import UserError, first_few
+from siamese.report.embedding_files import given_embeddings, is_embeddings
 from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
-from siamese.report.sources import Embeddings, embed_people, load_embeddings
+from siamese.report.sources import Embeddings, embed_people
 from siamese.verification.bootstrap import Interval, difference_interval
 
 # Figures that are compared, and whether more of them is better.
@@ -93,17 +95,24 @@ def compare(settings: CompareSettings) -> Comparison:
             for d in differences
         },
     }
-    notes = (*dict.fromkeys((*a.notes, *b.notes, *verified[0].notes, *verified[1].notes)),)
+    notes = notes_of_both((*a.notes, *verified[0].notes), (*b.notes, *verified[1].notes))
     both = replace(a, origin=f"{a.origin}; {b.origin}", notes=notes)
     path = write_results(out / "compare.json", content, both, settings)
     return Comparison((a.origin, b.origin), verified, differences, notes, (path,))
 
 
-def model_people(settings: EmbedSettings, given: str) -> Embeddings:
+def model_people(settings: CompareSettings | ReportSettings, given: str) -> Embeddings:
     """The embeddings of one of the models: a file of them, or a checkpoint's on the people set."""
-    if given.endswith(".npz"):
-        return load_embeddings(Path(given))
+    if is_embeddings(given):
+        return given_embeddings(settings, given, spare=True)
     return embed_people(replace(settings, checkpoint=given))
+
+
+def notes_of_both(a: Sequence[str], b: Sequence[str]) -> tuple[str, ...]:
+    """Notes on two models: those of one of them say which."""
+    both = [note for note in a if note in b]
+    only_a = [f"A: {note}" for note in a if note not in both]
+    return (*both, *only_a, *(f"B: {note}" for note in b if note not in both))
 
 
 def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]:
@@ -113,7 +122,8 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
         UserError: one has pictures that the other lacks, or other people on them.
     """
     if a.paths is None or b.paths is None:
-        if len(a.labels) != len(b.labels) or (a.labels != b.labels).any():
+        named = a.names is not None and b.names is not None
+        if not np.array_equal(_who(a, named=named), _who(b, named=named)):
             raise UserError(
                 f"{a.origin} and {b.origin} have other labels, and no paths to match them by: "
                 "embed the same pictures in the same order"
@@ -135,6 +145,13 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
         )
     # A's labels for both: equal labels give equal resamples, which makes the difference paired.
     return a, replace(b, embeddings=b.embeddings[order], labels=a.labels, paths=a.paths)
+
+
+def _who(people: Embeddings, *, named: bool) -> np.ndarray:
+    """Who is on each picture, by name or by label."""
+    if people.names is None or not named:
+        return people.labels
+    return np.array([people.names[label] for label in people.labels], dtype=object)
 
 
 def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:

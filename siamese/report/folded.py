@@ -27,7 +27,7 @@ from siamese.report.sources import (
     own_people,
 )
 from siamese.report.threshold import Choice, rates_of, write_choice
-from siamese.verification.bootstrap import interval
+from siamese.verification.bootstrap import share_interval
 from siamese.verification.calibration import fit_calibration
 from siamese.verification.figures import summarise, threshold_at_fmr
 from siamese.verification.folds import Folds, count_folds
@@ -66,10 +66,12 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
         chosen,
         origin=f"{len(checkpoints)} folds, each at the threshold that the others choose",
         fmr=crossed.fmr,
-        fmr_interval=interval(crossed.fmr_resampled, counts.identities),
+        fmr_interval=share_interval(crossed.fmr, crossed.fmr_resampled, counts.identities),
         fnmr=crossed.fnmr,
-        fnmr_interval=interval(
-            crossed.fnmr_resampled, sum(one.genuine_people for one in folds.bootstraps)
+        fnmr_interval=share_interval(
+            crossed.fnmr,
+            crossed.fnmr_resampled,
+            sum(one.genuine_people for one in folds.bootstraps),
         ),
     )
     note = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from siamese.config import IdentifySettings
+from siamese.report.doubts import doubts, few_of
 from siamese.report.figures import cmc_figure, open_set_figure, save_figure
 from siamese.report.judge import judged_people, output_folder, write_results
 from siamese.report.sources import naming
@@ -70,8 +71,10 @@ def judge_identification(settings: IdentifySettings) -> Identified:
         "galleries": [identification_json(one) for one in found],
         **asdict(ranked),
     }
-    files.append(write_results(out / "identify.json", content, people, settings))
-    return Identified(found, ranked, people.origin, people.notes, tuple(files))
+    notes = (*people.notes, *doubts(people), *few_of(people.labels))
+    noted = replace(people, notes=notes)
+    files.append(write_results(out / "identify.json", content, noted, settings))
+    return Identified(found, ranked, people.origin, notes, tuple(files))
 
 
 def rank_rate(found: Identification, rank: int) -> float:

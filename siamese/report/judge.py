@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from siamese.errors import UserError
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
+from siamese.report.doubts import doubts, few, few_of
+from siamese.report.embedding_files import given_embeddings, save_embeddings
 from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
 from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
@@ -22,9 +24,7 @@ from siamese.report.sources import (
     checkpoint_path,
     embed_people,
     find_person,
-    load_embeddings,
     naming,
-    save_embeddings,
 )
 from siamese.verification.bootstrap import (
     ROUGH_BELOW,
@@ -35,6 +35,7 @@ from siamese.verification.bootstrap import (
 )
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
+from siamese.verification.enough import FEWEST_PEOPLE
 from siamese.verification.figures import curve, error_rates, summarise
 from siamese.verification.people import mislabelled_share
 
@@ -117,7 +118,7 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     if settings.pairs is not None:
         listed = judge_list(settings, settings.pairs)
         people = listed.people
-        verified = with_figures(listed.counts, listed.bootstrap)
+        verified = with_figures(listed.counts, listed.bootstrap, doubts(people, all_pairs=False))
         title = f"{len(listed.scores)} listed pairs"
     else:
         people = judged_people(settings, settings.target)
@@ -177,8 +178,9 @@ def write_judgement(
         files.append(listed.write_csv(out / "pairs.csv"))
     if folds:
         content["folds"] = [asdict(fold) for fold in folds]
-    files.append(write_results(out / f"{kind}.json", content, people, settings))
     notes = (*people.notes, *verified.notes)
+    noted = replace(people, notes=notes)
+    files.append(write_results(out / f"{kind}.json", content, noted, settings))
     return Judgement(
         verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files), folds
     )
@@ -208,7 +210,7 @@ def judged_people(settings: JudgeSettings, target: str | None = None) -> Embeddi
     """
     if settings.embeddings is None:
         return embed_people(settings, target)
-    return load_embeddings(Path(settings.embeddings))
+    return given_embeddings(settings, settings.embeddings)
 
 
 def verify(
@@ -237,10 +239,11 @@ def verify(
     vectors, labels = people.embeddings, people.labels
     with naming(people):
         if target is not None:
-            return with_figures(count_target(vectors, labels, _label_of(target, people)), None)
+            counts = count_target(vectors, labels, _label_of(target, people))
+            return with_figures(counts, None, doubts(people, all_pairs=False))
         if resamples == 0:
             counts = count_pairs(vectors, labels, device=place, progress=True)
-            return with_figures(counts, None)
+            return with_figures(counts, None, doubts(people))
         counts, bootstrap = count_and_resample(
             vectors,
             labels,
@@ -249,7 +252,7 @@ def verify(
             device=place,
             progress=True,
         )
-    return with_figures(counts, bootstrap)
+    return with_figures(counts, bootstrap, doubts(people))
 
 
 def verify_resampled(people: Embeddings, settings: ResampledSettings) -> Verified:
@@ -265,19 +268,21 @@ def _label_of(target: str, people: Embeddings) -> int:
     return int(known[find_person(target, [str(label) for label in known])])
 
 
-def with_figures(counts: PairCounts, bootstrap: Bootstrap | None) -> Verified:
-    """Counted pairs with all that follows from them."""
-    notes = []
+def with_figures(
+    counts: PairCounts, bootstrap: Bootstrap | None, told: Sequence[str] = ()
+) -> Verified:
+    """Counted pairs with all that follows from them, after what is told of the embeddings."""
+    notes = [*told, *few(counts.identities, counts.genuine_pairs, counts.impostor_pairs)]
     if (wrong := mislabelled_share(counts)) is not None:
         notes.append(
             "the curve has the signature of mislabelled folders: about "
             f"{wrong:.0%} of the pictures look like someone else's; siamese-eval people names them"
         )
-    if bootstrap is not None and counts.identities < ROUGH_BELOW:
+    if bootstrap is not None and FEWEST_PEOPLE <= counts.identities < ROUGH_BELOW:
         notes.append(
             f"{counts.identities} people are few: the intervals are rough below {ROUGH_BELOW}"
         )
-    elif bootstrap is not None and bootstrap.genuine_people < ROUGH_BELOW:
+    elif bootstrap is not None and bootstrap.genuine_people < ROUGH_BELOW <= counts.identities:
         notes.append(
             f"only {bootstrap.genuine_people} of {counts.identities} people have a pair of "
             f"pictures: the intervals are rough below {ROUGH_BELOW} such people"
@@ -331,7 +336,7 @@ def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     out = Path(settings.out) if settings.out else results_folder(settings) / "embeddings.npz"
     people = embed_people(settings)
     save_embeddings(out, people)
-    return out, people
+    return out, replace(people, notes=(*people.notes, *doubts(people), *few_of(people.labels)))
 
 
 def output_folder(settings: EmbedSettings, ending: str = "") -> Path:

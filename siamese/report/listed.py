@@ -1,8 +1,8 @@
-"""Judge a list of picture pairs: LFW's protocols, or a CSV."""
+"""Judge a list of picture pairs: LFW's protocols, or any other list."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from scipy.sparse.csgraph import connected_components
 
 from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
-from siamese.data.pair_lists import PairList, read_pairs
-from siamese.errors import first_few
+from siamese.data.pair_lists import PairList, read_known_pairs, read_pairs
+from siamese.errors import UserError, first_few
 from siamese.files.writing import write_csv
-from siamese.report.sources import Embeddings, embed_folder, load_model
+from siamese.report.embedding_files import given_embeddings
+from siamese.report.sources import Embeddings, embed_folder, load_model, naming
 from siamese.verification.bootstrap import Bootstrap, resample_listed
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
@@ -93,20 +94,8 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     Raises:
         UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
     """
-    assert settings.data is not None, "check_evaluation asks for it"
-    root = Path(settings.data)
-    pairs = read_pairs(Path(file), root)
-    model = load_model(settings)
-    folder = _pictures(root, pairs)
-    notes = []
-    if pairs.missing:
-        notes.append(
-            f"{len(pairs.missing)} pictures of the list are missing in {root}, {pairs.skipped} "
-            f"pairs left out: {first_few(pairs.missing)}"
-        )
-    origin = f"{model.path} on the pairs of {file} in {root}"
-    people = embed_folder(model, folder, settings, origin, notes)
-    assert people.paths is not None, "embedded folders name their pictures"
+    people, pairs = _given(settings, file) if settings.embeddings else _embedded(settings, file)
+    assert people.paths is not None, "both name their pictures"
     position = {path: at for at, path in enumerate(people.paths)}
     kept = [
         at
@@ -116,7 +105,8 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     first = np.array([position[pairs.first[at]] for at in kept], np.int64)
     second = np.array([position[pairs.second[at]] for at in kept], np.int64)
     same = np.array([pairs.same[at] for at in kept], bool)
-    scores = listed_scores(normalise(people.embeddings), first, second)
+    with naming(people):
+        scores = listed_scores(normalise(people.embeddings), first, second)
     person = _persons(people.labels, first, second, same)
     persons = person[first], person[second]
     counts = counts_of(
@@ -146,6 +136,55 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
         pairs.missing,
         pairs.skipped + len(pairs.same) - len(kept),
     )
+
+
+def _embedded(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
+    """The listed pictures of a folder, embedded."""
+    assert settings.data is not None, "check_evaluation asks for it"
+    root = Path(settings.data)
+    pairs = read_pairs(Path(file), root)
+    model = load_model(settings)
+    folder = _pictures(root, pairs)
+    origin = f"{model.path} on the pairs of {file} in {root}"
+    return embed_folder(model, folder, settings, origin, _list_notes(pairs, str(root))), pairs
+
+
+def _given(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
+    """The listed pictures among those that are embedded in a file.
+
+    Raises:
+        UserError: the file does not say which embedding is of which picture.
+    """
+    source = str(settings.embeddings)
+    people = given_embeddings(settings, source, folders=True)
+    if people.paths is None:
+        raise UserError(
+            f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
+            "save them as 'paths' (one text per embedding), or give --labels a CSV with the "
+            "columns label and path"
+        )
+    pairs = read_known_pairs(Path(file), people.paths, source)
+    listed = {*pairs.first, *pairs.second}
+    kept = [at for at, path in enumerate(people.paths) if path in listed]
+    subset = replace(
+        people,
+        embeddings=people.embeddings[kept],
+        labels=people.labels[kept],
+        paths=tuple(people.paths[at] for at in kept),
+        origin=f"{source} on the pairs of {file}",
+        notes=(*people.notes, *_list_notes(pairs, source)),
+    )
+    return subset, pairs
+
+
+def _list_notes(pairs: PairList, origin: str) -> list[str]:
+    notes = [] if pairs.taken is None else [pairs.taken]
+    if pairs.missing:
+        notes.append(
+            f"{len(pairs.missing)} pictures of the list are missing in {origin}, {pairs.skipped} "
+            f"pairs left out: {first_few(pairs.missing)}"
+        )
+    return notes
 
 
 def _pictures(root: Path, pairs: PairList) -> FaceFolder:

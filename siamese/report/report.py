@@ -13,6 +13,7 @@ from siamese.config import ReportSettings
 from siamese.data.batches import thumbnail
 from siamese.data.decode import DecodeError
 from siamese.errors import UserError
+from siamese.files.places import is_inside
 from siamese.models.checkpoint import package_versions
 from siamese.report import figures
 from siamese.report.compare import Difference, differences_of, model_people, same_pictures
@@ -117,6 +118,9 @@ def write_report(settings: ReportSettings) -> Reported:
     given = settings.checkpoint or settings.embeddings
     name = "the model" if given is None else _model_name(given)
     hints = _hints(people, verified, table)
+    if against is not None and other is not None:
+        told = (*against.notes, *other.verified.notes)
+        hints += tuple(f"{other.name} (B): {note}" for note in told if note not in hints)
     summary = _summary(verified, table, other)
     page = Page(
         title=f"{verified.counts.identities} people, {verified.counts.images} pictures",
@@ -378,6 +382,8 @@ def _galleries(
 
 def _thumbnail_uri(root: Path | None, path: str) -> str | None:
     if root is None or not path:
+        return None
+    if not is_inside(root / path, root):  # both may come from a file
         return None
     try:
         small = thumbnail(root / path, _THUMBNAIL)

@@ -1,10 +1,9 @@
-"""Where judged embeddings come from: a checkpoint and a folder, or a file of any system."""
+"""Embeddings of pictures: what is judged, and how a checkpoint makes them of a folder."""
 
 from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +26,10 @@ from siamese.config import (
 from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.cache import open_cache
 from siamese.data.demo import write_demo_faces
-from siamese.data.folder import FaceFolder, scan_folder, shared_names
+from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_sides
 from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
-from siamese.files.writing import replacing
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
@@ -156,6 +154,7 @@ def embed_folder(
         UserError: not one picture can be decoded; the cache cannot be used.
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
+    uncut = _uncut(folder, settings.crop)
     workers = default_workers(model.device.type) if settings.workers is None else settings.workers
     fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
     prepare = Preprocess(model.spec.size, fit, settings.crop)
@@ -195,7 +194,7 @@ def embed_folder(
         raise UserError(
             f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
         )
-    told = list(notes)
+    told = list(notes) + ([] if uncut is None else [uncut])
     if failed:
         told.append(
             f"{len(failed)} pictures cannot be decoded and are left out: {first_few(failed)}"
@@ -215,6 +214,25 @@ def embed_folder(
         tuple(told),
         folder.root,
         decision,
+    )
+
+
+def _uncut(folder: FaceFolder, crop: float | None) -> str | None:
+    """A line where pictures are no larger than the centre that was to be cut out of them."""
+    if crop is None or crop < 1:  # a share always cuts
+        return None
+    sides = [side for side in shorter_sides(folder.root, folder.paths) if side is not None]
+    small = [side for side in sides if side < crop]
+    if not small:
+        return None
+    who = (
+        f"none of the {len(sides)} pictures is"
+        if len(small) == len(sides)
+        else (f"{len(small)} of {len(sides)} pictures are not")
+    )
+    return (
+        f"--crop {crop:g}: {who} as large (shorter sides from {min(small)} to {max(small)} pixels):"
+        " their whole centre squares are taken, nothing smaller"
     )
 
 
@@ -295,73 +313,3 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
             f"({first_few(missing)}); give the folder that has them with --data"
         )
     return folder.only(part["identities"])
-
-
-def save_embeddings(path: Path, people: Embeddings) -> None:
-    """Write an .npz that :func:`load_embeddings` reads, whole or not at all."""
-    arrays: dict[str, Any] = {"embeddings": people.embeddings, "labels": people.labels}
-    if people.names is not None:
-        arrays["names"] = np.asarray(people.names, dtype=np.str_)
-    if people.paths is not None:
-        arrays["paths"] = np.asarray(people.paths, dtype=np.str_)
-    if people.root is not None:
-        arrays["root"] = np.asarray(str(people.root.resolve()), dtype=np.str_)
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-
-
-def load_embeddings(path: Path) -> Embeddings:
-    """Read an .npz with ``embeddings`` (N, D) and ``labels`` (N,).
-
-    Optional are ``names`` (one per label value), ``paths`` (one per image) and ``root`` (text, the
-    folder of the paths, for pictures in the report).
-
-    Raises:
-        UserError: missing or damaged file, pickled content, missing or misshapen arrays.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except Exception:  # truncated zip, refused pickle, a single array: all mean the same here
-        raise UserError(
-            f"{path}: is not a readable .npz of plain arrays (damaged, or pickled objects inside)"
-        ) from None
-    for key in ("embeddings", "labels"):
-        if key not in arrays:
-            raise UserError(f"{path}: has no array {key!r}; needed: embeddings (N, D), labels (N,)")
-    if arrays["embeddings"].ndim != 2:
-        shape = arrays["embeddings"].shape
-        raise UserError(f"{path}: embeddings must be numbers of shape (N, D), not {shape}")
-    for key in ("labels", "names", "paths"):
-        if key in arrays and arrays[key].ndim != 1:
-            raise UserError(f"{path}: {key} must have shape (N,), not {arrays[key].shape}")
-    names, paths = _texts(arrays.get("names")), _texts(arrays.get("paths"))
-    labels, images = arrays["labels"], len(arrays["embeddings"])
-    if len(labels) != images:
-        raise UserError(
-            f"{path}: {len(labels)} labels for {images} embeddings: one per image is needed"
-        )
-    named = names is not None and np.issubdtype(labels.dtype, np.integer) and labels.size
-    if named and not 0 <= labels.min() <= labels.max() < len(names or ()):
-        raise UserError(
-            f"{path}: labels run from {labels.min()} to {labels.max()}, but it has "
-            f"{len(names or ())} names: one per label value is needed"
-        )
-    if paths is not None and len(paths) != len(labels):
-        raise UserError(f"{path}: {len(paths)} paths for {len(labels)} labels")
-    if paths is not None and len(set(paths)) < len(paths):
-        twice = next(name for name, count in Counter(paths).items() if count > 1)
-        raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
-    text = arrays.get("root")
-    root = Path(str(text)) if text is not None and text.shape == () else None
-    return Embeddings(arrays["embeddings"], labels, names, paths, str(path), (), root)
-
-
-def _texts(array: npt.NDArray[Any] | None) -> tuple[str, ...] | None:
-    if array is None:
-        return None
-    if array.dtype.kind == "S":  # as other systems write them
-        array = np.char.decode(array, "utf-8", "backslashreplace")
-    return tuple(str(text) for text in array)

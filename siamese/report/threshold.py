@@ -14,6 +14,7 @@ from siamese.data.split_lists import names_of
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
+from siamese.report.doubts import is_collapsed
 from siamese.report.figures import reliability_figure, save_figure
 from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
 from siamese.report.sources import (
@@ -107,7 +108,13 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     origin = f"{model.path} on validation people of {validation.root}"
     # --crop belongs to --data; the validation people are taken as they were trained.
     people = embed_folder(model, validation, replace(settings, crop=None), origin, [])
+    if is_collapsed(people.embeddings):
+        raise UserError(
+            f"{model.path}: has collapsed, all {len(people.labels)} validation pictures get one "
+            "and the same embedding: no threshold can tell them apart; train anew"
+        )
     verified = verify_resampled(people, settings)
+    told = [f"validation people: {note}" for note in (*people.notes, *verified.notes)]
     counts = verified.counts
     # Some of the people may have lost all their pictures.
     _require_support(counts.identities, settings.target_fmr)
@@ -121,7 +128,8 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         verified = verify_resampled(judged, settings)
         counts = verified.counts
         checked = rates_of(judged.origin, verified, threshold, calibration)
-        notes = [*judged.notes]
+        notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
+    notes = [*told, *notes]
     return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
 
 
@@ -159,7 +167,7 @@ def write_choice(
     )
     probability = float(calibration.probability(threshold, settings.prior))
     bars = reliability(shown, calibration, settings.prior)
-    files = _write_files(settings, model.path, decision, bars, shown.identities, probability)
+    files = _write_files(settings, model.path, decision, bars, shown.identities, probability, told)
     if settings.write:
         weights = model.content["model"]
         value = plain(decision.as_dict())
@@ -253,6 +261,7 @@ def _write_files(
     bars: Reliability,
     people: int,
     probability: float,
+    notes: Sequence[str],
 ) -> tuple[Path, ...]:
     out = (
         Path(settings.runs) / checkpoint.resolve().parent.name
@@ -271,6 +280,7 @@ def _write_files(
         **plain(decision.as_dict()),
         "prior": settings.prior,
         "probability_at_threshold": probability,
+        "notes": list(notes),
         "settings": asdict(settings),
         "versions": package_versions(),
     }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from siamese.errors import UserError
-from siamese.report.sources import load_embeddings
+from siamese.report.embedding_files import load_embeddings
 from siamese.verification.identification import identify
 from siamese.verification.scores import listed_scores, normalise
 
@@ -89,7 +89,94 @@ def test_ten_folds_and_one_fold_of_lfw(
     one = ["2", "Ann_B\t1\t2", "Cy_D\t1\t2", "Ann_B\t1\tCy_D\t1", "Cy_D\t3\t夏_子\t3"]
     Path("one.txt").write_text("\n".join(one) + "\n", encoding="utf-8")
     told = evaluate("pairs", "--pairs", "one.txt", "--data", "lfw")
-    assert "the checkpoint has no threshold yet" in told
+    assert "no threshold of a model" in told
+
+
+def naive_fold_accuracy(scores: np.ndarray, same: np.ndarray, folds: int) -> np.ndarray:
+    """LFW's accuracy of each fold by loops: the threshold of the most right pairs of the others."""
+    fold = np.repeat(np.arange(folds), len(scores) // folds)
+    found = []
+    for own in range(folds):
+        ordered = np.unique(scores)
+        tried = [ordered[0], *(ordered[1:] + ordered[:-1]) / 2, np.nextafter(ordered[-1], 9)]
+        others = fold != own
+        right = [int(((scores >= t) == same)[others].sum()) for t in tried]
+        best = [t for t, count in zip(tried, right, strict=True) if count == max(right)]
+        # Every threshold between two best ones that the others cannot tell apart may be chosen.
+        found.append([((scores >= t) == same)[fold == own].mean() for t in best])
+    return np.array([(min(one), max(one)) for one in found])
+
+
+def lfw_of_another_system(place: Path, folds: int = 10, each: int = 30) -> tuple:
+    """An LFW list, embeddings with absolute aligned paths, and scores and truths by hand."""
+    rng = np.random.default_rng(3)
+    names = [f"Ann {chr(65 + at % 26)}_{at}" for at in range(60)]
+    centres = rng.normal(size=(60, 8))
+    paths, vectors = [], {}
+    for at, name in enumerate(names):
+        for number in range(1, 13):
+            vectors[name, number] = centres[at] + rng.normal(scale=0.9, size=8)
+            paths.append(f"/data/lfw_aligned/{name}/{name}_{number:04d}_0.png")
+    lines, scores, seen = [f"{folds}\t{each}"], [], set()
+    while len(lines) <= folds * 2 * each:
+        same = (len(lines) - 1) // each % 2 == 0
+        a, b = rng.choice(60, 2, replace=False)
+        i, j = rng.choice(np.arange(1, 13), 2, replace=False)
+        one, other = (names[a], int(i)), (names[a if same else b], int(j))
+        if (key := tuple(sorted((one, other)))) in seen:
+            continue
+        seen.add(key)
+        lines.append(f"{names[a]}\t{i}\t{j}" if same else f"{names[a]}\t{i}\t{names[b]}\t{j}")
+        u, v = vectors[one], vectors[other]
+        scores.append(u @ v / np.linalg.norm(u) / np.linalg.norm(v))
+    (place / "pairs.txt").write_text("\n".join(lines), encoding="utf-8")
+    np.savez(place / "lfw.npz", features=np.array(list(vectors.values())), paths=np.array(paths))
+    return np.array(scores), np.tile(np.repeat([True, False], each), folds)
+
+
+def test_lfws_protocol_on_another_systems_embeddings(
+    tmp_path: Path, evaluate: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores, same = lfw_of_another_system(tmp_path)
+    told = evaluate("pairs", "--pairs", "pairs.txt", "--embeddings", "lfw.npz", "--resamples", 0)
+    assert "features taken as the embeddings; no labels: the folders of the paths" in told
+    assert "pictures found in deeper folders, aligned" in told
+    assert "300 genuine pairs, 300 impostor pairs" in told
+    result = json.loads(Path("lfw-eval-pairs/pairs.json").read_text("utf-8"))
+    accuracies = np.array(result["list"]["fold_accuracy"]["accuracies"])
+    limits = naive_fold_accuracy(scores, same, 10)
+    assert (accuracies >= limits[:, 0] - 1e-9).all()
+    assert (accuracies <= limits[:, 1] + 1e-9).all()
+    assert f"accuracy {accuracies.mean():.4f} +- " in told
+    assert 0.6 < accuracies.mean() < 0.99
+    with open("lfw-eval-pairs/pairs.csv", encoding="utf-8", newline="") as file:
+        written = [float(row["score"]) for row in csv.DictReader(file)]
+    np.testing.assert_allclose(written, scores, atol=2e-6)
+
+
+def test_embeddings_that_cannot_be_found_by_a_list(
+    tmp_path: Path, evaluate: Callable[..., str]
+) -> None:
+    lfw_of_another_system(tmp_path)
+    with np.load(tmp_path / "lfw.npz") as file:
+        vectors, paths = file["features"], file["paths"]
+    arguments = ("pairs", "--pairs", tmp_path / "pairs.txt", "--embeddings", tmp_path / "e.npz")
+    np.savez(tmp_path / "e.npz", features=vectors, labels=np.arange(len(vectors)) // 12)
+    with pytest.raises(UserError, match=r"e\.npz: has no paths, so nobody knows"):
+        evaluate(*arguments)
+    np.savez(tmp_path / "e.npz", features=vectors)
+    with pytest.raises(UserError, match=r"e\.npz: has neither labels nor paths"):
+        evaluate(*arguments)
+    np.savez(
+        tmp_path / "e.npz", features=vectors, paths=np.char.add("x", np.arange(720).astype(str))
+    )
+    with pytest.raises(
+        UserError, match=r"none of its 600 pairs .*e\.npz \(not there: 'Ann .*, \.\.\.\)"
+    ):
+        evaluate(*arguments)
+    np.savez(tmp_path / "e.npz", features=vectors[:700], paths=paths[:700])
+    assert "pairs left out: Ann" in evaluate(*arguments, "--resamples", 0)
 
 
 def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
@@ -113,7 +200,9 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
         (("pairs", "--pairs", "bad.csv", "--data", "others"), "bad.csv.*line 3"),
         (("roc", "--pairs", "p.csv", "--data", "others", "--target", "a"), "--target"),
         (("roc", "--pairs", "p.csv", "--data", "others", "--part", "test"), "--part"),
-        (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "not --embeddings"),
+        (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "p.csv: is not a readable .npz"),
+        (("roc", "--data", "others", "--labels", "p.csv"), "--labels: .* --embeddings"),
+        (("roc", "--embeddings", "p.csv", "--embeddings_limit", 0), "GiB above 0"),
         (("roc", "--resamples", 5), "--resamples 5: must be 0, or from 100 to 10000"),
         (("roc", "--resamples", 20_000), "--resamples 20000: must be 0, or from 100 to 10000"),
         (("roc", "--out", "p.csv"), "--out p.csv: is a file"),

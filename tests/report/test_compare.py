@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from siamese.errors import UserError
-from siamese.report.sources import Embeddings, save_embeddings
+from siamese.report.embedding_files import save_embeddings
+from siamese.report.sources import Embeddings
 
 
 def write(path: Path, noise: float, *, order: np.ndarray | None = None, paths: bool = True) -> Path:

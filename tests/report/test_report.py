@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese.report.sources import Embeddings, save_embeddings
+from siamese.report.embedding_files import save_embeddings
+from siamese.report.sources import Embeddings
 
 
 def text_of(path: Path) -> str:

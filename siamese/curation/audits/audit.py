@@ -24,12 +24,11 @@ from siamese.data.folder import require_folder, scan_folder
 from siamese.errors import UserError, first_few
 from siamese.models.device import scoring_device
 from siamese.processors import processors
+from siamese.report.embedding_files import given_embeddings, load_embeddings, save_embeddings
 from siamese.report.sources import (
     Embeddings,
     embed_people,
-    load_embeddings,
     naming,
-    save_embeddings,
 )
 from siamese.verification.counts import count_pairs
 from siamese.verification.figures import auc
@@ -144,7 +143,8 @@ def _people(settings: AuditSettings, root: Path | None) -> _People:
     if settings.embeddings is None:
         found = embed_people(settings)
     else:
-        found = _loaded(Path(settings.embeddings), root)
+        given = given_embeddings(settings, settings.embeddings)
+        found = _loaded(given, Path(settings.embeddings), root)
     people = _compact(found)
     if len(people.names) < 2:
         raise UserError(f"{found.origin}: one person only; an audit compares people")
@@ -153,9 +153,8 @@ def _people(settings: AuditSettings, root: Path | None) -> _People:
     return people
 
 
-def _loaded(file: Path, root: Path | None) -> Embeddings:
+def _loaded(found: Embeddings, file: Path, root: Path | None) -> Embeddings:
     """Embeddings of a file: those of the pictures that are in the folder, where there is one."""
-    found = load_embeddings(file)
     own = found.root if found.paths is not None else None
     if root is None and (own is None or not own.is_dir()):
         return replace(found, root=None)
@@ -176,7 +175,8 @@ def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
             f"--against {other}: is a folder; beside --embeddings give the .npz of its pictures"
         )
     else:
-        found = _loaded(other, None)
+        limit = settings.embeddings_limit
+        found = _loaded(load_embeddings(other, limit=limit), other, None)
     against = _compact(found)
     here, there = (side.embeddings.embeddings.shape[1] for side in (people, against))
     if here != there:

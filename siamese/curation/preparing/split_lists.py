@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json, writing
+
+if TYPE_CHECKING:
+    from siamese.report.sources import Embeddings
 
 _SAME = 0.5  # folders are one person from this probability on
 _SHOWN = 20  # merged people that are told
@@ -153,8 +157,11 @@ def _folder_and_pairs(
 ) -> tuple[FaceFolder, list[Pair], list[str]]:
     """The folder, which of its people's folders are one person, and notes."""
     if settings.embeddings is not None:
+        from siamese.report.embedding_files import given_embeddings
+
         root = None if settings.data is None else Path(settings.data)
-        return _by_embeddings(Path(settings.embeddings), root)
+        given = given_embeddings(settings, settings.embeddings)
+        return _by_embeddings(given, Path(settings.embeddings), root)
     folder = scan_folder(Path(str(settings.data)))
     if settings.merge is not None:
         return folder, read_pairs_to_merge(Path(settings.merge), folder.names), []
@@ -167,11 +174,12 @@ def _folder_and_pairs(
     return folder, _same_people(people.embeddings, people.labels, folder.names), [*people.notes]
 
 
-def _by_embeddings(file: Path, root: Path | None) -> tuple[FaceFolder, list[Pair], list[str]]:
-    from siamese.report.sources import load_embeddings, naming
+def _by_embeddings(
+    given: Embeddings, file: Path, root: Path | None
+) -> tuple[FaceFolder, list[Pair], list[str]]:
+    from siamese.report.sources import naming
     from siamese.verification.scores import normalise
 
-    given = load_embeddings(file)
     with naming(given):
         embeddings = normalise(given.embeddings).numpy()
     root = root or given.root
@@ -190,7 +198,7 @@ def _by_embeddings(file: Path, root: Path | None) -> tuple[FaceFolder, list[Pair
     if not there:
         raise UserError(f"{file}: not one of its pictures is in {folder.root}")
     labels = np.asarray([label_of[given.paths[at]] for at in there], np.int64)
-    notes = []
+    notes = [*given.notes]
     if lacking := len(folder.paths) - len(there):
         notes.append(f"{lacking} pictures of {folder.root} have no embedding; they are listed, too")
     return folder, _same_people(embeddings[there], labels, folder.names), notes

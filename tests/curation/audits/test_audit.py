@@ -380,7 +380,7 @@ def test_bad_input_is_one_line(place, refused):
     assert "bad.npz: 140 of 140 embeddings are all zeros" in told(*given, embeddings=embeddings * 0)
     assert "bad.npz: one person only" in told(*given, labels=labels * 0)
     texts = np.array([NAMES[label] for label in labels])
-    assert "bad.npz: labels must be integers" in told(*given, labels=texts, paths=None)
+    assert "bad.npz: the labels are texts" in told(*given, labels=texts, paths=None)
     assert "bad.npz: 139 labels" in told(*given, labels=labels[:-1])
     assert "bad.npz: nobody has two pictures" in told(
         *given, labels=np.arange(140), names=None, paths=None

@@ -116,13 +116,14 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
         others = f"{verified.counts.identities - 1} others"
         everybody = f"{verified.counts.identities} people, all pairs"
         title = everybody if settings.target is None else f"{settings.target} against {others}"
+    titles = (people.origin, title)
     decision = people.decision
     rates = None if decision is None else error_rates(verified.counts, decision.threshold)
     at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
     limits = None if decision is None else intervals_at(verified, decision.threshold)
     out = output_folder(settings, _ending(settings))
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
-    files = save_figure(draw(curve(verified.counts), verified.figures, title), out / kind)
+    files = save_figure(draw(curve(verified.counts), verified.figures, titles), out / kind)
     content: dict[str, Any] = {
         **verification_json(verified),
         "decision": None if decision is None else decision.as_dict(),

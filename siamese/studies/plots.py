@@ -129,7 +129,6 @@ def _over(study: Study, results: Sequence[LineResult], title: Title, what: str) 
         axes.set_ylabel(figure_name(study))
         if what == "epochs":
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         elif what == "images":
             axes.set_xlabel("training images seen")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -145,6 +144,7 @@ def _over(study: Study, results: Sequence[LineResult], title: Title, what: str) 
     _figure_axis(panels[0], study, _values(study, shown))
     if zoomed:
         first = math.floor(last * 2 / 3)
+        panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panels[1].set_xlim(first, last + 0.02 * (last - first))
         named = _values(study, [r for r in ranked[:_MOST] if r.diverged < len(r.runs)], first)
         if named:
@@ -179,6 +179,11 @@ def _from_first_epoch(axes: Axes, study: Study, results: Sequence[LineResult], w
         first, last = min(places), max(places)
         room = 0.02 * (last - first) or 0.5 * (first if what != "epochs" else 1.0) or 1.0
         axes.set_xlim(first - room, last + room)
+        if what == "epochs":
+            ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(first, last)
+            step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+            kept = [tick for tick in ticks if first + 0.5 * step < tick <= last]
+            axes.xaxis.set_major_locator(FixedLocator([first, *kept]))
 
 
 def _values(study: Study, results: Sequence[LineResult], first: float = 0) -> list[float]:
@@ -577,6 +582,8 @@ def _differences(
     )
     room = 0.06 * (max(ends) - min(ends)) or 1.0
     axes.set_xlim(min(ends) - room, max(ends) + room)
+    if len(ends) == 1:  # a scale for nothing
+        axes.set_xticks([])
     axes.set_ylim(len(compared) - 0.4, -0.6)
     than = f" less that of {_short(short[compared[0].reference])}" if one_reference else ""
     write_text(axes.set_xlabel(""), f"{figure_name(study)}{than}")

@@ -18,6 +18,7 @@ from siamese.data.batches import default_workers
 from siamese.errors import UserError
 from siamese.files.writing import replacing, write_csv, write_json
 from siamese.models.device import choose_device, choose_precision
+from siamese.report.figures import save_figure
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ class Evaluated:
 
 
 def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
-    """Judge a checkpoint and write ``figures.json``, ``classes.csv``, ``confusion.png`` and
-    ``predictions.npz`` (logits float32 (N, C), probabilities float32 (N, C), labels int64 (N,),
-    classes).
+    """Judge a checkpoint and write ``figures.json``, ``classes.csv``, ``predictions.npz`` (logits
+    float32 (N, C), probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as
+    PNG, SVG and PDF.
 
     Raises:
         UserError: no usable checkpoint, no images, no validation images in that run.
@@ -78,9 +79,11 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
     origin = f"{path.parent.name}/{path.name}: {len(labels)} {settings.part} images of {data.name}"
     write_json(out / "figures.json", {"checkpoint": str(path), "part": settings.part} | figures)
     _write_classes(out / "classes.csv", spec.classes, table)
-    title = f"{spec.network}, {settings.part} images of {data.name}: {figures['error']:.2f} % error"
-    with replacing(out / "confusion.png") as temporary:
-        confusion_figure(confused, spec.classes, title).savefig(temporary, format="png")
+    title = (
+        f"{path.parent.name}: {spec.network}, {figures['error']:.2f} % error",
+        f"{len(labels)} {settings.part} images of {data.name}",
+    )
+    save_figure(confusion_figure(confused, spec.classes, title), out / "confusion")
     with replacing(out / "predictions.npz") as temporary, open(temporary, "wb") as file:
         np.savez(
             file,

@@ -8,13 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from siamese.report.figures import blank_figure, write_text
+from siamese.report.figures import Title, blank_figure, name_ticks, shortened
 
 _LABELLED = 60  # classes beyond which names no longer fit
 _NUMBERED = 20  # classes up to which the cells hold their numbers
 
 
-def confusion_figure(confused: npt.NDArray[np.int64], classes: Sequence[str], title: str) -> Figure:
+def confusion_figure(
+    confused: npt.NDArray[np.int64], classes: Sequence[str], title: Title
+) -> Figure:
     """A confusion matrix: rows are the true classes, cells the share of the row in per cent.
 
     Args:
@@ -37,13 +39,11 @@ def confusion_figure(confused: npt.NDArray[np.int64], classes: Sequence[str], ti
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if number <= _LABELLED:
-        places = range(number)
         size = 9 if number <= 20 else 6
         for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
-            axis.set_ticks(places)
-            axis.set_ticklabels([""] * number, fontsize=size, rotation=rotation)
-            for label, name in zip(axis.get_ticklabels(), classes, strict=True):
-                write_text(label, name)
+            name_ticks(
+                axis, [shortened(name, 28) for name in classes], fontsize=size, rotation=rotation
+            )
     if number <= _NUMBERED:
         for row, column in np.argwhere(confused > 0):
             share = shares[row, column]

@@ -25,7 +25,7 @@ from siamese.classification.mixing import augment_batch
 from siamese.config import DatasetName, DatasetSettings, PictureSettings
 from siamese.config.common import require
 from siamese.files.writing import replacing
-from siamese.report.text import drawable
+from siamese.report.figures import write_text
 
 _COLUMNS = 8
 # Inches: a picture, the room around it, a line below it, the titles.
@@ -202,6 +202,4 @@ def _show(axis: Any, pixels: Tensor, caption: list[str]) -> None:
     for spine in axis.spines.values():
         spine.set_visible(False)
     if caption:
-        family = drawable(" ".join(caption))[1]
-        text = "\n".join(drawable(line)[0] for line in caption)
-        axis.set_xlabel(text, family=family, fontsize=6, labelpad=2)
+        write_text(axis.set_xlabel("", fontsize=6, labelpad=2), *caption)

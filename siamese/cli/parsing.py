@@ -173,6 +173,13 @@ def choose_command(argv: Sequence[str], commands: Sequence[str], shown: str) -> 
     return argv[0]
 
 
+def _tell_of_fonts() -> None:
+    """Say once which fonts the pictures of this command lacked, if it drew any."""
+    text = sys.modules.get("siamese.report.text")
+    if text is not None and (note := text.font_note()) is not None:
+        print(f"note: {note}")
+
+
 def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn:
     """Run a command's body; the user's errors become one line and exit code 2."""
     # Before torch is imported: OpenMP threads that wait for each other spin only briefly. Where
@@ -183,6 +190,7 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
     threading.excepthook = _told_later
     try:
         command(sys.argv[1:])
+        _tell_of_fonts()
     except UserError as error:
         print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)

@@ -51,7 +51,11 @@ class FaceLog(RunLog):
         step = int(row["step"])
         validation = self.task.latest
         assert validation is not None, "the loop validates before it reports"
-        title = f"{len(self.task.split.validation.names)} unseen people, epoch {int(row['epoch'])}"
+        validated = self.task.split.validation
+        title = (
+            f"{self.folder.name}, epoch {int(row['epoch'])}",
+            f"{len(validated.names)} validation people of {validated.root.name}",
+        )
         points = curve(validation.counts)
         self.writer.add_figure("roc", roc_figure(points, validation.figures, title), step)
         self.writer.add_figure("pr", pr_figure(points, validation.figures, title), step)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -41,6 +42,7 @@ _VARIABLES = {
     _VERMILION: "second",
 }
 _Style = dict[str, Any]
+Title = str | Sequence[str]  # one line, or several: a model, its data
 _Corner = Literal["upper right", "upper left", "lower right", "best"]
 _OWN: _Style = {"color": _BLUE, "ls": "-"}
 _OTHER: _Style = {"color": _VERMILION, "ls": (0, (4.5, 1.6))}  # told apart without colour, too
@@ -86,7 +88,7 @@ class AgainstOpenSet:
 def roc_figure(
     curve: Curve,
     figures: dict[str, float],
-    title: str,
+    title: Title,
     against: Against | None = None,
     panels: Sequence[Literal["linear", "log"]] = ("linear", "log"),
 ) -> Figure:
@@ -112,7 +114,7 @@ def roc_figure(
 
 
 def pr_figure(
-    curve: Curve, figures: dict[str, float], title: str, against: Against | None = None
+    curve: Curve, figures: dict[str, float], title: Title, against: Against | None = None
 ) -> Figure:
     """Precision over recall, with the line of chance: the share of genuine pairs."""
     figure = blank_figure(title, width=5.6)
@@ -133,26 +135,24 @@ def pr_figure(
 
 
 def det_figure(
-    curve: Curve, figures: dict[str, float], title: str, against: Against | None = None
+    curve: Curve, figures: dict[str, float], title: Title, against: Against | None = None
 ) -> Figure:
     """DET (Martin et al. 1997): FNMR over FMR, both on normal-deviate axes.
 
     Scores of normal distributions give a straight line. Rates of exactly 0 or 1 lie at infinity
     on such axes: those points are not drawn.
     """
-    figure = blank_figure(title, width=5.6)
+    figure = blank_figure(title, width=5.6, height=5.8)
     axes = figure.add_subplot()
     models = _models(curve, figures, against)
     inner = [_inner(model.curve) for model in models]
-    x_limits = _deviate_axis(axes, "x", np.concatenate([x for x, _ in inner]))
-    y_limits = _deviate_axis(axes, "y", np.concatenate([y for _, y in inner]))
+    limits = _deviate_axes(axes, inner)
     for model, (x, y) in zip(models, inner, strict=True):
         dot: _Style = {"marker": "o", "ms": 4} if len(x) == 1 else {}
         axes.plot(
             x, y, lw=1.8, drawstyle="steps-post", label=model.label("eer"), **model.style, **dot
         )
-    ends = [max(x_limits[0], y_limits[0]), min(x_limits[1], y_limits[1])]
-    axes.plot(ends, ends, color=_GREY, ls=":", lw=1, label="FMR = FNMR")
+    axes.plot(limits, limits, color=_GREY, ls=":", lw=1, label="FMR = FNMR")
     for model in models:
         if 0 < model.figures["eer"] < 1:
             axes.plot(*[model.figures["eer"]] * 2, **model.mark)
@@ -161,9 +161,9 @@ def det_figure(
             0.5, 0.5, "no threshold makes errors of both kinds:\nnothing can be drawn",
             fontsize=9, color=_GREY, transform=axes.transAxes, ha="center",
         )  # fmt: skip
-    _too_few_people(axes, figures, x_limits)
-    axes.set_xlabel("FMR: impostor pairs accepted")
-    axes.set_ylabel("FNMR: genuine pairs refused")
+    _too_few_people(axes, figures, limits)
+    axes.set_xlabel("FMR: impostor pairs accepted (%)")
+    axes.set_ylabel("FNMR: genuine pairs refused (%)")
     axes.grid(color=_GRID)
     if against is None:
         axes.set_title(f"EER {figures['eer']:.4f}", fontsize=11)
@@ -171,7 +171,7 @@ def det_figure(
     return figure
 
 
-def score_figure(counts: PairCounts, title: str) -> Figure:
+def score_figure(counts: PairCounts, title: Title) -> Figure:
     """Histogram of the scores of each class, each of area 1."""
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
@@ -189,7 +189,7 @@ def score_figure(counts: PairCounts, title: str) -> Figure:
     return figure
 
 
-def cmc_figure(cmc: Floats, title: str, against: AgainstCmc | None = None) -> Figure:
+def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> Figure:
     """Cumulative match characteristic: the share of probes found among the k best, over k.
 
     Args:
@@ -225,7 +225,7 @@ def cmc_figure(cmc: Floats, title: str, against: AgainstCmc | None = None) -> Fi
 
 
 def open_set_figure(
-    fpir: Floats, fnir: Floats, title: str, against: AgainstOpenSet | None = None
+    fpir: Floats, fnir: Floats, title: Title, against: AgainstOpenSet | None = None
 ) -> Figure:
     """Open-set identification: FNIR over FPIR, logarithmic.
 
@@ -253,7 +253,7 @@ def open_set_figure(
     return figure
 
 
-def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title: str) -> Figure:
+def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title: Title) -> Figure:
     """Observed share of genuine pairs over the predicted probability, above the number of pairs.
 
     Args:
@@ -280,12 +280,30 @@ def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title
     return figure
 
 
+_FORMATS: dict[str, _Style] = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+ENDINGS = tuple(_FORMATS)
+
+
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write ``stem.png`` (150 dpi) and ``stem.svg``; returns both paths."""
-    paths = [stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg")]
-    for path in paths:
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=path.suffix[1:], dpi=150)
+    """Write ``stem.png`` (150 dpi), ``stem.svg`` and ``stem.pdf``, each whole or not at all.
+
+    Equal figures give equal bytes. The PDF embeds its fonts as TrueType, as publishers ask.
+
+    Returns:
+        the paths.
+
+    Raises:
+        CannotWrite: the system refuses to write.
+    """
+    paths = []
+    for ending, metadata in _FORMATS.items():
+        path = stem.with_name(f"{stem.name}.{ending}")
+        with (
+            replacing(path) as temporary,
+            mpl.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "siamese"}),
+        ):
+            figure.savefig(temporary, format=ending, dpi=150, metadata=metadata)
+        paths.append(path)
     return paths
 
 
@@ -347,8 +365,9 @@ def _simplify(root: ElementTree.Element) -> None:
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
         if (given := element.get("id", "")).startswith(_AS_GIVEN):
-            for text in element.iter(f"{{{_SVG}}}text"):
-                text.text = given.removeprefix(_AS_GIVEN)
+            lines = given.removeprefix(_AS_GIVEN).split("\n")
+            for text, line in zip(element.iter(f"{{{_SVG}}}text"), lines, strict=False):
+                text.text = line
         is_text = element.tag in ("text", "tspan")
         attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
         element.attrib.clear()
@@ -408,24 +427,78 @@ def _themed(style: str) -> str:
     return "; ".join(kept)
 
 
-def blank_figure(title: str, width: float, height: float = 4.4) -> Figure:
-    """A figure with a title in any script; sides in inches, no title where it is empty."""
+def blank_figure(title: Title, width: float, height: float = 4.4) -> Figure:
+    """A figure with a title in any script; sides in inches.
+
+    Args:
+        title: of one line, or its lines (a model, its data); empty ones are left out. A line that
+            is too long is set smaller, then cut in its middle.
+        width: of the figure, in inches.
+        height: of the figure, in inches.
+    """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    if title:
-        write_text(figure.suptitle("", fontsize=11), title)
+    lines = [line for line in ([title] if isinstance(title, str) else title) if line]
+    if lines:
+        place = figure.suptitle("", fontsize=11)
+        write_text(place, *lines)
+        _fit(place, lines, 0.97 * width * figure.dpi)
     return figure
 
 
-def write_text(place: Text, given: str) -> None:
-    """Write a text in any script into a figure; dollar signs are no mathematics."""
-    text, family = drawable(given)
+def _fit(place: Text, lines: list[str], room: float) -> None:
+    """Make a title fit into a width in pixels."""
+    width = place.get_window_extent().width
+    if width > room:
+        place.set_fontsize(max(8.0, 11 * room / width))
+    longest = max(map(len, lines))
+    while longest > 8 and place.get_window_extent().width > room:
+        longest = int(0.95 * longest)
+        write_text(place, *(shortened(line, longest) for line in lines))
+
+
+def shortened(line: str, longest: int) -> str:
+    """A line of at most so many letters; what is too long has an ellipsis in its middle."""
+    end = longest // 2
+    return line if len(line) <= longest else f"{line[: longest - end - 1]}…{line[-end:]}"
+
+
+def write_text(place: Text, *given: str) -> None:
+    """Write lines in any script into a figure; dollar signs are no mathematics."""
+    drawn = [drawable(line) for line in given]
+    text, whole = "\n".join(line for line, _ in drawn), "\n".join(given)
     place.set_text(text)
-    if text != given:  # a page's reader may have a font that this machine lacks: see svg_of
-        readable = _NO_XML.sub(lambda c: c[0].encode("unicode_escape").decode(), given)
-        place.set_gid(_AS_GIVEN + readable)
-    place.set_fontfamily(family)
+    if text != whole:  # a page's reader may have a font that this machine lacks: see svg_of
+        place.set_gid(_AS_GIVEN + "\n".join(map(_spelled, given)))
+    place.set_fontfamily(_merged(drawn))
     place.set_parse_math(False)
+
+
+def _spelled(line: str) -> str:
+    plain = line.replace("\n", "\\n")
+    return _NO_XML.sub(lambda c: c[0].encode("unicode_escape").decode(), plain)
+
+
+def _merged(drawn: Sequence[tuple[str, list[str]]]) -> list[str]:
+    """The families of several texts."""
+    return list(dict.fromkeys(family for _, families in drawn for family in families))
+
+
+def name_ticks(axis: Axis, names: Sequence[str], **style: Any) -> None:
+    """Names in any script at an axis's 0, 1, ...
+
+    They are given to the axis: its formatter writes the labels anew whenever the figure is drawn,
+    over whatever the labels themselves were told.
+
+    Args:
+        axis: ``axes.xaxis`` or ``axes.yaxis``.
+        names: of the ticks.
+        style: of the labels, as ``fontsize`` or ``rotation``.
+    """
+    drawn = [drawable(name) for name in names]
+    texts = [text for text, _ in drawn]
+    families = _merged(drawn)
+    axis.set_ticks(range(len(texts)), texts, fontfamily=families, parse_math=False, **style)
 
 
 @dataclass(frozen=True)
@@ -533,8 +606,8 @@ def _decades(highest: int) -> list[int]:
 
 # Normal-deviate axes. The most wanted ticks first: a tick too near to a wanted one is left out.
 _RATES = (
-    0.01, 0.2, 0.001, 0.05, 0.0001, 0.4, 0.8, 0.95, 0.99, 0.6, 0.00001, 0.000001, 0.0000001,
-    0.1, 0.02, 0.005, 0.002, 0.9, 0.98, 0.3, 0.5, 0.7,
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.001, 0.0001, 0.005,
+    0.00001, 0.000001, 0.0000001,
 )  # fmt: skip
 
 
@@ -555,16 +628,22 @@ def _inner(curve: Curve) -> tuple[Floats, Floats]:
     return x[inside], y[inside]
 
 
-def _deviate_axis(axes: Axes, which: Literal["x", "y"], rates: Floats) -> tuple[float, float]:
-    """Make an axis normal-deviate and wide enough for some rates; returns its limits."""
-    shown = rates[(rates >= 1e-7) & (rates <= 0.99)]
-    low = min(0.01, float(shown.min(initial=0.01)))
-    high = max(0.4, float(shown.max(initial=0.4)))
+def _deviate_axes(axes: Axes, drawn: Sequence[tuple[Floats, Floats]]) -> tuple[float, float]:
+    """Make both axes normal-deviate, with the same limits and ticks; returns the limits.
+
+    They reach from below the curves' least rates to 40 %, or further for a model that errs more
+    often: no threshold of it may have both rates below.
+    """
+    nearest = [float(np.maximum(x, y).min()) for x, y in drawn if len(x)]
+    enough = max(nearest, default=0.0)
+    high = min([r for r in _RATES if r >= 0.4 and r > min(1.2 * enough, 0.985)], default=0.99)
+    shown = [np.concatenate([x, y])[np.tile((x <= high) & (y <= high), 2)] for x, y in drawn]
+    least = min((float(rates.min()) for rates in shown if len(rates)), default=0.01)
     # On to the next round rate, so that the curve ends inside.
-    low = max([rate for rate in _RATES if rate < low], default=low / 2)
-    high = min([rate for rate in _RATES if rate > high], default=0.995)
+    low = max([rate for rate in _RATES if rate < min(0.01, least)], default=min(_RATES))
+    low = min(low, 0.005)
     first, last = _deviates([low, high])
-    letter = 0.022 * (last - first)
+    letter = 0.016 * (last - first)
     ticks: list[float] = []
     for rate in _RATES:
         near = (
@@ -574,15 +653,14 @@ def _deviate_axis(axes: Axes, which: Literal["x", "y"], rates: Floats) -> tuple[
         )
         if low <= rate <= high and not any(near):
             ticks.append(rate)
-    scale = axes.set_xscale if which == "x" else axes.set_yscale
-    scale("function", functions=(_deviates, _shares))
-    axes.set(**{f"{which}lim": (low, high)})
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(ticks))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda rate, _: _percent(rate)))
+    for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
+        scale("function", functions=(_deviates, _shares))
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda rate, _: _percent(rate)))
+    axes.set(xlim=(low, high), ylim=(low, high), box_aspect=1)
     return low, high
 
 
 def _percent(rate: float) -> str:
-    return f"{100 * rate:.7f}".rstrip("0").rstrip(".") + " %"
+    return f"{100 * rate:.7f}".rstrip("0").rstrip(".")

@@ -64,7 +64,7 @@ def judge_identification(settings: IdentifySettings) -> Identified:
     out = output_folder(settings)
     last = found[-1]
     pictures = "1 picture" if last.images_per_person == 1 else f"{last.images_per_person} pictures"
-    title = f"{last.people} people enrolled, {pictures} each"
+    title = people.origin, f"{last.people} people enrolled, {pictures} each"
     files = save_figure(cmc_figure(last.cmc, title), out / "cmc")
     files += save_figure(open_set_figure(last.fpir, last.fnir, title), out / "open_set")
     content = {

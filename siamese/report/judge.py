@@ -164,7 +164,9 @@ def write_judgement(
     at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
     limits = None if decision is None else intervals_at(verified, decision.threshold)
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
-    files = save_figure(draw(curve(verified.counts), verified.figures, title), out / kind)
+    files = save_figure(
+        draw(curve(verified.counts), verified.figures, (people.origin, title)), out / kind
+    )
     content: dict[str, Any] = {
         **verification_json(verified),
         "decision": None if decision is None else decision.as_dict(),

@@ -247,21 +247,23 @@ def _charts(
     other: _Other | None,
 ) -> tuple[Chart, ...]:
     points, f = curve(verified.counts, _POINTS), verified.figures
+    # A chart is copied out of its page: it names what it shows.
+    title = people.origin if other is None else f"{people.origin}; {other.name}"
     against = None
     if other is not None:
         second = curve(other.verified.counts, _POINTS)
         against = figures.Against(other.name, name, second, other.verified.figures)
     made = [
         ("ROC", "Genuine pairs accepted over impostor pairs accepted.",
-         figures.roc_figure(points, f, "", against, panels=("linear",))),
+         figures.roc_figure(points, f, title, against, panels=("linear",))),
         ("ROC, logarithmic", "The same over the logarithm of the FMR: deployed thresholds lie "
-         "at the left.", figures.roc_figure(points, f, "", against, panels=("log",))),
+         "at the left.", figures.roc_figure(points, f, title, against, panels=("log",))),
         ("Precision and recall", "How many of the accepted pairs are genuine.",
-         figures.pr_figure(points, f, "", against)),
+         figures.pr_figure(points, f, title, against)),
         ("DET", "Both error rates on normal-deviate axes: lower and further left is better, "
-         "straight lines are bell-shaped scores.", figures.det_figure(points, f, "", against)),
+         "straight lines are bell-shaped scores.", figures.det_figure(points, f, title, against)),
         ("Scores", "How the scores of both kinds of pairs are spread.",
-         figures.score_figure(verified.counts, "")),
+         figures.score_figure(verified.counts, title)),
     ]  # fmt: skip
     if identification is not None:
         second_search = None if other is None else other.identification
@@ -272,9 +274,9 @@ def _charts(
                 other.name, name, second_search.fpir, second_search.fnir
             )
         who = f"One picture of each of {identification.people} people is enrolled."
-        drawn = figures.cmc_figure(identification.cmc, "", cmc)
+        drawn = figures.cmc_figure(identification.cmc, title, cmc)
         made.append(("CMC", f"Identification, closed set. {who}", drawn))
-        drawn = figures.open_set_figure(identification.fpir, identification.fnir, "", open_set)
+        drawn = figures.open_set_figure(identification.fpir, identification.fnir, title, open_set)
         made.append(("Open set", f"Identification with strangers among the probes. {who}", drawn))
     bars = reliability(verified.counts, calibration, settings.prior)
     bits = f"Cllr {cllr(verified.counts, calibration):.3f} bits, at best "
@@ -285,11 +287,11 @@ def _charts(
         else "the checkpoint's own"
     )
     drawn = figures.reliability_figure(
-        bars.predicted, bars.observed, bars.genuine + bars.impostor, ""
+        bars.predicted, bars.observed, bars.genuine + bars.impostor, title
     )
     caption = f"Calibration: {source}; prior {settings.prior:g}. {bits}"
     made.append(("Reliability", caption, drawn))
-    return tuple(Chart(title, words, figures.svg_of(figure)) for title, words, figure in made)
+    return tuple(Chart(name, words, figures.svg_of(figure)) for name, words, figure in made)
 
 
 def _people(table: PeopleTable) -> Table:

@@ -273,7 +273,7 @@ def _write_files(
         bars.predicted,
         bars.observed,
         bars.genuine + bars.impostor,
-        f"{people} people, prior {settings.prior:g}",
+        (str(checkpoint), f"{people} validation people, prior {settings.prior:g}"),
     )
     files = save_figure(figure, out / "reliability")
     content = {

@@ -36,9 +36,10 @@ def compare(
 ) -> Path:
     """Make the runs of a study that are missing, and write what they show.
 
-    The output folder holds ``table.md``, ``table.html``, ``verdict.txt``, ``results.csv`` (every
-    epoch of every run), ``summary.json``, ``plots/`` and a copy of the study file. All of it is
-    written anew after every run, so that one can look while a study is under way.
+    The output folder holds ``table.md``, ``table.tex``, ``table.html``, ``verdict.txt``,
+    ``results.csv`` (every epoch of every run), ``summary.json``, ``plots/`` (PNG, SVG, PDF) and a
+    copy of the study file. All of it is written anew after every run, so that one can look while
+    a study is under way.
 
     Args:
         settings: of the command.
@@ -233,10 +234,10 @@ class _Reporter:
 
     def write(self, plots: bool = True) -> list[str]:
         """Write everything; returns the verdict."""
-        from siamese.report.figures import save_figure
+        from siamese.report.figures import ENDINGS, save_figure
         from siamese.studies.plots import draw, names
         from siamese.studies.results import collect, write_long_table
-        from siamese.studies.tables import comparison, write_html, write_markdown
+        from siamese.studies.tables import comparison, write_html, write_latex, write_markdown
         from siamese.studies.verdict import judge
 
         results = collect(self.lines)
@@ -255,8 +256,9 @@ class _Reporter:
                 save_figure(drawing.figure, self.out / "plots" / drawing.name)
             drawn = {drawing.name for drawing in self.drawings}
             for name in names() - drawn:  # of an earlier state of the study file
-                for ending in ("png", "svg"):
+                for ending in ENDINGS:
                     (self.out / "plots" / f"{name}.{ending}").unlink(missing_ok=True)
+        write_latex(self.out / "table.tex", table)
         write_markdown(self.out / "table.md", self.study, table, verdict, self.drawings)
         if plots:
             over = sum(run.state in ("done", "diverged") for line in results for run in line.runs)

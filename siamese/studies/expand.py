@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,6 +174,34 @@ def _cells(study: Study) -> Iterable[_Cell]:
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def short_labels(lines: Sequence[Line]) -> dict[str, str]:
+    """Label of each line -> the same for tables and plots, without the full names of settings.
+
+    A word that no other setting of the grid takes stands alone (``preact20``), any other value
+    behind the last part of its setting's name (``lr 0.1``), or behind the whole name where two
+    settings end alike. Where that would give two lines one name, all keep their labels.
+    """
+    points = [line.point for line in lines]
+    last = [name.rpartition(".")[2] for name in dict.fromkeys(n for p in points for n in p)]
+
+    def word(name: str, value: Any) -> str:
+        alone = isinstance(value, str) and not any(
+            other != name and point.get(other) == value for point in points for other in point
+        )
+        ending = name.rpartition(".")[2]
+        shown = _short(value)
+        return shown if alone else f"{ending if last.count(ending) == 1 else name} {shown}"
+
+    found = {
+        line.label: ", ".join(
+            [line.arm.label] * bool(line.arm.label)
+            + [word(name, value) for name, value in line.point.items()]
+        )
+        for line in lines
+    }
+    return found if len(set(found.values())) == len(found) else {label: label for label in found}
 
 
 def _seeds(study: Study, arm: Arm, budget: Budget | None) -> tuple[int, ...]:

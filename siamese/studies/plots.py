@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -14,13 +15,22 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from siamese.report.figures import blank_figure, write_text
-from siamese.report.text import drawable
-from siamese.studies.expand import Line, cut_data, siblings, value_of, varied
+from siamese.config import ClassificationSettings
+from siamese.report.figures import Title, blank_figure, name_ticks, write_text
+from siamese.studies.expand import (
+    Line,
+    RunSettings,
+    cut_data,
+    short_labels,
+    siblings,
+    value_of,
+    varied,
+)
 from siamese.studies.results import LineResult, RunResult
 from siamese.studies.study import FIGURES, Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
-from siamese.studies.verdict import by_seed, figure_name, figure_text
+from siamese.studies.verdict import by_seed, figure_name, figure_text, judge
+from siamese.verification.enough import too_few_seeds
 
 Floats = npt.NDArray[np.float64]
 
@@ -42,7 +52,7 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
         results: of its lines.
         budget: the reduction it was run with; every plot is marked with it.
     """
-    title = title_of(study, budget)
+    title = _titles(study, results, budget)
     axes = ["epochs", "time"] if study.task == "classification" else ["epochs", "images", "time"]
     drawings = [_over(study, results, title, what) for what in axes]
     lines = [result.line for result in results]
@@ -54,6 +64,7 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
         drawings.append(_heat_map(study, results, title))
     if study.target is not None:
         drawings.append(_time_to_target(study, results, title, study.target))
+    drawings.append(_differences(study, results, title, budget))
     return [drawing for drawing in drawings if drawing is not None]
 
 
@@ -63,13 +74,36 @@ def names() -> set[str]:
         f"{figure}_over_{what}" for task in FIGURES.values() for figure in task for what in _COLUMNS
     }
     sweeps = {words.replace(" ", "_") for words in _SWEEPS.values()}
-    return curves | sweeps | {"heat_map", "time_to_target"}
+    return curves | sweeps | {"heat_map", "time_to_target", "differences"}
+
+
+def _titles(study: Study, results: Sequence[LineResult], budget: Budget | None) -> list[str]:
+    """The study's title, and a line with its networks and its data."""
+    settings = [result.line.settings for result in results]
+    networks = list(dict.fromkeys(_network(one) for one in settings))
+    sets = list(dict.fromkeys(_data(one) for one in settings))
+    words = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
+    return [title_of(study, budget), f"{words} on {', '.join(sets[:3])}{', ...' * bool(sets[3:])}"]
+
+
+def _network(settings: RunSettings) -> str:
+    if isinstance(settings, ClassificationSettings):
+        return settings.model.name
+    return settings.model.backbone
+
+
+def _data(settings: RunSettings) -> str:
+    if not isinstance(settings, ClassificationSettings):
+        return "drawn faces" if settings.data is None else Path(settings.data).resolve().name
+    if settings.data.name == "folder":
+        return Path(settings.data.root).resolve().name
+    return str(settings.data.name)
 
 
 # Curves
 
 
-def _over(study: Study, results: Sequence[LineResult], title: str, what: str) -> Drawing | None:
+def _over(study: Study, results: Sequence[LineResult], title: Title, what: str) -> Drawing | None:
     """The figure over epochs, training images seen, or training time."""
     shown = [result for result in results if any(run.curve(study.figure)[0] for run in result.runs)]
     if not shown:
@@ -77,6 +111,9 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
     ranked = sorted(shown, key=lambda result: _rank(study, result))
     last = max(row["epoch"] for result in shown for run in result.runs for row in run.rows)
     zoomed = what == "epochs" and last >= _ZOOM
+    longest = max(
+        (row.get("seconds", 0.0) for r in shown for run in r.runs for row in run.rows), default=0.0
+    )
     height = max(4.4, 1.6 + 0.2 * min(len(ranked), _MOST + 1))
     figure = blank_figure(title, 12.5 if zoomed else 9.0, height)
     panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
@@ -92,21 +129,22 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
         axes.set_ylabel(figure_name(study))
         if what == "epochs":
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         elif what == "images":
             axes.set_xlabel("training images seen")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         else:
-            _time_axis(axes)
-        axes.set_xlim(left=0)
-    labels = [result.line.label for result in ranked[:_MOST]]
+            _time_axis(axes, longest)
+        _from_first_epoch(axes, study, shown, what)
+    short = short_labels([result.line for result in results])
+    labels = [short[result.line.label] for result in ranked[:_MOST]]
     if ranked[_MOST:]:
         handles.append(mpl.lines.Line2D([], [], color=_PALE, lw=0.8))
         labels.append(f"the other {len(ranked) - _MOST}")
     _figure_axis(panels[0], study, _values(study, shown))
     if zoomed:
         first = math.floor(last * 2 / 3)
+        panels[1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         panels[1].set_xlim(first, last + 0.02 * (last - first))
         named = _values(study, [r for r in ranked[:_MOST] if r.diverged < len(r.runs)], first)
         if named:
@@ -126,6 +164,26 @@ def _over(study: Study, results: Sequence[LineResult], title: str, what: str) ->
     if what == "time":
         caption += " Time: in training steps, judging left out."
     return Drawing(f"{study.figure}_over_{what}", heading, caption, figure)
+
+
+def _from_first_epoch(axes: Axes, study: Study, results: Sequence[LineResult], what: str) -> None:
+    """Begin where the first epoch ended: before it nothing was measured."""
+    places = [
+        row[_COLUMNS[what]]
+        for result in results
+        for run in result.runs
+        for row in run.curve(study.figure)[0]
+        if _COLUMNS[what] in row
+    ]
+    if places:
+        first, last = min(places), max(places)
+        room = 0.02 * (last - first) or 0.5 * (first if what != "epochs" else 1.0) or 1.0
+        axes.set_xlim(first - room, last + room)
+        if what == "epochs":
+            ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(first, last)
+            step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+            kept = [tick for tick in ticks if first + 0.5 * step < tick <= last]
+            axes.xaxis.set_major_locator(FixedLocator([first, *kept]))
 
 
 def _values(study: Study, results: Sequence[LineResult], first: float = 0) -> list[float]:
@@ -218,7 +276,7 @@ class _Point:
 
 
 def _sweep(
-    study: Study, results: Sequence[LineResult], title: str, name: str, budget: Budget | None
+    study: Study, results: Sequence[LineResult], title: Title, name: str, budget: Budget | None
 ) -> Drawing | None:
     """The figure over a setting that the study varies, on a logarithmic axis."""
     groups = siblings([result.line for result in results], name)
@@ -352,7 +410,7 @@ def _setting(line: Line, name: str) -> str:
 # Heat map
 
 
-def _heat_map(study: Study, results: Sequence[LineResult], title: str) -> Drawing | None:
+def _heat_map(study: Study, results: Sequence[LineResult], title: Title) -> Drawing | None:
     """Optimizer x learning rate, diverged cells hatched."""
     groups = siblings([result.line for result in results], "optimizer.lr", least=1)
     optimizers = {group[0].settings.optimizer.name for group in groups}
@@ -422,7 +480,7 @@ def _heat_map(study: Study, results: Sequence[LineResult], title: str) -> Drawin
 
 
 def _time_to_target(
-    study: Study, results: Sequence[LineResult], title: str, target: float
+    study: Study, results: Sequence[LineResult], title: Title, target: float
 ) -> Drawing | None:
     """Training time until the figure first reaches a value, as bars."""
     times = [[_reached(study, run, target) for run in result.runs] for result in results]
@@ -451,7 +509,8 @@ def _time_to_target(
             words, (end, y), (6, 0), textcoords="offset points", va="center", fontsize=8.5,
             color="#000000" if reached[at] else _GREY,
         )  # fmt: skip
-    _name_rows(axes, [results[at].line.label for at in order])
+    short = short_labels([result.line for result in results])
+    _name_rows(axes, [short[results[at].line.label] for at in order])
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlim(0, 1.28 * longest / unit)
     axes.set_xlabel(f"training time in {word}, judging left out")
@@ -478,16 +537,75 @@ def _reached(study: Study, run: RunResult, target: float) -> float | None:
     return None
 
 
+# Differences
+
+
+def _differences(
+    study: Study, results: Sequence[LineResult], title: Title, budget: Budget | None
+) -> Drawing | None:
+    """Every comparison of the verdict as a point with its interval, a part after the other.
+
+    A part is what the study asks its question for anew: a network, a set, a length.
+    """
+    compared = [one for one in judge(study, results, budget).compared if one.difference.n]
+    if not compared:
+        return None
+    left_out = len(compared) - _MOST_BARS
+    compared = compared[:_MOST_BARS]
+    short = short_labels([result.line for result in results])
+    figure = blank_figure(title, 9.0, 1.9 + 0.36 * len(compared))
+    axes = figure.add_subplot()
+    axes.axvline(0, color=_GREY, ls=":", lw=1)
+    ends = [0.0]
+    for y, one in enumerate(compared):
+        found = one.difference
+        few = too_few_seeds(found.n)
+        if few is not None or found.half is None:
+            # An interval of two seeds would dwarf all others, and say nothing.
+            axes.text(
+                1.0, y, f"too few seeds ({found.n}) ", ha="right", va="center", fontsize=8.5,
+                color=_GREY, transform=axes.get_yaxis_transform(),
+            )  # fmt: skip
+            continue
+        color = _COLORS[0] if found.seen else _GREY
+        low, high = found.mean - found.half, found.mean + found.half
+        axes.plot([low, high], [y, y], "|-", color=color, lw=1.6, ms=8, mew=1.6)
+        axes.plot([found.mean], [y], "o", color=color, ms=5.5)
+        ends += [low, high]
+    one_reference = len({one.reference for one in compared}) == 1
+    _name_rows(
+        axes,
+        [
+            short[one.label] if one_reference else f"{short[one.label]} - {short[one.reference]}"
+            for one in compared
+        ],
+    )
+    room = 0.06 * (max(ends) - min(ends)) or 1.0
+    axes.set_xlim(min(ends) - room, max(ends) + room)
+    if len(ends) == 1:  # a scale for nothing
+        axes.set_xticks([])
+    axes.set_ylim(len(compared) - 0.4, -0.6)
+    than = f" less that of {_short(short[compared[0].reference])}" if one_reference else ""
+    write_text(axes.set_xlabel(""), f"{figure_name(study)}{than}")
+    axes.grid(color=_GRID, axis="x")
+    axes.set_axisbelow(True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    better = "left" if study.less_is_better else "right"
+    caption = (
+        f"Mean difference over the seeds with its 95 % t-interval; further {better} is better. "
+        "Blue: seen after the correction for the number of comparisons; grey: not."
+        + (f" {left_out} more are in the verdict." if left_out > 0 else "")
+    )
+    return Drawing("differences", f"Differences in {figure_name(study)}", caption, figure)
+
+
 # What all plots share
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names at the y axis's 0, 1, ..., in any script."""
-    texts = [drawable(_short(name)) for name in names]
-    axes.set_yticks(range(len(texts)), [text for text, _ in texts])
-    for place, (_, family) in zip(axes.get_yticklabels(), texts, strict=True):
-        place.set_fontfamily(family)
-        place.set_parse_math(False)
+    name_ticks(axes.yaxis, [_short(name) for name in names])
 
 
 def _short(text: str) -> str:
@@ -528,11 +646,10 @@ def _log_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def _time_axis(axes: Axes) -> None:
-    _, longest = axes.get_xlim()
+def _time_axis(axes: Axes, longest: float) -> None:
     unit, word = _unit(longest)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}"))
-    steps = MaxNLocator(nbins=8).tick_values(0, longest / unit)
+    steps = MaxNLocator(nbins=8).tick_values(0, max(longest / unit, 1e-6))
     axes.xaxis.set_major_locator(FixedLocator([step * unit for step in steps]))
     axes.set_xlabel(f"training time in {word}, judging left out")
 

@@ -1,8 +1,9 @@
-"""The table that papers print, as Markdown and as an HTML page."""
+"""The table that papers print, as Markdown, as LaTeX and as an HTML page."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,17 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from siamese.files.writing import replacing
+from siamese.files.shown import shown
+from siamese.files.writing import replacing, write_text
 from siamese.report.figures import svg_of
 from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.studies.cost import Cost
-from siamese.studies.expand import changed, cut_data
+from siamese.studies.expand import changed, cut_data, short_labels
 from siamese.studies.results import LineResult, Outcome, outcome
 from siamese.studies.statistics import Summary, summarise
 from siamese.studies.study import Budget, Study
 from siamese.studies.verdict import Verdict, budget_text, figure_name, figure_text
+from siamese.verification.enough import too_few_seeds
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,11 @@ def comparison(
     if papers:
         columns.append(Column("original paper"))
     rows = []
+    short = short_labels([result.line for result in results])
     for result in results:
-        rows.append(_row(study, result, costs.get(result.line.label), published, times, papers))
+        cost = costs.get(result.line.label)
+        cells = _cells(study, result, cost, published, times, papers)
+        rows.append((short[result.line.label], *cells))
     caption = (
         f"{figure.capitalize() if figure.islower() else figure} of each run."
         if budget is None
@@ -93,7 +99,7 @@ def comparison(
     return Table(title_of(study, budget), caption, tuple(columns), tuple(rows))
 
 
-def _row(
+def _cells(
     study: Study,
     result: LineResult,
     cost: Cost | None,
@@ -106,7 +112,6 @@ def _row(
     state = f" ({result.unfinished} to do)" if result.unfinished else ""
     arm = result.line.arm
     cells = [
-        result.line.label,
         "" if summary is None else f"{figure_text(study, summary.median)} ({summary.n})",
         "" if summary is None else _interval(study, summary),
         _median_text(study, found),
@@ -127,9 +132,10 @@ def _row(
 
 
 def _interval(study: Study, found: Summary) -> str:
-    if found.half is None:  # two seeds give numbers such as 8.00 ± 95.30
-        return f"{figure_text(study, found.mean)} (too few seeds)"
-    return f"{figure_text(study, found.mean)} ± {figure_text(study, found.half)}"
+    mean = figure_text(study, found.mean)
+    if too_few_seeds(found.n) is not None or found.half is None:
+        return f"{mean} (too few seeds: {found.n})"
+    return f"{mean} ± {figure_text(study, found.half)}"
 
 
 def _median_text(study: Study, found: Sequence[Outcome]) -> str:
@@ -182,6 +188,61 @@ def _plain(text: str) -> str:
     for sign in "\\|*_<>`[":
         kept = kept.replace(sign, f"\\{sign}")
     return kept
+
+
+def write_latex(path: Path, table: Table) -> None:
+    r"""The table for a paper: ``\input{table}`` with the packages booktabs and graphicx.
+
+    Every sign that LaTeX reads as a command is escaped. Names in other scripts are UTF-8, which
+    needs XeLaTeX or LuaLaTeX and a font that has them.
+    """
+    columns = "".join("r" if column.numeric else "l" for column in table.columns)
+    lines = [
+        "% Needs \\usepackage{booktabs,graphicx}; names in other scripts: XeLaTeX or LuaLaTeX.",
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{_latex(table.title)}. {_latex(table.caption)}}}",
+        # As wide as the text, and no wider than it is.
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        _latex_row([column.title for column in table.columns]),
+        "\\midrule",
+        *(_latex_row(row) for row in table.rows),
+        "\\bottomrule",
+        "\\end{tabular}}",
+        "\\end{table}",
+    ]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    # The braces: a first cell that begins with [ or * would belong to the row's end before it.
+    return " & ".join(f"{{{_latex(cell)}}}" for cell in cells) + " \\\\"
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"{\char34}",  # babel gives the bare one a meaning
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "±": r"\ensuremath{\pm}",
+    "≤": r"\ensuremath{\le}",
+    "≥": r"\ensuremath{\ge}",
+    **{sign: f"\\{sign}" for sign in "_%&#${}"},
+}
+
+
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is, on one line."""
+    kept = " ".join(shown(" ".join(text.split())).split())
+    escaped = "".join(_LATEX.get(sign, sign) for sign in kept)
+    return re.sub("(?<=[-<>,])(?=[-<>,])", "{}", escaped)  # two of them would be one other sign
 
 
 def write_html(

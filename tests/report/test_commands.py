@@ -265,7 +265,7 @@ def test_identification(trained: Path, evaluate) -> None:
     evaluate("report", "--data", "others")
     page = Path("runs/run/eval-others/report.html").read_text("utf-8")
     assert f"{result['galleries'][0]['rank_1']:.4f}" in page  # one figure, whoever tells it
-    for name in ("cmc.png", "cmc.svg", "open_set.png"):
+    for name in ("cmc.png", "cmc.svg", "cmc.pdf", "open_set.png"):
         assert Path("runs/run/eval-others", name).stat().st_size > 3000
 
 

@@ -170,7 +170,12 @@ def test_arrays_that_cannot_be_judged_are_refused(tmp_path, arrays, message):
 def test_a_judgement_is_written(tmp_path, kind):
     save_embeddings(tmp_path / "e.npz", people())
     found = judge(settings(tmp_path / "e.npz"), kind)
-    assert {file.name for file in found.files} == {f"{kind}.png", f"{kind}.svg", f"{kind}.json"}
+    assert {file.name for file in found.files} == {
+        f"{kind}.png",
+        f"{kind}.svg",
+        f"{kind}.pdf",
+        f"{kind}.json",
+    }
     assert {file.name for file in (tmp_path / "out").iterdir()} == {f.name for f in found.files}
     table = json.loads((tmp_path / "out" / f"{kind}.json").read_text(encoding="utf-8"))
     for name in ("auc", "ap", "eer", "tar_at_far_1e-2", "genuine_pairs", "impostor_pairs"):

@@ -23,7 +23,7 @@ from siamese.studies.results import (
 )
 from siamese.studies.running import make_all
 from siamese.studies.study import read_study
-from siamese.studies.tables import comparison, duration, write_html, write_markdown
+from siamese.studies.tables import comparison, duration, write_html, write_latex, write_markdown
 from siamese.studies.verdict import by_seed, judge
 from tests.studies.fakes import FakeTrainer
 
@@ -223,7 +223,7 @@ def test_one_run_each_shows_nothing(made):
     assert "'a' against 'b': +3.00, too few seeds (1): a verdict needs at least 3." in told
     assert "too few seeds (1): a verdict needs at least 3: no interval for 'a', 'b'" in told
     study, results = made(text, {"a": 8.0, "b": 5.0})
-    assert comparison(study, results, {}, None).rows[0][2] == "8.00 (too few seeds)"
+    assert comparison(study, results, {}, None).rows[0][2] == "8.00 (too few seeds: 1)"
 
 
 def test_two_seeds_give_no_wide_numbers(made):
@@ -233,8 +233,8 @@ def test_two_seeds_give_no_wide_numbers(made):
     assert "[" not in told.replace("[0, 1]", "")  # no interval anywhere
     assert "p =" not in told
     assert [row[2] for row in comparison(study, results, {}, None).rows] == [
-        "8.00 (too few seeds)",
-        "5.50 (too few seeds)",
+        "8.00 (too few seeds: 2)",
+        "5.50 (too few seeds: 2)",
     ]
 
 
@@ -483,7 +483,9 @@ GRID_ENTRIES = {
 
 def test_the_heat_map_hatches_what_diverged(made):
     study, results = made(GRID, GRID_ENTRIES)
-    axes = by_name(draw(study, results, None))["heat_map"].figure.axes[0]
+    figure = by_name(draw(study, results, None))["heat_map"].figure
+    figure.canvas.draw()  # the axis writes its labels then
+    axes = figure.axes[0]
     cells = {(round(p.get_x() + 0.5), round(p.get_y() + 0.5)): p for p in axes.patches}
     assert len(cells) == 6
     assert {at for at, cell in cells.items() if cell.get_hatch()} == {(1, 1), (2, 1)}
@@ -541,10 +543,11 @@ def test_bars_show_the_time_to_the_target(made):
     )
     figure = by_name(draw(study, results, None))["time_to_target"].figure
     axes = figure.axes[0]
+    figure.canvas.draw()
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
     bars = dict(zip(labels, [bar.get_width() for bar in axes.patches], strict=False))
     assert bars == {
-        "S, optimizer.lr=0.1": 20.0, "S, optimizer.lr=0.01": 30.0, "A, optimizer.lr=0.001": 30.0,
+        "S, lr 0.1": 20.0, "S, lr 0.01": 30.0, "A, lr 0.001": 30.0,
     }  # fmt: skip
     texts = [text.get_text() for text in axes.texts]
     assert texts[0] == "20 s (3 of 4 runs)"
@@ -561,7 +564,7 @@ def test_many_lines_stay_readable(made):
     study, results = made(text, entries)
     figure = by_name(draw(study, results, None))["test_error_over_epochs"].figure
     names = [text.get_text() for text in legend_of(figure).get_texts()]
-    assert names[:2] == ["x, optimizer.lr=0.01", "x, optimizer.lr=0.02"]
+    assert names[:2] == ["x, lr 0.01", "x, lr 0.02"]
     assert names[-1] == "the other 16"
     assert len(names) == 15
 
@@ -639,3 +642,79 @@ def test_a_study_under_way_has_its_parts_already(made):
     assert "At trainer.epochs=2, best" in text
     assert "the baseline" not in text
     assert "against" not in text
+
+
+NETS = PLAIN + (
+    "runs: [{label: S}, {label: A, settings: {optimizer.name: adam, optimizer.nesterov: false}}]\n"
+    "grid: {model.name: [resnet20, preact20], optimizer.lr: [0.1]}\nbaseline: S\n"
+)
+NETS_ENTRIES = {
+    f"{arm}, model.name={net}, optimizer.lr=0.1": [base + n for n in NOISE]
+    for arm, net, base in (("S", "resnet20", 9), ("S", "preact20", 8), ("A", "resnet20", 5))
+} | {"A, model.name=preact20, optimizer.lr=0.1": [8.0, 8.1, None, None]}
+
+
+def test_labels_of_tables_and_plots_leave_out_the_names_of_settings(made):
+    study, results = made(NETS, NETS_ENTRIES)
+    wanted = [f"{arm}, {net}, lr 0.1" for arm in "SA" for net in ("resnet20", "preact20")]
+    assert [row[0] for row in comparison(study, results, {}, None).rows] == wanted
+    figure = by_name(draw(study, results, None))["test_error_over_epochs"].figure
+    assert {text.get_text() for text in legend_of(figure).get_texts()} == set(wanted)
+    assert figure.get_suptitle().split("\n") == [study.title, "2 networks on cifar10"]
+
+
+def test_differences_are_drawn_for_each_network_and_two_seeds_have_no_interval(made):
+    study, results = made(NETS, NETS_ENTRIES)
+    figure = by_name(draw(study, results, None))["differences"].figure
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    labels = [tick.get_text() for tick in axes.get_yticklabels()]
+    assert labels == [f"A, {net}, lr 0.1 - S, {net}, lr 0.1" for net in ("resnet20", "preact20")]
+    found = judge(study, results).compared[0].difference
+    spans = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
+    assert np.allclose(spans, [[found.mean - found.half, found.mean + found.half]])
+    (few,) = axes.texts
+    assert (few.get_text().strip(), few.get_position()[1]) == ("too few seeds (2)", 1)
+
+
+@pytest.mark.parametrize("epochs", [1, 3, 12])
+def test_axes_begin_at_the_first_epoch(made, epochs):
+    curves = [float(90 - at) for at in range(epochs)]
+    drawn = by_name(draw(*made(TWO, {"a": [curves] * 4, "b": [curves] * 4}), None))
+    for what, first in (("epochs", 1), ("time", 10)):
+        figure = drawn[f"test_error_over_{what}"].figure
+        figure.canvas.draw()
+        left, right = figure.axes[0].get_xlim()
+        assert first - 0.05 * (epochs * first) <= left < first or epochs == 1
+        assert 0 < left < first < right
+        if what == "epochs":
+            assert figure.axes[0].get_xticks()[0] == 1
+
+
+def test_latex_is_escaped_and_has_the_tables_cells(made, tmp_path):
+    label = r"50% & #1_x $a$ {b} ~ ^ \d -- [c] 夏"
+    text = PLAIN + f"runs:\n- {{label: '{label}'}}\n- {{label: b, settings: {{optimizer.lr: 1}}}}\n"
+    study, results = made(text, {label: [8.0, 8.2, 8.1, 8.3], "b": [9.0, None, None, None]})
+    write_latex(tmp_path / "table.tex", comparison(study, results, {}, None))
+    lines = (tmp_path / "table.tex").read_text("utf-8").splitlines()
+    start = lines.index(r"\midrule") + 1
+    first, second = lines[start : lines.index(r"\bottomrule")]
+    assert first.startswith(
+        r"{50\% \& \#1\_x \$a\$ \{b\} \textasciitilde{} \textasciicircum{} \textbackslash{}d -{}- "
+        r"[c] 夏} & {8.15 (4)} & {8.15 \ensuremath{\pm} 0.21} & "
+    )
+    assert first.endswith(r" \\")
+    assert "{9.00 (too few seeds: 1)}" in second
+    head = lines[lines.index(r"\toprule") + 1]
+    columns = next(line for line in lines if "begin{tabular}" in line)
+    for line in (head, first, second):
+        # What is left without the escapes: separators, braces that match, commands known here.
+        bare = re.sub(r"\\[%&#_${}]", "", line.removesuffix(r" \\"))
+        assert bare.count(" & ") == bare.count("&") == len(columns.split("{")[-1]) - 2
+        assert bare.count("{") == bare.count("}")
+        assert not re.search(r"[%#_$~^]", bare)
+        known = {"textbackslash", "textasciitilde", "textasciicircum", "ensuremath", "pm"}
+        assert set(re.findall(r"\\(\w+)", bare)) <= known
+    for name in ("table", "tabular"):
+        assert sum(rf"\begin{{{name}}}" in line for line in lines) == 1
+        assert sum(rf"\end{{{name}}}" in line for line in lines) == 1

@@ -7,12 +7,10 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
-from pathlib import Path
 
-from matplotlib import font_manager
 from PIL import ImageDraw, ImageFont, features
 
-from siamese.report.text import drawable
+from siamese.report.text import drawable, font_characters, font_file
 
 Color = tuple[int, int, int]
 # A path begins at the left whatever its script; Pillow without Raqm knows no direction.
@@ -65,21 +63,16 @@ class Letters:
         return found
 
     def _runs(self, text: str) -> list[tuple[str, ImageFont.FreeTypeFont]]:
-        own = _font_of("", self.bold)
-        runs = []
-        for is_own, characters in groupby(text, lambda c: _font_of(c, self.bold) == own):
-            part = "".join(characters)
-            if is_own:
-                runs.append((part, _font(own, self.size)))
-                continue
-            drawn, family = drawable(part)
-            if drawn == part:
-                runs.append((part, _font(_file_of(family), self.size)))
-                continue
-            for character in part:  # no font has all of them
-                file = _font_of(character, self.bold)
-                runs.append((drawable(character)[0], _font(file, self.size)))
-        return runs
+        drawn, families = drawable(text, self.bold)
+        return [
+            ("".join(characters), _font(family, self.bold, self.size))
+            for family, characters in groupby(drawn, lambda c: _first(c, families, self.bold))
+        ]
+
+
+def _first(character: str, families: list[str], bold: bool) -> str:
+    """The first family that has a character; one of them does."""
+    return next(family for family in families if character in font_characters(family, bold))
 
 
 def _shortened(text: str, kept: int) -> str:
@@ -103,29 +96,7 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
-_File = tuple[str, int]  # a font file and the number of the face in it
-
-
-@lru_cache(maxsize=8192)
-def _font_of(character: str, bold: bool) -> _File:
-    """The font for a character; matplotlib's own, which is everywhere, where it has it."""
-    own = font_manager.FontProperties(weight="bold" if bold else "normal")
-    default = font_manager.FontProperties().get_family()[0]
-    text, family = drawable(character)
-    if family == default or text != character:
-        return _face(font_manager.findfont(own))
-    return _file_of(family)
-
-
 @lru_cache(maxsize=256)
-def _file_of(family: str) -> _File:
-    return _face(font_manager.findfont(font_manager.FontProperties(family=[family])))
-
-
-def _face(found: str) -> _File:
-    return str(Path(found)), int(getattr(found, "face_index", 0))
-
-
-@lru_cache(maxsize=256)
-def _font(file: _File, size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(file[0], size, index=file[1])
+def _font(family: str, bold: bool, size: int) -> ImageFont.FreeTypeFont:
+    found = font_file(family, bold)
+    return ImageFont.truetype(str(found), size, index=int(getattr(found, "face_index", 0)))

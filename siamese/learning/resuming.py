@@ -81,4 +81,6 @@ def require_moments(parameters: Sequence[torch.Tensor], saved: Any) -> None:
 
 
 def _is_finite(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):  # LAMB counts its steps in one
+        return value.numel() == 1 and bool(torch.isfinite(value).all())
     return isinstance(value, int | float) and math.isfinite(value)

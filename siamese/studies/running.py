@@ -38,7 +38,8 @@ TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
     "device", "runs", "checkpoints", "data.root", "data", "data.download", "data.workers",
-    "batches.workers", "split.validation_data", "split.test_data",
+    "batches.workers", "split.validation_data", "split.test_data", "limits.weights",
+    "limits.description",
 )  # fmt: skip
 _INTERRUPTED = 130
 

@@ -252,10 +252,10 @@ def test_a_run_stopped_before_its_test_is_tested(classification: Settings) -> No
     ("change", "message"),
     [
         ({"classes": [str(9 - at) for at in range(10)]}, "other classes"),
-        ({"options": [1]}, "classifier description is unusable"),
-        ({"network": None}, "classifier description is unusable"),
-        ({"size": "a"}, "classifier description is unusable"),
-        ({"mean": []}, "classifier description is unusable"),
+        ({"options": [1]}, "its classifier.* cannot be used"),
+        ({"network": None}, "its classifier.* cannot be used"),
+        ({"size": "a"}, "its classifier.* cannot be used"),
+        ({"mean": []}, "its classifier.* cannot be used"),
     ],
 )
 def test_a_resumed_run_has_its_own_classes_and_network(

@@ -104,7 +104,7 @@ class CompareSettings(ResampledSettings):
     b: str | None = None
     """The second model: an .npz of embeddings or a checkpoint."""
     out: str | None = None
-    """Folder for the JSON; null: the present folder."""
+    """Folder for the JSON; null: runs/compare-A-B."""
 
 
 @dataclass

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from scipy.special import ndtr, stdtrit
 
 from siamese.errors import UserError
 from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
@@ -219,8 +219,8 @@ def interval(values: Floats, people: int) -> Interval:
     found = values[np.isfinite(values)]
     if people < 3 or len(found) < max(2, 0.9 * len(values)) or np.ptp(found) == 0:
         return None
-    outwards = stats.t.ppf(0.975, people - 1) * np.sqrt(people / (people - 1))
-    share = stats.norm.cdf(-outwards)
+    outwards = stdtrit(people - 1, 0.975) * np.sqrt(people / (people - 1))
+    share = ndtr(-outwards)
     low, high = np.quantile(found, [share, 1 - share])
     return float(low), float(high)
 

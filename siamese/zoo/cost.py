@@ -6,7 +6,6 @@ import copy
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def count_cost(network: nn.Module, in_channels: int, image_size: int) -> tuple[int, int]:
@@ -24,6 +23,8 @@ def count_cost(network: nn.Module, in_channels: int, image_size: int) -> tuple[i
     Returns:
         parameters, multiply-accumulates.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton
+
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # deepcopy finds each tensor's stand-in here, so that no weights are copied.
     stand_ins: dict[int, torch.Tensor] = {}

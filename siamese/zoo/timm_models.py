@@ -8,11 +8,11 @@ import logging
 import re
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from siamese.errors import UserError
+from siamese.libraries import timm
 
 
 def prefix_of(setting: str, name: str) -> str:

@@ -136,8 +136,9 @@ def _command(argv: Sequence[str]) -> None:
     if name is None:
         return
     command, arguments = COMMANDS[name], list(argv[1:])
-    words = ["a", "b"] if name == "compare" else ["data"]
-    arguments = name_arguments(arguments, words, data=True)
+    # A model may be a run's folder, so the pictures stand last there.
+    words = ["a", "b", "data"] if name == "compare" else ["data"]
+    arguments = name_arguments(arguments, words)
     settings = parse_settings(
         command.settings,
         arguments,

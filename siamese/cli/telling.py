@@ -214,9 +214,10 @@ def classified(found: Evaluated) -> None:
     print(f"{'class'.ljust(width)}  images  recall  precision  most often taken for")
     for at in order[:_SHOWN]:
         other = int(table.confused_with[at])
+        taken_for = "" if other < 0 else shown(found.classes[other])
         print(
             f"{shown(found.classes[at]).ljust(width)}  {table.images[at]:6d}  "
-            f"{table.recall[at]:6.3f}  {table.precision[at]:9.3f}  {'' if other < 0 else shown(found.classes[other])}"
+            f"{table.recall[at]:6.3f}  {table.precision[at]:9.3f}  {taken_for}"
         )
     if len(order) > _SHOWN:
         print(f"... and {len(order) - _SHOWN} classes that it knows better")

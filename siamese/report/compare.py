@@ -111,6 +111,8 @@ def _called(model: Path) -> str:
     """A run's name, with the file's where it is not ``best.pt``; an ``.npz`` file's name."""
     if model.suffix == ".npz":
         name = model.stem
+    elif model.is_dir():
+        name = model.resolve().name
     else:
         run = model.resolve().parent.name
         name = run if model.name == "best.pt" else f"{run}-{model.stem}"

@@ -41,7 +41,7 @@ def test_help_holds_no_types_of_python(run_here, words):
     assert told.returncode == 0
     text = " ".join(told.stdout.split())
     found = re.findall(
-        r"Literal|Optional|Union|\bPath\b|\bNone\b|\bTrue\b|\bFalse\b|\btuple\b|\bdict\b|\bstr\b"
+        r"Literal|Optional|Union|\bPath\b|\bNone\b|\bTrue\b|\bFalse\b(?!-)|\btuple\b|\bdict\b|\bstr\b"
         r"|\bint\b|\bfloat\b|\bbool\b|<class|\[ITEM|type:|CONFIG",
         text,
     )
@@ -51,7 +51,7 @@ def test_help_holds_no_types_of_python(run_here, words):
 
 def test_choices_are_told_once(run_here):
     text = " ".join(run_here("train", "--help").stdout.split())
-    assert text.count("subcenter_arcface") == 1
+    assert text.count("nonzero_mean") == 1
     assert "--images.fit FIT How a picture is made square: squash" in text
     assert "one of squash" not in text  # its sentence names both
     text = " ".join(run_here("eval", "roc", "--help").stdout.split())
@@ -145,7 +145,7 @@ def test_progress_bars_still_move():
     from tqdm import tqdm
 
     direct, plain = io.StringIO(), io.StringIO()
-    for stream, file in ((direct, direct), (plain, PlainStream(plain))):
+    for file in (direct, PlainStream(plain)):
         with contextlib.closing(tqdm(total=2, file=file, desc="夏子", mininterval=0)) as bar:
             bar.update(2)
         file.write("\n\x1b[A")
@@ -214,7 +214,9 @@ def test_names_that_are_no_text_print_in_any_locale(tmp_path):
         check=False,
     )
     assert result.returncode == 2
-    assert result.stderr == b"siamese-train: error: caf\\udce9 \\u590f: no such folder\n"
+    assert (
+        result.stderr == b"siamese-train: error: caf\\udce9 \\udce5\\udca4\\udc8f: no such folder\n"
+    )
 
 
 # What an evaluation does without

@@ -10,6 +10,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 # A room may import from those below it.
 FLOORS = {
     "errors": 0,
+    "libraries": 0,
     "processors": 0,
     "files": 1,
     "config": 2,

@@ -126,6 +126,7 @@ COMMANDS = {
     ),
 }  # fmt: skip
 _PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge")
+_FIRST = {"data": "[FOLDER]", "manifest": "[MANIFEST]", "name": "[NAME]"}
 _MISSING = {
     "data": "the folder, with one folder per person",
     "out": "the folder to write",
@@ -146,13 +147,15 @@ def _command(argv: Sequence[str]) -> None:
         return
     command, arguments = COMMANDS[name], list(argv[1:])
     if command.first is not None:
-        arguments = name_arguments(arguments, [command.first])
+        data = command.first == "data"
+        arguments = name_arguments(arguments, [command.first], data=data)
     settings = parse_settings(
         command.settings,
         arguments,
         prog=f"siamese-data {name}",
         description=f"{command.description}.",
         short={},
+        first="" if command.first is None else _FIRST[command.first],
     )
     for needed in command.needed:
         if getattr(settings, needed) is None:

@@ -13,6 +13,7 @@ from siamese.cli.parsing import (
     choose_command,
     name_arguments,
     parse_settings,
+    preload,
     require_places,
     run_command,
     usage,
@@ -35,6 +36,7 @@ class _Command:
     settings: type[Any]
     description: str
     run: Callable[[Any], None]
+    work: str  # the module that does it
 
 
 # torch and matplotlib are imported where the work begins: --help and a typo answer at once.
@@ -99,26 +101,46 @@ def _report(settings: ReportSettings) -> None:
 
 
 COMMANDS = {
-    "roc": _Command(CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _curve("roc")),
-    "pr": _Command(CurveSettings, "precision-recall curve and AP over all pairs", _curve("pr")),
+    "roc": _Command(
+        CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _curve("roc"), "judge"
+    ),
+    "pr": _Command(
+        CurveSettings, "precision-recall curve and AP over all pairs", _curve("pr"), "judge"
+    ),
     "det": _Command(
-        CurveSettings, "DET curve: both error rates on normal-deviate axes", _curve("det")
+        CurveSettings, "DET curve: both error rates on normal-deviate axes", _curve("det"), "judge"
     ),
-    "pairs": _Command(CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _curve("pairs")),
+    "pairs": _Command(
+        CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _curve("pairs"), "judge"
+    ),
     "threshold": _Command(
-        ThresholdSettings, "choose a threshold, check it, write it into the checkpoint", _threshold
+        ThresholdSettings,
+        "choose a threshold, check it, write it into the checkpoint",
+        _threshold,
+        "threshold",
     ),
-    "people": _Command(PeopleSettings, "who makes the errors: a table of people (CSV)", _people),
-    "identify": _Command(IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify),
-    "compare": _Command(CompareSettings, "two models on the same pictures: compare A B", _compare),
-    "report": _Command(ReportSettings, "everything on one self-contained HTML page", _report),
-    "embed": _Command(EmbedSettings, "write embeddings of a folder to an .npz file", _embed),
+    "people": _Command(
+        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, "people"
+    ),
+    "identify": _Command(
+        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, "identify"
+    ),
+    "compare": _Command(
+        CompareSettings, "two models on the same pictures: compare A B", _compare, "compare"
+    ),
+    "report": _Command(
+        ReportSettings, "everything on one self-contained HTML page", _report, "report"
+    ),
+    "embed": _Command(
+        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, "judge"
+    ),
 }
 _HELP = usage(
     "siamese-eval",
     {name: command.description for name, command in COMMANDS.items()},
     "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
     "validation people. A first look after training: siamese-eval roc",
+    "On other people: siamese-eval roc faces/",
 )
 
 
@@ -127,14 +149,16 @@ def _command(argv: Sequence[str]) -> None:
     if name is None:
         return
     command, arguments = COMMANDS[name], list(argv[1:])
-    if name == "compare":
-        arguments = name_arguments(arguments, ["a", "b"])
+    # A model may be a run's folder, so the pictures stand last there.
+    words = ["a", "b", "data"] if name == "compare" else ["data"]
+    arguments = name_arguments(arguments, words)
     settings = parse_settings(
         command.settings,
         arguments,
         prog=f"siamese-eval {name}",
         description=f"{command.description}.",
         short={},
+        first="A B [FOLDER]" if name == "compare" else "[FOLDER]",
     )
     check_evaluation(settings)
     if name == "pairs" and settings.pairs is None:
@@ -142,6 +166,7 @@ def _command(argv: Sequence[str]) -> None:
     require_places(settings, _PLACES)
     if settings.out is not None:
         _require_place(Path(settings.out), is_folder=name != "embed")
+    preload(f"siamese.report.{command.work}")
     command.run(settings)
 
 

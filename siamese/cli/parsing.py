@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
+from siamese import __version__
 from siamese.config.reading import (
     Settings,
     SettingsParser,
-    check_yaml,
     defaults_of,
+    flat_settings,
     flatten,
+    read_yaml,
     setting_names,
 )
+from siamese.config.starting import starting_point
 from siamese.errors import UserError
+from siamese.files.shown import shown
+from siamese.files.terminal import plain_output
+from siamese.libraries import without_collection
+
+# No path of a system is longer, and no number of so many digits fits a float.
+_LONGEST = 4096
+_HUGE = re.compile(r"\s*[-+]?\d{300,}[\d.]*([eE].*)?\s*")
 
 
 def parse_settings(
@@ -29,6 +41,8 @@ def parse_settings(
     prog: str,
     description: str,
     short: dict[str, str],
+    also: Mapping[str, str] | None = None,
+    first: str = "",
     defaults: dict[str, Any] | None = None,
 ) -> Settings:
     """Parse a command line into a settings dataclass.
@@ -42,19 +56,27 @@ def parse_settings(
         prog: name of the command.
         description: first line of the help.
         short: short option -> dotted setting, e.g. ``{"--lr": "--optimizer.lr"}``.
+        also: the same for spellings that the help does not name.
+        first: what may stand first, for the help, e.g. ``[FOLDER]``.
         defaults: values to start from instead of the dataclass's defaults.
 
     Raises:
         UserError: an unknown setting, a value of the wrong type, an unreadable file.
     """
-    shown = "  ".join(f"{alias} = {name}" for alias, name in short.items())
+    names = "  ".join(f"{alias} = {name}" for alias, name in short.items())
     parser = SettingsParser(
         prog=prog,
-        description=f"{description} Short names: {shown}." if shown else description,
+        usage=" ".join(filter(None, ("%(prog)s", first, "[--SETTING VALUE ...]"))),
+        description=f"{description} Short names: {names}." if names else description,
         allow_abbrev=False,
+        version=__version__,
     )
     parser.add_argument(
-        "--config", action="config", help="YAML file with settings; repeatable, later wins."
+        "--config",
+        action="config",
+        metavar="FILE",
+        help="YAML file with settings, or the name of one that siamese brings, such as "
+        "face/from_scratch; repeatable, later wins.",
     )
     parser.add_class_arguments(settings)
     if defaults:
@@ -67,10 +89,13 @@ def parse_settings(
     flags = {
         f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)
     }
-    arguments = _config_first(_told(_expand(argv, short), flags))
+    expanded = _expand(argv, {**short, **(also or {})})
+    arguments = _with_configs(_config_first(_told(expanded, flags)))
     groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}
     for path in _config_files(arguments):
-        check_yaml(path, groups, f"--config {path}")
+        told = f"--config {path}"
+        # Unknown names, too: the library looks through all settings for each of them.
+        flat_settings(settings, read_yaml(path, told, groups), told)
     parsed = parser.parse_args(arguments)
     parsed.pop("config", None)
     return settings(**vars(parser.instantiate(parsed)))
@@ -79,6 +104,9 @@ def parse_settings(
 def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
     expanded = []
     for argument in argv:
+        if len(argument) > _LONGEST or _HUGE.fullmatch(argument.rpartition("=")[2]):
+            told = f"{argument[:40]}..."
+            raise UserError(f"{told}: is too long for a value ({len(argument)} characters)")
         option, equals, value = argument.partition("=")
         if option.startswith("--"):  # --target-fmr is --target_fmr
             option = "--" + option[2:].replace("-", "_")
@@ -112,19 +140,59 @@ def _config_first(argv: Sequence[str]) -> list[str]:
     return configs + rest
 
 
+def _with_configs(argv: Sequence[str]) -> list[str]:
+    """Each ``--config`` as the path of a file."""
+    found = []
+    for before, argument in zip(["", *argv], argv, strict=False):
+        if before == "--config":
+            argument = str(starting_point(argument, "--config"))
+        elif argument.startswith("--config="):
+            argument = f"--config={starting_point(argument.partition('=')[2], '--config')}"
+        found.append(argument)
+    return found
+
+
 def _config_files(arguments: Sequence[str]) -> list[Path]:
-    files = [a.removeprefix("--config=") for a in arguments if a.startswith("--config=")]
-    files += [value for option, value in pairwise(arguments) if option == "--config"]
-    return [Path(file) for file in files]
+    return [Path(file) for file in _values(arguments, "config")]
 
 
-def name_arguments(argv: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Name the values that stand first: ``compare A B`` is ``compare --a=A --b=B``."""
-    given = 0
-    while given < min(len(names), len(argv)) and not argv[given].startswith("-"):
-        given += 1
-    named = [f"--{name}={value}" for name, value in zip(names, argv[:given], strict=False)]
-    return [*named, *argv[given:]]
+def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = False) -> list[str]:
+    """Name the values that stand first: ``compare A B`` is ``compare --a=A --b=B``.
+
+    Args:
+        argv: arguments without the command's name.
+        names: what the values are, in this order.
+        data: a folder among them is ``--data``.
+
+    Raises:
+        UserError: the same setting is given by its name, too, with another value.
+    """
+    given: dict[str, str] = {}
+    left = list(names)
+    rest = list(argv)
+    while rest and not rest[0].startswith("-"):
+        folder = data and "data" not in given and (os.path.isdir(rest[0]) or rest[0].endswith("/"))
+        if not folder and not left:
+            break
+        given["data" if folder else left.pop(0)] = rest.pop(0)
+    for name, value in given.items():
+        for other in _values(rest, name):
+            if os.path.abspath(other) != os.path.abspath(value):
+                raise UserError(f"--{name} {other}: {value} stands first; give one of them")
+    return [*(f"--{name}={value}" for name, value in given.items()), *rest]
+
+
+def _values(argv: Sequence[str], name: str) -> list[str]:
+    """What a setting is given on a command line."""
+    option = f"--{name}"
+    told = [word.removeprefix(f"{option}=") for word in argv if word.startswith(f"{option}=")]
+    return told + [value for word, value in pairwise(argv) if word == option]
+
+
+def preload(module: str) -> None:
+    """Import what a command's work needs, and all that it imports."""
+    with without_collection():
+        import_module(module)
 
 
 def usage(prog: str, commands: Mapping[str, str], *closing: str) -> str:
@@ -157,14 +225,17 @@ def require_places(settings: Any, reasons: Mapping[str, str]) -> None:
             raise UserError(f"--{name} {value}: {reason}")
 
 
-def choose_command(argv: Sequence[str], commands: Sequence[str], shown: str) -> str | None:
+def choose_command(argv: Sequence[str], commands: Sequence[str], help_text: str) -> str | None:
     """The command that a line begins with; None when the usage was asked for, and printed.
 
     Raises:
         UserError: there is no such command; names the nearest.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        print(shown)
+        print(help_text)
+        return None
+    if argv[0] == "--version":
+        print(f"{help_text.split()[1]} {__version__}")
         return None
     if argv[0] not in commands:
         near = difflib.get_close_matches(argv[0], commands, n=1)
@@ -185,9 +256,13 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
     # Before torch is imported: OpenMP threads that wait for each other spin only briefly. Where
     # loader processes share a CPU's cores, long spinning slows training down up to tenfold.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    for stream in (sys.stdout, sys.stderr):  # a name in any script never stops a print
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     threading.excepthook = _told_later
+    with plain_output():
+        _run(command, prog)
+    sys.exit(0)
+
+
+def _run(command: Callable[[Sequence[str]], None], prog: str) -> None:
     try:
         command(sys.argv[1:])
         _tell_of_fonts()
@@ -206,13 +281,12 @@ def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that may not be written, ...
-        place = f"{error.filename}: " if error.filename is not None else ""
+        place = f"{shown(str(error.filename))}: " if error.filename is not None else ""
         print(f"{prog}: error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         sys.exit(130)
-    sys.exit(0)
 
 
 _NO_MEMORY = (

@@ -7,6 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from siamese.files.shown import shown
+
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
     from siamese.classification.evaluate import Evaluated
     from siamese.report.compare import Comparison
@@ -26,7 +28,7 @@ def embeddings(path: Path, people: Embeddings) -> None:
     """What was embedded, and where it lies."""
     _notes(people.notes)
     count, dimensions = people.embeddings.shape
-    print(f"{people.origin}\nwrote {count} embeddings of {dimensions} dimensions to {path}")
+    print(f"{shown(people.origin)}\nwrote {count} embeddings of {dimensions} dimensions to {path}")
 
 
 def judgement(found: Judgement) -> None:
@@ -35,7 +37,7 @@ def judgement(found: Judgement) -> None:
     verified = found.verified
     f, limits = verified.figures, verified.intervals
     print(
-        f"{found.origin}\n{f['identities']} identities, {f['images']} images, "
+        f"{shown(found.origin)}\n{f['identities']} identities, {f['images']} images, "
         f"{f['genuine_pairs']} genuine pairs, {f['impostor_pairs']} impostor pairs"
     )
     for name, text in (("auc", "AUC"), ("ap", "AP ")):
@@ -102,9 +104,9 @@ def choice(found: Choice, prior: float) -> None:
         f"threshold means one person with probability {found.probability:.4f} at prior {prior:g}"
     )
     if found.written:
-        print(f"wrote the threshold into {found.path}")
+        print(f"wrote the threshold into {shown(str(found.path))}")
     else:
-        print(f"{found.path} is as it was (--write false)")
+        print(f"{shown(str(found.path))} is as it was (--write false)")
     _files(found.files)
 
 
@@ -112,7 +114,7 @@ def _rates(rates: Rates) -> str:
     lowest = rates.lowest_supported_fmr
     mark = f" (unsupported below {lowest:.1e})" if rates.fmr < lowest else ""
     return (
-        f"{rates.origin}: {rates.people} people, {rates.images} images\n"
+        f"{shown(rates.origin)}: {rates.people} people, {rates.images} images\n"
         f"  FMR {rates.fmr:.2e}{_limits(rates.fmr_interval, '.2e')}{mark}, "
         f"FNMR {rates.fnmr:.4f}{_limits(rates.fnmr_interval)}, "
         f"Cllr {rates.cllr:.4f} bits (at best {rates.minimum_cllr:.4f})"
@@ -122,15 +124,15 @@ def _rates(rates: Rates) -> str:
 def people(found: PeopleTable) -> None:
     """The most harmful people."""
     _notes(found.notes)
-    print(f"{found.origin}\n{len(found.rows)} people; {_operating_point(found)}")
+    print(f"{shown(found.origin)}\n{len(found.rows)} people; {_operating_point(found)}")
     print("harm: the mean of a person's shares in all false non-matches and all false matches")
     print("  harm  FNMR    FMR      images  person (nearest other, mean score)")
     for row in found.rows[:_SHOWN]:
         wrong = row.mislabelled
         hint = f"  about {wrong:.0%} look like someone else's" if wrong == wrong else ""
         print(
-            f"  {row.harm:5.1%} {row.fnmr:.4f}  {row.fmr:.1e}  {row.images:6}  {row.person} "
-            f"({row.nearest_other}, {row.nearest_mean:.3f}){hint}"
+            f"  {row.harm:5.1%} {row.fnmr:.4f}  {row.fmr:.1e}  {row.images:6}  {shown(row.person)} "
+            f"({shown(row.nearest_other)}, {row.nearest_mean:.3f}){hint}"
         )
     if len(found.rows) > _SHOWN:
         print(f"  ... {len(found.rows) - _SHOWN} more in the file")
@@ -150,7 +152,7 @@ def identified(found: Identified) -> None:
     from siamese.report.identify import FPIRS, RANKS, rank_rate
 
     _notes(found.notes)
-    print(f"{found.origin}\n{found.galleries[0].draws} random galleries of each size")
+    print(f"{shown(found.origin)}\n{found.galleries[0].draws} random galleries of each size")
     for one in found.galleries:
         left = f" ({one.people_left_out} people have too few pictures)"
         left = left if one.people_left_out else ""
@@ -175,7 +177,7 @@ def identified(found: Identified) -> None:
 def comparison(found: Comparison) -> None:
     """Two models, figure by figure."""
     _notes(found.notes)
-    print(f"A: {found.names[0]}\nB: {found.names[1]}")
+    print(f"A: {shown(found.names[0])}\nB: {shown(found.names[1])}")
     for one in found.differences:
         mark = "" if one.supported else " (unsupported)"
         print(
@@ -189,7 +191,7 @@ def report(found: Reported) -> None:
     """The summary of a report, and where it lies."""
     _notes(found.hints)
     for line in found.summary:
-        print(line)
+        print(shown(line))
     _files([found.path])
 
 
@@ -199,11 +201,11 @@ def _limits(limits: Limits, form: str = ".4f") -> str:
 
 def _notes(notes: Iterable[str]) -> None:
     for note in notes:
-        print(f"note: {note}")
+        print(f"note: {shown(note)}")
 
 
 def _files(files: Iterable[Path]) -> None:
-    print("wrote " + ", ".join(str(file) for file in files))
+    print("wrote " + ", ".join(shown(str(file)) for file in files))
 
 
 def classified(found: Evaluated) -> None:
@@ -211,19 +213,20 @@ def classified(found: Evaluated) -> None:
     figures = found.figures
     top5 = f", top-5 error {figures['top5_error']:.2f} %" if "top5_error" in figures else ""
     print(
-        f"{found.origin}\nerror {figures['error']:.2f} %{top5}, loss {figures['loss']:.4f}, "
+        f"{shown(found.origin)}\nerror {figures['error']:.2f} %{top5}, loss {figures['loss']:.4f}, "
         f"expected calibration error {figures['ece']:.4f}"
     )
     table = found.table
     order = sorted(range(len(found.classes)), key=lambda at: table.recall[at])
-    width = max(len(found.classes[at]) for at in order[:_SHOWN])
+    width = max(len(shown(found.classes[at])) for at in order[:_SHOWN])
     print(f"{'class'.ljust(width)}  images  recall  precision  most often taken for")
     for at in order[:_SHOWN]:
         other = int(table.confused_with[at])
+        taken_for = "" if other < 0 else shown(found.classes[other])
         print(
-            f"{found.classes[at].ljust(width)}  {table.images[at]:6d}  {table.recall[at]:6.3f}  "
-            f"{table.precision[at]:9.3f}  {'' if other < 0 else found.classes[other]}"
+            f"{shown(found.classes[at]).ljust(width)}  {table.images[at]:6d}  "
+            f"{table.recall[at]:6.3f}  {table.precision[at]:9.3f}  {taken_for}"
         )
     if len(order) > _SHOWN:
         print(f"... and {len(order) - _SHOWN} classes that it knows better")
-    print(f"classes.csv, confusion.png, predictions.npz, figures.json: {found.out}")
+    print(f"classes.csv, confusion.png, predictions.npz, figures.json: {shown(str(found.out))}")

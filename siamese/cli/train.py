@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.cli.parsing import parse_settings, run_command
+from siamese.cli.parsing import name_arguments, parse_settings, preload, run_command
 from siamese.config import TrainSettings, check_settings, demo_settings
 
 SHORT = {
@@ -25,11 +25,12 @@ def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainS
     """Settings of a training run from its command line; see :func:`parse_settings`."""
     settings = parse_settings(
         TrainSettings,
-        argv,
+        name_arguments(argv, ["data"], data=True),
         prog="siamese-train",
         description="Train a face embedder on a folder with one folder per person. "
         "Without --data it trains on the demo faces.",
         short=SHORT,
+        first="[FOLDER]",
         defaults=defaults,
     )
     if settings.resume is None:  # else they are laid over the saved ones first
@@ -40,6 +41,7 @@ def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainS
 def _command(argv: Sequence[str]) -> None:
     settings = parse(argv)
     if settings.resume is not None:
+        preload("siamese.learning.faces")
         from siamese.learning.faces import resume_training
 
         resume_training(
@@ -60,6 +62,7 @@ def _command(argv: Sequence[str]) -> None:
         from siamese.data.split_lists import require_lists
 
         require_lists(Path(settings.split.lists))
+    preload("siamese.learning.faces")
     from siamese.learning.faces import train_faces
 
     train_faces(settings)

@@ -10,13 +10,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from siamese.cli import telling
-from siamese.cli.parsing import choose_command, parse_settings, run_command, usage
+from siamese.cli.parsing import (
+    choose_command,
+    name_arguments,
+    parse_settings,
+    preload,
+    run_command,
+    usage,
+)
 from siamese.config import (
     ClassificationSettings,
     ClassifierEvalSettings,
     check_classification,
     check_classifier_evaluation,
 )
+from siamese.config.starting import starting_point
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
 
@@ -30,6 +38,8 @@ TRAIN_SHORT = {
     "--precision": "--trainer.precision",
     "--root": "--data.root",
 }
+# The same folder is one setting of a group in training, and stands alone elsewhere.
+_ROOT = {"--data.root": "--root"}
 
 
 @dataclass
@@ -70,6 +80,7 @@ def parse_training(
         prog=f"siamese-zoo {command}",
         description=f"{COMMANDS[command].description}.",
         short=TRAIN_SHORT,
+        first="RUN" if command == "resume" else "",
         defaults=defaults,
     )
     check_classification(settings)
@@ -78,6 +89,7 @@ def parse_training(
 
 def _train(argv: Sequence[str]) -> None:
     settings = parse_training(argv)
+    preload("siamese.classification.train")
     from siamese.classification.train import train_classifier
 
     train_classifier(settings)
@@ -85,12 +97,13 @@ def _train(argv: Sequence[str]) -> None:
 
 def _resume(argv: Sequence[str]) -> None:
     if not argv or argv[0].startswith("-"):
-        if "--help" in argv or "-h" in argv:
-            parse_training(argv, "resume")  # prints the help
+        if {"--help", "-h", "--version"} & set(argv):
+            parse_training(argv, "resume")  # prints it
         raise UserError("siamese-zoo resume RUN: give the run's name, or its checkpoint, first")
     target, rest = argv[0], argv[1:]
     # What the checkpoint says stands below the command line, so that comes first to be read.
     given = parse_training(rest, "resume")
+    preload("siamese.classification.train")
     from siamese.classification.train import resume_classifier
 
     resume_classifier(
@@ -106,6 +119,7 @@ def _eval(argv: Sequence[str]) -> None:
     check_classifier_evaluation(settings)
     if not os.path.exists(settings.checkpoint):
         raise UserError(f"--checkpoint {settings.checkpoint}: no such checkpoint")
+    preload("siamese.classification.evaluate")
     from siamese.classification.evaluate import evaluate
 
     telling.classified(evaluate(settings))
@@ -113,6 +127,7 @@ def _eval(argv: Sequence[str]) -> None:
 
 def _list(argv: Sequence[str]) -> None:
     settings = _parsed(ListSettings, "list", argv)
+    preload("siamese.zoo")
     from siamese.zoo import kept_costs, presets
 
     rows, costs = [], kept_costs()
@@ -160,23 +175,25 @@ def _augmentations(argv: Sequence[str]) -> None:
 
 
 def _compare(argv: Sequence[str]) -> None:
-    arguments = list(argv)
-    if arguments and not arguments[0].startswith("-"):
-        arguments[0] = f"--study={arguments[0]}"
-    settings = _parsed(StudySettings, "compare", arguments)
+    arguments = name_arguments(argv, ["study"], data=True)
+    settings = _parsed(StudySettings, "compare", arguments, "STUDY [FOLDER]")
     check_study(settings)
+    settings.study = str(starting_point(str(settings.study), "STUDY", studies=True))
+    preload("siamese.studies.compare")
     from siamese.studies.compare import compare
 
     compare(settings)
 
 
-def _parsed(settings: type[Any], command: str, argv: Sequence[str]) -> Any:
+def _parsed(settings: type[Any], command: str, argv: Sequence[str], first: str = "") -> Any:
     return parse_settings(
         settings,
         argv,
         prog=f"siamese-zoo {command}",
         description=f"{COMMANDS[command].description}.",
         short={},
+        also=_ROOT if hasattr(settings, "root") else None,
+        first=first,
     )
 
 
@@ -197,7 +214,7 @@ COMMANDS = {
 _HELP = usage(
     "siamese-zoo",
     {name: command.description for name, command in COMMANDS.items()},
-    "A first run: siamese-zoo train --config configs/cifar/preact20.yaml",
+    "A first run: siamese-zoo train --config cifar/preact20",
 )
 
 

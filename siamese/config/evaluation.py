@@ -135,7 +135,7 @@ class CompareSettings(ResampledSettings, EmbeddingFileSettings):
     b: str | None = None
     """The second model: a file of embeddings (.npz, .npy) or a checkpoint."""
     out: str | None = None
-    """Folder for the JSON; null: the present folder."""
+    """Folder for the JSON; null: runs/compare-A-B."""
 
 
 @dataclass

@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser, _loaders_dumpers, set_loader, set_parsing_settings
 
+from siamese.config.helping import HelpFormatter
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 
 Settings = TypeVar("Settings")
+
+LARGEST = 2**20  # bytes of a file; the largest that siamese brings has 12,000
+_MOST = 20_000  # names, values and brackets of a file; the most that siamese brings are 1,500
+_DEEPEST = 20
+_BRIEF = 100  # characters of a value in a message
+_DIGITS = 300  # a float holds 308
+_TEXT = "tag:yaml.org,2002:str"
 
 # The help lines are the docstrings below the dataclasses' attributes.
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -26,6 +35,9 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 class SettingsParser(ArgumentParser):
     """jsonargparse's parser, whose refusals are one line that names the nearest setting."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, formatter_class=HelpFormatter, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse what was given.
@@ -41,7 +53,7 @@ def setting_names(parser: ArgumentParser) -> list[str]:
     options = (option for action in parser._actions for option in action.option_strings)
     names = [option.removeprefix("--") for option in options if option.startswith("--")]
     groups = {name.split(".")[0] for name in names if "." in name}
-    return [name for name in names if name not in groups | {"help", "print_config"}]
+    return [name for name in names if name not in groups | {"help", "print_config", "version"}]
 
 
 _UNKNOWN = (  # the library's ways of saying that a setting does not exist
@@ -56,7 +68,7 @@ def _one_line(message: str, names: Sequence[str]) -> str:
     for pattern in _UNKNOWN:
         if found := pattern.search(message):
             given = ".".join(found.groups())
-            return f"unknown setting {given}{did_you_mean(given, names)}"
+            return f"unknown setting {brief(given)}{did_you_mean(given, names)}"
     if found := re.search(r"unrecognized arguments?: (\S+)", message):
         return f"unexpected argument {found.group(1)!r}: every setting starts with --"
     if found := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
@@ -64,8 +76,14 @@ def _one_line(message: str, names: Sequence[str]) -> str:
     if (key := re.search(r'Parser key "([\w.]+)"', message)) and (
         value := re.search(r"(?:Given|Got) value: (.*)", message)
     ):
-        return f"--{key.group(1)} {value.group(1)}: must be {_expected(message, value.group(1))}"
-    return " ".join(message.split())
+        given = brief(value.group(1))
+        return f"--{key.group(1)} {given}: must be {_expected(message, given)}"
+    return brief(" ".join(message.split()), 300)
+
+
+def brief(text: str, most: int = _BRIEF) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _expected(message: str, given: str) -> str:
@@ -86,6 +104,8 @@ def did_you_mean(
     given: str, names: Sequence[str], otherwise: str = "; --help lists all of them"
 ) -> str:
     """The end of a refusal: the nearest name, or ``otherwise`` where none is near."""
+    if len(given) > _BRIEF:  # the comparison takes the product of the lengths
+        return otherwise
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
     if not near:  # `lr_decay` for `optimizer.lr_decay`: compare what stands behind the dot
         leaves = {name.split(".")[-1]: name for name in names}
@@ -94,31 +114,23 @@ def did_you_mean(
     return f"; did you mean {near[0]}?" if near else otherwise
 
 
-def check_yaml(path: Path, groups: set[str], told: str) -> None:
-    """Refuse what YAML readers let pass: a key given twice, a value where a group belongs.
+def _checked(path: Path, groups: Collection[str], told: str) -> str:
+    """The text of a file that holds settings, without what YAML readers let pass.
 
-    Args:
-        path: the file.
-        groups: names at its top that hold settings, never a value.
-        told: what a message calls the file, e.g. ``--config a.yaml``.
-
-    Raises:
-        UserError: the file cannot be read or is not a mapping of names.
+    That is a key given twice, a name that is none, a value where a group belongs.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
-        node = yaml.compose(text)
-    except OSError as error:
-        raise UserError(f"{told}: cannot be read ({error.strerror})") from None
+        text = read_bytes(path, told, LARGEST).decode("utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{told}: is not a UTF-8 text file") from None
-    except yaml.YAMLError as error:
+    try:
+        node = yaml.compose(text, _Loader)
+    except _Refused as error:
+        raise UserError(f"{told}{error}") from None
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
         raise UserError(f"{told}{where}: is not valid YAML") from None
-    if aliases:  # one that holds itself would never end
-        raise UserError(f"{told}: aliases (*name) are not read; write the values out")
     if node is None or node.tag == "tag:yaml.org,2002:null":
         raise UserError(f"{told}: holds no settings")
     if not isinstance(node, yaml.MappingNode):
@@ -127,14 +139,46 @@ def check_yaml(path: Path, groups: set[str], told: str) -> None:
         seen: set[str] = set()
         for key, value in mapping.value:
             where = f"{told} line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT:
                 raise UserError(f"{where}: a name is needed before the colon")
             is_group = isinstance(value, yaml.MappingNode)
             if mapping is node and key.value in groups and not is_group:
                 raise UserError(f"{where}: {key.value} is a group of settings")
             if key.value in seen:
-                raise UserError(f"{where}: {key.value} is given twice")
+                raise UserError(f"{where}: {brief(key.value)} is given twice")
             seen.add(key.value)
+    return text
+
+
+class _Refused(yaml.YAMLError):
+    """YAML that is valid but not read here; the message goes on behind the file's name."""
+
+
+def _check_shape(text: str) -> None:
+    """Refuse what would take long, run deep or build other things than plain values.
+
+    Only the parser's events are looked at, one after the other, so that no shape costs more than
+    its first ``_MOST`` values.
+    """
+    depth = 0
+    events: Iterator[Any] = yaml.parse(text, _Parser)
+    for number, event in enumerate(events):
+        where = f" line {event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):  # one that holds itself would never end
+            raise _Refused(f"{where}: aliases (*name) are not read; write the values out")
+        if getattr(event, "tag", None) is not None:
+            raise _Refused(f"{where}: tags ({event.tag}) are not read; write the value plainly")
+        plain = isinstance(event, yaml.ScalarEvent) and not event.style
+        if plain and len(event.value) > _DIGITS and re.fullmatch(r"[-+]?[\d_.]+", event.value):
+            raise _Refused(f"{where}: a number of {len(event.value)} digits is none of a setting")
+        if isinstance(event, (yaml.MappingStartEvent, yaml.SequenceStartEvent)):
+            depth += 1
+        elif isinstance(event, (yaml.MappingEndEvent, yaml.SequenceEndEvent)):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise _Refused(f"{where}: is nested more than {_DEEPEST} deep; is it the right file?")
+        if number > _MOST:
+            raise _Refused(f": holds more than {_MOST} values; is it the right file?")
 
 
 def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
@@ -149,8 +193,16 @@ def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
             stack += taken.value
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's plain values: 1e-3 is a number; `no`, 1:20 and 2020-01-01 are text."""
+# libyaml's parser, a hundred times faster, where it was built in.
+_Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Parser):  # type: ignore[misc]
+    """YAML 1.2's plain values: 1e-3 is a number; `no`, 1:20, 017 and 2020-01-01 are text."""
+
+    def __init__(self, text: str):
+        _check_shape(text)
+        super().__init__(text)
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -171,20 +223,45 @@ for _tag, _pattern, _first in (
     )
 
 
-def read_yaml(path: Path, told: str | None = None) -> dict[str, Any]:
+def _load_value(text: str) -> Any:
+    """What the library reads values and files with: the same rules for all of them.
+
+    Raises:
+        yaml.YAMLError: the text is none, or is refused; the library takes a value as text then.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    except ValueError as error:  # bytes of a name that are no text
+        raise yaml.YAMLError(str(error)) from None
+    # `faces: ` and `{a, b}` on a command line are text, not mappings to null.
+    is_text = isinstance(value, dict) and "\n" not in text.strip()
+    return text if is_text and all(item is None for item in value.values()) and value else value
+
+
+set_loader("yaml", _load_value, (yaml.YAMLError,))
+# Where a text may be a number, the library asks its own loader once more.
+_loaders_dumpers.yaml_default_loader = _Loader  # type: ignore[assignment]
+
+
+def read_yaml(path: Path, told: str | None = None, groups: Collection[str] = ()) -> dict[str, Any]:
     """A YAML file's names and values, as plain Python ones.
 
     Args:
         path: the file.
         told: what a message calls it; None: its path.
+        groups: names at its top that hold settings, never a value.
 
     Raises:
-        UserError: as :func:`check_yaml`; a value of a kind that YAML does not know by itself.
+        UserError: the file cannot be read, is larger than ``LARGEST``, is no mapping of names, is
+            nested too deep, holds too many values, a name twice, aliases, tags or a number that is
+            none of a setting.
     """
     told = told or str(path)
-    check_yaml(path, set(), told)
+    text = _checked(path, groups, told)
     try:
-        content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content: dict[str, Any] = yaml.load(text, _Loader)
+    except _Refused as error:
+        raise UserError(f"{told}{error}") from None
     except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, "problem", None) or error
         raise UserError(f"{told}: {reason}") from None
@@ -263,7 +340,7 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> 
             mapping and key.startswith(f"{name}.") for name, mapping in names.items()
         ):
             near = did_you_mean(key, list(names), "")
-            raise UserError(f"{told}: unknown setting {key}{near}")
+            raise UserError(f"{told}: unknown setting {brief(key)}{near}")
         if key in flat:
             raise UserError(f"{told}: {key} is given twice")
         flat[key] = value

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_metric_learning.samplers import MPerClassSampler
-from pytorch_metric_learning.utils import common_functions
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from siamese.data.decode import DecodeError, decode
@@ -230,6 +228,10 @@ class PKBatches(Sampler[list[Draw]]):
             yield [Draw(int(self._usable[order[at]]), (*key, at)) for at in positions]
 
     def _draw_order(self, key: tuple[int, ...], batches: int) -> list[int]:
+        # Here: it imports half of scikit-learn, which no evaluation needs.
+        from pytorch_metric_learning.samplers import MPerClassSampler
+        from pytorch_metric_learning.utils import common_functions
+
         # PML draws from one module-wide generator and keeps its shuffled labels: a sampler and a
         # generator of the epoch's own make the order a function of the key.
         sampler = MPerClassSampler(

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 import torch
-import torchvision
 from PIL import features
 from tqdm import tqdm
 
@@ -44,6 +43,7 @@ from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
+from siamese.libraries import torchvision
 from siamese.processors import processors
 
 _FORMAT = 1  # of the files; raised when what is in them changes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from PIL import Image
-from torchvision.transforms import v2
-from torchvision.transforms.v2 import functional
+from torch import nn
 
 from siamese.config import AugmentSettings, FitName
+from siamese.libraries import functional, v2
 
 
 class Preprocess:
@@ -37,13 +37,13 @@ class Preprocess:
         return pixels
 
 
-def augmentation(settings: AugmentSettings, size: int) -> v2.Transform:
+def augmentation(settings: AugmentSettings, size: int) -> nn.Module:
     """Random changes of one training picture, uint8 (3, size, size) to the same.
 
     Every part can be switched off in the settings; with all of them off it is the identity. All
     randomness comes from torch's global generator.
     """
-    steps: list[v2.Transform] = []
+    steps: list[nn.Module] = []
     if settings.rotation > 0:
         steps.append(
             v2.RandomRotation(settings.rotation, interpolation=v2.InterpolationMode.BILINEAR)
@@ -66,4 +66,5 @@ def augmentation(settings: AugmentSettings, size: int) -> v2.Transform:
         steps.append(v2.RandomApply([v2.GaussianBlur(kernel, (0.1, 2.0))], settings.blur))
     if settings.erasing > 0:
         steps.append(v2.RandomErasing(settings.erasing))
-    return v2.Compose(steps) if steps else v2.Identity()
+    composed: nn.Module = v2.Compose(steps) if steps else v2.Identity()
+    return composed

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siamese.errors import UserError
+from siamese.files.shown import table_cell
 
 
 class CannotWrite(UserError):  # noqa: N818 - the state of a disk, as the user is told it
@@ -72,15 +73,38 @@ def write_csv(
     rows: Iterable[Iterable[object]],
     *,
     errors: Literal["backslashreplace", "surrogateescape"] = "backslashreplace",
+    exact: bool = False,
 ) -> None:
-    """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes."""
+    """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes.
+
+    Args:
+        path: the file.
+        header: names of the columns.
+        rows: their cells.
+        errors: what becomes of what is no valid text.
+        exact: the file is read back by a command: every name as it is. Else a name that a
+            spreadsheet would calculate gets a leading ``'``; numbers stay as they are.
+
+    Raises:
+        CannotWrite: the system refuses to write.
+    """
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors=errors, newline="") as file,
     ):
         writer = csv.writer(file)
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(rows if exact else ([_cell(cell) for cell in row] for row in rows))
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return table_cell(value)
+    return value
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:

@@ -133,7 +133,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """The whole table anew, so that a crash leaves the old or the new one."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows))
+    write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows), exact=True)
 
 
 def _flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
 from siamese.errors import UserError
+from siamese.libraries import timm
 from siamese.zoo import (
     create_preset,
     create_timm_model,

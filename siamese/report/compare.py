@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese.config import CompareSettings, ReportSettings
+from siamese.config import CompareSettings
 from siamese.errors import UserError, first_few
 from siamese.report.embedding_files import given_embeddings, is_embeddings
 from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
@@ -81,7 +81,7 @@ def compare(settings: CompareSettings) -> Comparison:
     a, b = same_pictures(a, b)
     verified = verify_resampled(a, settings), verify_resampled(b, settings)
     differences = differences_of(*verified)
-    out = output_folder(settings if settings.out is not None else replace(settings, out="."))
+    out = output_folder(replace(settings, out=settings.out or str(_place(settings))))
     content = {
         "a": {"origin": a.origin, **verified[0].figures},
         "b": {"origin": b.origin, **verified[1].figures},
@@ -99,6 +99,26 @@ def compare(settings: CompareSettings) -> Comparison:
     both = replace(a, origin=f"{a.origin}; {b.origin}", notes=notes)
     path = write_results(out / "compare.json", content, both, settings)
     return Comparison((a.origin, b.origin), verified, differences, notes, (path,))
+
+
+def _place(settings: CompareSettings) -> Path:
+    """``runs/compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
+    models = "-".join(_called(Path(given)) for given in (settings.a or "", settings.b or ""))
+    people = [] if settings.data is None else [Path(settings.data).resolve().name]
+    people += [] if settings.part is None else [settings.part]
+    return Path(settings.runs) / "-".join(["compare", models, *people])
+
+
+def _called(model: Path) -> str:
+    """A run's name, with the file's where it is not ``best.pt``; an ``.npz`` file's name."""
+    if model.suffix == ".npz":
+        name = model.stem
+    elif model.is_dir():
+        name = model.resolve().name
+    else:
+        run = model.resolve().parent.name
+        name = run if model.name == "best.pt" else f"{run}-{model.stem}"
+    return name[:60]
 
 
 def model_people(settings: CompareSettings | ReportSettings, given: str) -> Embeddings:

@@ -356,11 +356,10 @@ def output_folder(settings: EmbedSettings, ending: str = "") -> Path:
 
 
 def results_folder(settings: EmbedSettings, ending: str = "") -> Path:
-    """``runs/<run>/eval-<people>``, or a folder beside an embeddings file."""
+    """``runs/<run>/eval-<people>``; ``runs/eval-<file>`` for a file of embeddings."""
     embeddings = getattr(settings, "embeddings", None)
     if embeddings is not None:
-        file = Path(embeddings)
-        return file.with_name(f"{file.stem}-eval{ending}")
+        return Path(settings.runs) / f"eval-{Path(embeddings).stem}{ending}"
     part = settings.part or "validation"
     people = part if settings.data is None else Path(settings.data).resolve().name
     if settings.data is not None and settings.part is not None:

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from siamese.config import CurveSettings
 from siamese.data.folder import FaceFolder
@@ -84,7 +82,7 @@ class Listed:
             columns.append("llr")
             for row, llr in zip(rows, self.decision.calibration.llr(self.scores), strict=True):
                 row.append(f"{llr:.4f}")
-        write_csv(path, columns, rows)
+        write_csv(path, columns, rows, exact=True)  # it is a list of pairs, too
         return path
 
 
@@ -216,6 +214,10 @@ def _persons(
 
     Then pictures that genuine pairs connect are of one person, and all others of one each.
     """
+    # Here: most lists agree with the folders, and no other command needs it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     if ((labels[first] == labels[second]) == same).all():
         return labels
     size = len(labels)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from siamese.config import ClassificationSettings, TrainSettings
-from siamese.config.reading import did_you_mean, flat_settings, read_yaml
+from siamese.config.reading import brief, did_you_mean, flat_settings, read_yaml
 from siamese.errors import UserError
 
 TaskName = Literal["classification", "face"]
@@ -298,7 +298,9 @@ def _refuse_unknown(values: Mapping[str, Any], known: Sequence[str], told: str) 
     for key in values:
         if key not in known:
             otherwise = f"; known are {', '.join(known)}"
-            raise UserError(f"{told}: unknown key {key}{did_you_mean(str(key), known, otherwise)}")
+            raise UserError(
+                f"{told}: unknown key {brief(str(key))}{did_you_mean(str(key), known, otherwise)}"
+            )
 
 
 def _choice(

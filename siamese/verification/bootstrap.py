@@ -21,8 +21,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
-from scipy.special import expit, logit
+from scipy.special import expit, logit, ndtr, stdtrit
 
 from siamese.errors import UserError
 from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
@@ -261,7 +260,7 @@ def logit_interval(share: float, error: float, freedom: int) -> Interval:
     """
     if not error > 0 or not 0 < share < 1:
         return None
-    half = stats.t.ppf(0.975, freedom) * error / (share * (1 - share))
+    half = stdtrit(freedom, 0.975) * error / (share * (1 - share))
     low, high = expit(logit(share) + np.array([-half, half]))
     return float(low), float(high)
 
@@ -284,8 +283,8 @@ def quantile_interval(values: Floats, people: int) -> Interval:
     found = _existing(values, people)
     if found is None or np.ptp(found) == 0:
         return None
-    outwards = stats.t.ppf(0.975, people - 1) * np.sqrt(people / (people - 1))
-    share = stats.norm.cdf(-outwards)
+    outwards = stdtrit(people - 1, 0.975) * np.sqrt(people / (people - 1))
+    share = ndtr(-outwards)
     low, high = np.quantile(found, [share, 1 - share])
     return float(low), float(high)
 
@@ -308,7 +307,7 @@ def difference_interval(difference: float, values: Floats, people: int) -> Inter
     found = _existing(values, people)
     if found is None or np.ptp(found) == 0:
         return None
-    half = stats.t.ppf(0.975, people - 1) * found.std() * np.sqrt(people / (people - 1))
+    half = stdtrit(people - 1, 0.975) * found.std() * np.sqrt(people / (people - 1))
     return float(difference - half), float(difference + half)
 
 

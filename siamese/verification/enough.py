@@ -14,6 +14,25 @@ FEWEST_PAIRS = 100
 # Below: the t quantile of a paired difference alone is above 12 (n = 2), or there is none (n = 1).
 FEWEST_SEEDS = 3
 
+# Below: nothing is known about how many suspects are wrong pictures. Measured were models of AUC
+# 0.75 to 0.8, whose suspects were wrong in four of five cases (README, Results).
+WEAKEST_AUDITOR = 0.75
+
+
+def too_weak_to_audit(auc: float) -> str | None:
+    """A line where a model is too weak for pictures to be moved by it; None where it may.
+
+    Args:
+        auc: how well it tells people apart, in [0, 1], the less flattering of the known figures.
+    """
+    if auc >= WEAKEST_AUDITOR:
+        return None
+    return (
+        f"the model is too weak to move pictures by (AUC {auc:.3f}, at least {WEAKEST_AUDITOR} is "
+        "needed): train longer or on more people, start from pretrained weights, or audit another "
+        "system's embeddings (--embeddings)"
+    )
+
 
 def too_few_people(people: int, what: str = "people") -> str | None:
     """A line where people are too few to say anything; None where they are enough.

@@ -9,7 +9,6 @@ from importlib import resources
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +36,8 @@ def count_cost(network: nn.Module, in_channels: int, image_size: int) -> tuple[i
     Returns:
         parameters, multiply-accumulates.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # it imports triton
+
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # deepcopy finds each tensor's stand-in here, so that no weights are copied.
     stand_ins: dict[int, torch.Tensor] = {}

@@ -20,8 +20,8 @@ from siamese.zoo.resnet import ResNet
 from siamese.zoo.resnext import ResNeXt
 from siamese.zoo.shake_shake import ShakeShake
 from siamese.zoo.timm_models import (
-    CREATION_ARGUMENTS,
     create_timm_model,
+    creation_arguments,
     prefix_of,
     require_timm_model,
     takes_one_size,
@@ -93,7 +93,7 @@ def require_network(name: str, options: Mapping[str, Any] | None = None) -> None
         raise UserError(f"--model.options.{own[0]}: is no option, other settings say it; remove it")
     if name.startswith(_TIMM):
         # Arguments of timm's own function, among them files that it would load.
-        if loading := sorted(set(options or {}) & CREATION_ARGUMENTS):
+        if loading := sorted(set(options or {}) & creation_arguments()):
             raise UserError(f"--model.options.{loading[0]}: is no option of a network; remove it")
         require_timm_model(name.removeprefix(_TIMM), f"{_SETTING} {name}")
         return

@@ -8,19 +8,23 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import timm
 import torch
 from torch import nn
 
 from siamese.errors import UserError
 from siamese.files.online import why_unreachable
+from siamese.libraries import timm
 
-# What timm.create_model itself takes: which weights to load from where, not how a model is built.
-CREATION_ARGUMENTS = frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
+
+@lru_cache(maxsize=1)
+def creation_arguments() -> frozenset[str]:
+    """What ``timm.create_model`` itself takes: which weights to load, not how a model is built."""
+    return frozenset(inspect.signature(timm.create_model).parameters) - {"kwargs"}
 
 
 def prefix_of(setting: str, name: str) -> str:

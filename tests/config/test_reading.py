@@ -1,11 +1,18 @@
 """Reading: YAML's traps are closed, and values become checked settings or one line."""
 
+import random
+from pathlib import Path
+
 import pytest
 
 from siamese.cli.parsing import parse_settings
+from siamese.cli.train import parse
+from siamese.cli.zoo import parse_training
 from siamese.config import ClassificationSettings, TrainSettings
 from siamese.config.reading import build_settings, flat_settings, flatten, read_yaml
 from siamese.errors import UserError
+from siamese.studies.expand import Place, expand
+from siamese.studies.study import read_study
 
 
 @pytest.fixture
@@ -37,7 +44,7 @@ def test_text_stays_text(yaml_file, text):
         ("- 1", "must hold settings"),
         ("", "holds no settings"),
         ("a: &x 1\nb: *x", "aliases"),
-        ("a: !!python/name:os.system", "constructor"),
+        ("a: !!python/name:os.system", "tags"),
         ("a: [1", "is not valid YAML"),
     ],
 )
@@ -112,3 +119,112 @@ def test_saved_options_of_a_network_come_back_as_defaults():
         ClassificationSettings, [], prog="p", description="d", short={}, defaults=settings.as_dict()
     )
     assert again == settings
+
+
+# Files from outside: refused by size and shape, in one line, before they cost anything.
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed: !!int abc", "tags"),
+        (b"seed: " + b"1" * 10_000, "a number of 10000 digits"),
+        (b"optimizer: {betas: [" + b"1" * 400 + b"]}", "a number of 400 digits"),
+        (b"a: " + b"{a: " * 2000 + b"1" + b"}" * 2000, "nested more than 20 deep"),
+        (b"\n".join(b" " * i + b"a:" for i in range(100)), "nested more than 20 deep"),
+        (b"- " * 5000 + b"1", "nested more than 20 deep"),
+        (b"\n".join(b"%d: 1" % i for i in range(90_000)), "holds more than 20000 values"),
+        (b"a: " + b"x" * 3_000_000, "is larger than 1 MiB"),
+        (b"a: &a [1, 2]\nb: [*a, *a]", "aliases"),
+        (b"name: caf\xe9", "not a UTF-8 text file"),
+        ("seed: 1".encode("utf-16"), "not a UTF-8 text file"),
+        (b"name: \x1b[31m", "not valid YAML"),
+        (b"trainer:\n\tepochs: 3", "not valid YAML"),
+        (b"name: !!binary aGVsbG8=", "tags"),
+        (b"<<: {seed: 1}", "unknown setting <<"),
+        (b"1: 2", "a name is needed before the colon"),
+        (b"~: 2", "a name is needed before the colon"),
+        (b".inf: 2", "a name is needed before the colon"),
+        (b"config: other.yaml", "unknown setting config"),
+        (b"optimizer: {class_path: os.system, init_args: {}}", "unknown setting"),
+        (b"seed: 2020-01-01", "must be a whole number"),
+        (b"seed: 0o17", "must be a whole number"),
+        (b"seed: .inf", "must be a whole number"),
+        (b"seed: 1:20", "must be a whole number"),
+        (b"optimizer: {lr: 1e400}", "must be above 0"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_hostile_settings_files(tmp_path, content, message):
+    (tmp_path / "a.yaml").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        parse(["--config", str(tmp_path / "a.yaml")])
+    told = str(caught.value)
+    assert message in told
+    assert "\n" not in told
+    assert len(told) < 600
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--optimizer.lr", "1" * 10_000],
+        ["--optimizer.lr=" + "1" * 400],
+        ["--optimizer.lr", "[" * 2000],
+        ["--optimizer.betas", "[" + "1" * 400 + ", 2]"],
+        ["--optimizer.lr", "!!int abc"],
+        ["--optimizer.lr", "\udcff"],
+        ["--seed", "{"],
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_hostile_values_of_a_command_line(arguments):
+    with pytest.raises(UserError) as caught:
+        parse(arguments)
+    assert len(str(caught.value)) < 300
+
+
+def test_mutated_files_are_settings_or_one_line(tmp_path):
+    """A seeded part of a fuzz of 1,500 files (see the issue): no traceback, and none is slow."""
+    told = fuzz(tmp_path, 60, seed=0)
+    assert len(told) > 20
+    assert not [line for line in told if "\n" in line or len(line) > 2000]
+
+
+def fuzz(folder, number, seed):
+    """Mutate settings files and studies and read them; what the refusals say."""
+    draw = random.Random(seed)
+    root = Path(__file__).resolve().parents[2] / "configs"
+    files = sorted(root.glob("*/*.yaml"))
+    pieces = [
+        *(b"!!int x", b"[" * 30, b"\t", b"&a *a", b"\xff", b"\0", b"9" * 5000, b"~", b": ", b"- "),
+        *(b"{", b"}", b"]", b"? ", b"|", b">", b"%", b"'", b"#", b"\n", b"---\n", b".inf", b"0o7"),
+        *(b"1_0", b"2020-01-01", b"<<: ", b"\xc2\x85", b"\xe2\x80\xae", b"null"),
+    ]
+    refused = []
+    for _ in range(number):
+        source = draw.choice(files)
+        content = bytearray(source.read_bytes())
+        for _ in range(draw.randint(1, 4)):
+            at, to = sorted(draw.randrange(len(content) + 1) for _ in range(2))
+            kind = draw.randrange(4)
+            if kind == 0:
+                content[at:at] = draw.choice(pieces)
+            elif kind == 1:
+                del content[at : min(to, at + draw.randint(1, 40))]
+            elif kind == 2 and content:
+                content[at % len(content)] = draw.randrange(256)
+            else:
+                content[at:at] = content[at : min(to, at + 200)]
+        file = folder / source.name
+        file.write_bytes(content)
+        try:
+            if source.parent.name == "studies":
+                expand(read_study(file), Place())
+            elif source.parent.name == "face":
+                parse(["--config", str(file)])
+            else:
+                parse_training(["--config", str(file)])
+        except UserError as error:
+            refused.append(str(error).strip())
+    return refused

@@ -189,10 +189,11 @@ def test_a_judgement_is_written(tmp_path, kind):
     assert len(table["curve"]["fmr"]) == len(table["curve"]["recall"]) > 10
 
 
-def test_without_out_the_results_lie_beside_the_file(tmp_path):
+def test_without_out_the_results_lie_below_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     save_embeddings(tmp_path / "e.npz", people())
     found = judge(CurveSettings(embeddings=str(tmp_path / "e.npz")), "roc")
-    assert {file.parent for file in found.files} == {tmp_path / "e-eval"}
+    assert {file.parent for file in found.files} == {Path("runs/eval-e")}
 
 
 @pytest.mark.parametrize("target", [*NAMES, "Chloe\u0301"])

@@ -22,15 +22,18 @@ from siamese.curation.moves.moves import carry_out, check_quarantine, restore_co
 from siamese.curation.moves.plans import Move
 from siamese.data.folder import require_folder, scan_folder
 from siamese.errors import UserError, first_few
+from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import scoring_device
 from siamese.processors import processors
 from siamese.report.embedding_files import given_embeddings, load_embeddings, save_embeddings
 from siamese.report.sources import (
     Embeddings,
+    checkpoint_path,
     embed_people,
     naming,
 )
 from siamese.verification.counts import count_pairs
+from siamese.verification.enough import too_weak_to_audit
 from siamese.verification.figures import auc
 from siamese.verification.scores import check_labels, normalise
 
@@ -95,6 +98,7 @@ def audit_folder(settings: AuditSettings) -> Audited:
         save_embeddings(out / "embeddings.npz", people.embeddings)
     other = None if settings.against is None else Path(settings.against)
     against = None if other is None else _against(settings, people, other)
+    notes, weak = _model_notes(people, settings)
     suspicion, pairs = _judge(people)
     leaks = [] if against is None else _leaks(settings, people, suspicion, against, out)
     audit = Audit(
@@ -111,8 +115,9 @@ def audit_folder(settings: AuditSettings) -> Audited:
         notes=(
             *people.embeddings.notes,
             *(() if against is None else against.embeddings.notes),
-            *_model_notes(people, settings.device),
+            *notes,
         ),
+        weak=weak,
     )
     files = write_audit(out, audit, shown=settings.shown)
     manifest = None
@@ -356,14 +361,18 @@ def _scored(
     return replace(leak, score=float(vectors[0] @ vectors[1]))
 
 
-def _model_notes(people: _People, device: str) -> Sequence[str]:
-    """How far the model can be believed on these people."""
+def _model_notes(people: _People, settings: AuditSettings) -> tuple[Sequence[str], str | None]:
+    """How far the model can be believed on these people, and why nothing should be moved by it."""
     notes = []
-    counts = count_pairs(people.embeddings.embeddings, people.labels, device=scoring_device(device))
+    place = scoring_device(settings.device)
+    counts = count_pairs(people.embeddings.embeddings, people.labels, device=place)
     value = auc(counts)
     if value < _WEAK_AUC:
         notes.append(
             f"the model tells these folders apart with AUC {value:.3f} only: it misses wrong "
             "pictures and suspects right ones; look before you move anything"
         )
-    return notes
+    if settings.embeddings is None:  # people that trained it flatter the model
+        known = read_checkpoint(checkpoint_path(settings))["figures"].get("auc", value)
+        value = min(value, float(known))
+    return notes, too_weak_to_audit(value)

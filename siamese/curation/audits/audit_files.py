@@ -46,6 +46,7 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
                 (one.first, one.second, _number(one.probability), _number(one.score))
                 for one in audit.same
             ),
+            exact=True,  # siamese-data split --merge reads it
         ),
         write_table(
             out / "mixed.csv",
@@ -97,15 +98,17 @@ def audit_text(audit: Audit, files: Sequence[Path], *, moved: bool = False) -> s
     pages = [file for file in files if file.suffix in (".html", ".png")]
     lines += [f"look: {command_line(file)}" for file in pages]
     mend = None if moved else _mend(audit, files)
+    if audit.weak is not None:
+        lines.append(f"next: no move; {audit.weak}")
     for command in filter(None, (mend, _split(audit, files))):
         lines.append(f"next: {command}")
     return "\n".join(lines)
 
 
 def _mend(audit: Audit, files: Sequence[Path]) -> str | None:
-    """The command that quarantines the suspects."""
+    """The command that quarantines the suspects; None where the model is too weak for that."""
     plans = [file for file in files if file.parts[-2:] == _PLAN.parts]
-    if audit.root is None or not audit.suspects or not plans:
+    if audit.weak is not None or audit.root is None or not audit.suspects or not plans:
         return None
     return mend_command(audit.root, plans[0])
 

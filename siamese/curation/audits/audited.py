@@ -96,6 +96,7 @@ class Audit:
         mixed: folders that seem to hold two people.
         leaks: what is in both folders.
         notes: what the reader must know.
+        weak: why nothing should be moved by what the model says; None: it may.
     """
 
     origin: str
@@ -109,3 +110,4 @@ class Audit:
     mixed: tuple[MixedFolder, ...]
     leaks: tuple[Leak, ...]
     notes: tuple[str, ...]
+    weak: str | None = None

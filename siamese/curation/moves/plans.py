@@ -33,7 +33,7 @@ def write_plan(path: Path, moves: Sequence[Move]) -> None:
 
     Bytes of names that are no UTF-8 are written as they are.
     """
-    write_table(path, _COLUMNS, ((move.path, move.to or "") for move in moves))
+    write_table(path, _COLUMNS, ((move.path, move.to or "") for move in moves), exact=True)
 
 
 def read_plan(path: Path) -> list[Move]:

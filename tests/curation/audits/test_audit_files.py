@@ -14,6 +14,7 @@ from siamese.config import MendSettings
 from siamese.curation.audits.audit_files import audit_text, write_audit
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
 from siamese.curation.moves.moves import mend_folder, read_plan, restore
+from siamese.verification.enough import too_weak_to_audit
 from tests.report.test_page import Elements
 
 NAMES = ("Ann", "夏子", "横澤夏子", "<script>alert(1)<", "caf\udce9")
@@ -204,3 +205,14 @@ def test_what_was_there_is_replaced(faces, tmp_path):
     write_audit(tmp_path / "out", audit_of(faces), shown=1)
     assert len(rows_of(tmp_path / "out" / "suspects.csv")) == 4
     assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(".")]
+
+
+@pytest.mark.parametrize(("auc", "moved"), [(0.63, False), (0.7499, False), (0.75, True)])
+def test_a_weak_model_proposes_no_move(faces, tmp_path, auc, moved):
+    audit = replace(audit_of(faces), weak=too_weak_to_audit(auc))
+    files = write_audit(tmp_path, audit, shown=2)
+    told = audit_text(audit, files)
+    assert ("siamese-data mend" in told) == moved
+    assert ("siamese-data mend" in (tmp_path / "audit.html").read_text("utf-8")) == moved
+    assert ("next: no move; the model is too weak" in told) != moved
+    assert ("train longer or on more people" in told) != moved

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese.config import CompareSettings
+from siamese.config import CompareSettings, ReportSettings
 from siamese.errors import UserError, first_few
 from siamese.report.embedding_files import given_embeddings, is_embeddings
 from siamese.report.judge import Verified, output_folder, verify_resampled, write_results

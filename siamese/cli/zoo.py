@@ -49,7 +49,7 @@ class ListSettings:
     family: str | None = None
     """Show this family only."""
     macs: bool = True
-    """Show parameters and multiply-accumulates (of one 32 px RGB image)."""
+    """Show parameters (10 classes) and multiply-accumulates (of one 32 px RGB image)."""
     json: bool = False
     """As JSON instead of a table."""
 
@@ -127,32 +127,36 @@ def _eval(argv: Sequence[str]) -> None:
 
 def _list(argv: Sequence[str]) -> None:
     settings = _parsed(ListSettings, "list", argv)
-    preload("siamese.zoo")
-    from siamese.zoo import kept_costs, presets
+    from siamese.zoo.named import PRESETS
 
-    rows, costs = [], kept_costs()
-    for preset in presets():
+    rows = []
+    for preset in PRESETS:
         if settings.family not in (None, preset.family):
             continue
         row: dict[str, Any] = {"preset": preset.name, "family": preset.family}
         if settings.macs:
-            row["parameters"], row["macs"] = costs[preset.name]
-        rows.append(row | {"published_error": preset.published, "what": preset.description})
+            row |= {"parameters": preset.parameters, "macs": preset.macs}
+        row |= {"published_error": preset.published, "published_recipe": preset.recipe}
+        rows.append(row | {"what": preset.description})
     if not rows:
-        families = sorted({preset.family for preset in presets()})
+        families = sorted({preset.family for preset in PRESETS})
         raise UserError(f"--family {settings.family}: the families are {', '.join(families)}")
     if settings.json:
         print(json.dumps(rows, indent=1))
         return
-    header = {"parameters": "parameters", "macs": "MACs (32 px)", "published_error": "published %"}
+    header = {
+        "macs": "MACs (32 px)",
+        "published_error": "published %",
+        "published_recipe": "trained with",
+    }
     columns = [name for name in rows[0] if name != "what"]
     table = [[header.get(name, name) for name in columns]]
     table += [[_cell(row[name]) for name in columns] for row in rows]
     widths = [max(len(line[at]) for line in table) for at in range(len(columns))]
     for line in table:
         left = [line[at].ljust(widths[at]) for at in range(2)]
-        right = [line[at].rjust(widths[at]) for at in range(2, len(columns))]
-        print("  ".join(left + right).rstrip())
+        right = [line[at].rjust(widths[at]) for at in range(2, len(columns) - 1)]
+        print("  ".join([*left, *right, line[-1]]).rstrip())
     print("published: last-epoch test error on CIFAR-10, median (runs). Any timm model: timm/NAME")
 
 

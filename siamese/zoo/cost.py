@@ -3,22 +3,9 @@
 from __future__ import annotations
 
 import copy
-import json
-from functools import lru_cache
-from importlib import resources
 
 import torch
 from torch import nn
-
-
-@lru_cache(maxsize=1)
-def kept_costs() -> dict[str, tuple[int, int]]:
-    """:func:`count_cost` of every preset with ten classes at 3 x 32 x 32, as it was counted once.
-
-    Written by ``scripts/count_costs.py``.
-    """
-    text = (resources.files("siamese.zoo") / "costs.json").read_text(encoding="utf-8")
-    return {name: (parameters, macs) for name, (parameters, macs) in json.loads(text).items()}
 
 
 def count_cost(network: nn.Module, in_channels: int, image_size: int) -> tuple[int, int]:

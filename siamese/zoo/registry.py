@@ -12,9 +12,9 @@ from torch import nn
 
 from siamese.errors import UserError
 from siamese.zoo.densenet import DenseNet
+from siamese.zoo.named import PRESETS, Preset
 from siamese.zoo.network import Network
 from siamese.zoo.preact import PreActResNet
-from siamese.zoo.presets import PRESETS, Preset
 from siamese.zoo.pyramidnet import PyramidNet
 from siamese.zoo.resnet import ResNet
 from siamese.zoo.resnext import ResNeXt

@@ -93,6 +93,22 @@ def test_published_figures_in_comments_are_those_of_the_presets():
             assert preset.published.split()[0] in text, preset.name
 
 
+@pytest.mark.parametrize(
+    "path", [path for path in CIFAR if path.stem not in OUR_OWN], ids=lambda path: path.stem
+)
+def test_a_files_settings_are_the_recipe_of_its_networks_figure(path):
+    settings = read(path)
+    preset = require_preset(settings.model.name)
+    if preset.published is None:
+        assert path.stem == "se_preact"
+        return
+    recipe = (
+        f"batch {settings.batches.size}, lr {settings.optimizer.lr:g}, {settings.schedule.name}, "
+        f"{settings.trainer.epochs} epochs"
+    )
+    assert preset.recipe == recipe
+
+
 # arXiv 2110.00476, as the list of the three procedures has it:
 #        lr    decay smoothing drop-path repeats RandAugment mixup size epochs
 PROCEDURES = {

@@ -1,6 +1,8 @@
 """`siamese-zoo` as a user types it."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,9 +54,21 @@ def test_the_list_is_the_registry(run_here: Here) -> None:
     assert rows["preact20"]["parameters"] == 272282
     assert rows["preact20"]["macs"] == 40813184
     assert rows["preact110"]["published_error"] == "6.47 (3)"
+    assert rows["preact20"]["published_error"] == "8.28 (1)"
+    assert rows["preact20"]["published_recipe"] == "batch 128, lr 0.1, multistep, 200 epochs"
     table = run_here("zoo", "list", "--family", "preact", "--macs", "false").stdout
     assert "preact1001_narrow" in table
     assert "272,282" not in table
+
+
+def test_the_list_loads_no_torch() -> None:
+    code = (
+        "import sys; from siamese.cli.zoo import _list; _list([]); "
+        "assert not {'torch', 'timm'} & sys.modules.keys()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "813,184" in done.stdout
 
 
 @pytest.mark.parametrize(

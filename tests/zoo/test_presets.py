@@ -9,15 +9,8 @@ import timm
 import torch
 
 from siamese.errors import UserError
-from siamese.zoo import (
-    Preset,
-    count_cost,
-    create_network,
-    kept_costs,
-    presets,
-    require_network,
-    require_preset,
-)
+from siamese.zoo import Preset, count_cost, create_network, presets, require_network, require_preset
+from siamese.zoo.costs import COSTS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} does not exist")
@@ -63,16 +56,6 @@ def test_cost_of_known_networks(name: str) -> None:
     assert _cost(name) == KNOWN[name]
 
 
-def test_kept_costs_are_those_that_are_counted() -> None:
-    """Of every preset; the others are counted by ``scripts/count_costs.py --check``."""
-    kept = kept_costs()
-    assert list(kept) == [preset.name for preset in presets()]
-    assert {name: kept[name] for name in KNOWN} == KNOWN
-    for row in _table("conformance.csv"):
-        assert kept[row["preset"]][0] == int(row["parameters"])
-        assert not row["macs"] or kept[row["preset"]][1] == int(row["macs"])
-
-
 REST = [row for row in _table("conformance.csv") if row["preset"] not in KNOWN]
 
 
@@ -106,40 +89,45 @@ def test_presets_beyond_the_table() -> None:
     assert _cost("wrn16_2")[0] == 691674
 
 
-# Rows of the published table without anything but crop and flip, and the preset they ran.
-PUBLISHED = {
-    "VGG-like (depth 15, w/ BN, channel 64)": "vgg15_bn_64",
-    "ResNet-110": "resnet110",
-    "ResNet-preact-110": "preact110",
-    "ResNet-preact-164 bottleneck": "preact164_narrow",
-    "WRN-28-10": "wrn28_10",
-    "DenseNet-100 (k=12)": "densenet100_k12",
-    "DenseNet-BC-100 (k=12)": "densenet_bc100_k12",
-    "PyramidNet-110 (alpha=84)": "pyramidnet110_a84",
-    "PyramidNet-110 (alpha=270)": "pyramidnet110_a270",
-    "PyramidNet-164 bottleneck (alpha=270)": "pyramidnet164_a270",
-    "ResNeXt-29 4x64d": "resnext29_4x64d",
-    "ResNeXt-29 8x64d": "resnext29_8x64d",
-    "shake-shake-26 2x32d (S-S-I)": "shake_shake26_2x32d",
-    "shake-shake-26 2x64d (S-S-I)": "shake_shake26_2x64d",
-    "shake-shake-26 2x96d (S-S-I)": "shake_shake26_2x96d",
-    "ResNet-preact-20": "preact20",
-    "ResNet-preact-20, widening factor 4": "preact20_w4",
+# Rows of presets that the main table lacks: the settings of configs/cifar/, or the plain row.
+ELSEWHERE = {
+    ("cifar10_linear_scaling", "batch 128, lr 0.1, multistep"),
+    ("cifar10_preact20_w4", "plain, 200 epochs"),
 }
+PUBLISHED = Path(__file__).resolve().parents[2] / "configs" / "studies" / "published.csv"
+
+
+def test_published_figures_and_their_recipes_are_those_of_the_data_file() -> None:
+    found: dict[str, tuple[str, str]] = {}
+    with PUBLISHED.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        plain = row["study"] == "cifar10_main" or (row["study"], row["label"]) in ELSEWHERE
+        if plain and row["published"]:
+            size, lr = row["batches.size"], row["optimizer.lr"]
+            batch = "" if size.startswith("not stated") else f"batch {size}, "
+            schedule, epochs = row["schedule.name"], row["trainer.epochs"]
+            recipe = f"{batch}lr {lr}, {schedule}, {epochs} epochs"
+            found[row["model.name"]] = f"{row['published']} ({row['published_runs']})", recipe
+    assert found == {p.name: (p.published, p.recipe) for p in presets() if p.published is not None}
+    assert all(p.recipe is None for p in presets() if p.published is None)
+
+
+def test_kept_costs_are_as_counted() -> None:
+    """A few of them; scripts/count_costs.py counts all anew."""
+    assert set(COSTS) == {preset.name for preset in presets()}
+    for name in ("vgg15_bn_64", "resnet8", "resnet50_32px", "preact20", "wrn16_2"):
+        preset = require_preset(name)
+        assert _cost(name) == (preset.parameters, preset.macs) == COSTS[name]
+    assert KNOWN.items() <= COSTS.items()
 
 
 @needs_shared
-def test_published_figures_are_those_of_the_table() -> None:
-    found: dict[str, str] = {}
-    for row in _table("published_results.csv"):
-        plain = row["study"] == "cifar10_main" or (
-            row["study"] in ("cifar10_regularisers", "cifar10_preact20_w4")
-            and row["epochs"] == "200"
-            and row["model"] in PUBLISHED
-        )
-        if plain and row["test_error_pct"]:
-            found[PUBLISHED[row["model"]]] = f"{row['test_error_pct']} ({row['n_runs_median']})"
-    assert found == {p.name: p.published for p in presets() if p.published is not None}
+def test_kept_costs_are_those_of_the_conformance_table() -> None:
+    for row in _table("conformance.csv"):
+        parameters, macs = COSTS[row["preset"]]
+        assert parameters == int(row["parameters"])
+        assert not row["macs"] or macs == int(row["macs"])
 
 
 def test_names_are_unique_and_said_in_the_order_of_families() -> None:

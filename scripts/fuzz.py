@@ -47,8 +47,9 @@ from siamese.data.demo import write_demo_faces
 from siamese.data.pair_lists import read_pairs
 from siamese.data.split_lists import read_split
 from siamese.errors import UserError
+from siamese.report.embedding_files import load_embeddings, save_embeddings
 from siamese.report.judge import verify
-from siamese.report.sources import Embeddings, load_embeddings, load_model, save_embeddings
+from siamese.report.sources import Embeddings, load_model
 from siamese.studies.expand import Place, expand
 from siamese.studies.study import read_study
 
@@ -204,7 +205,7 @@ def _edit_arrays(rng: random.Random, content: bytes) -> bytes:
                     head = head.replace("False", rng.choice(["True", "None", "1", "x"]))
                 packed = head.rstrip().encode("latin-1") + b"\n"
                 data = data[:8] + struct.pack("<H", len(packed)) + packed + data[end:]
-            name = rng.choice([name] * 8 + ["labels.npy", "x.npy", "", "../e.npy", "names.npy"])
+            name = rng.choice([name] * 30 + ["labels.npy", "x.npy", "", "../e.npy", "names.npy"])
             way = rng.choice([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
             target.writestr(zipfile.ZipInfo(name), data, way)
             if rng.random() < 0.05:  # a pickle in an array's place
@@ -272,6 +273,10 @@ def _read_config(path: Path) -> None:
 
 
 def _read_study(path: Path) -> None:
+    configs = path.parent / "configs"  # a study names others beside it
+    if not configs.exists():
+        shutil.copytree(REPOSITORY / "configs", configs)
+    path = Path(shutil.copy(path, configs / "studies" / "case.yaml"))
     place = Place("runs", "checkpoints", "cpu", None, None)
     expand(read_study(path), place)
 

@@ -185,7 +185,7 @@ def test_hostile_values_of_a_command_line(arguments):
 
 
 def test_mutated_files_are_settings_or_one_line(tmp_path):
-    """A seeded part: refused in one line or taken, without a traceback; scripts/fuzz.py does more."""
+    """A seeded part, taken or refused in one line; scripts/fuzz.py reads more."""
     told = fuzz(tmp_path, 60, seed=0)
     assert len(told) > 20
     assert not [line for line in told if "\n" in line or len(line) > 2000]

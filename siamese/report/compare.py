@@ -11,7 +11,7 @@ from siamese.config import CompareSettings, EmbedSettings
 from siamese.errors import UserError, first_few
 from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
 from siamese.report.sources import Embeddings, embed_people, load_embeddings
-from siamese.verification.bootstrap import Interval, difference_interval
+from siamese.verification.bootstrap import Interval, quantile_interval
 
 # Figures that are compared, and whether more of them is better.
 COMPARED = {
@@ -155,9 +155,8 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
             own, other = (figures[name] for figures in resampled)
             # Equal in all resamples: an interval of 0, unless neither makes any error.
             equal = (own == other).all() and np.ptp(own) > 0
-            people = a.bootstrap.genuine_people
-            limits = difference_interval(difference, other - own, people)
-            limits = (0.0, 0.0) if equal else limits
+            people = a.bootstrap.genuine_effective
+            limits = (0.0, 0.0) if equal else quantile_interval(other - own, people)
         rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
         found.append(
             Difference(

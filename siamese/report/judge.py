@@ -150,10 +150,9 @@ def intervals_at(verified: Verified, threshold: float) -> tuple[Interval, Interv
         return None, None
     fmr, fnmr = verified.bootstrap.rates_at(threshold)
     own = [float(rate) for rate in error_rates(verified.counts, threshold)]
-    with_pairs = verified.bootstrap.genuine_people
     return (
-        share_interval(own[0], fmr, verified.counts.identities),
-        share_interval(own[1], fnmr, with_pairs),
+        share_interval(own[0], fmr, verified.bootstrap.impostor_effective),
+        share_interval(own[1], fnmr, verified.bootstrap.genuine_effective),
     )
 
 

@@ -17,7 +17,7 @@ from siamese.data.pair_lists import PairList, read_pairs
 from siamese.errors import first_few
 from siamese.files.writing import write_csv
 from siamese.report.sources import Embeddings, embed_folder, load_model
-from siamese.verification.bootstrap import Bootstrap, resample_listed
+from siamese.verification.bootstrap import Bootstrap, Interval, resample_listed, share_interval
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
 from siamese.verification.protocols import FoldAccuracy, accuracy_at, fold_accuracy
@@ -37,6 +37,7 @@ class Listed:
         bootstrap: the resamples of the people; None where none were drawn.
         folds: accuracy of a list with folds; None for lists without.
         accuracy: accuracy at the model's own threshold; None where it has none.
+        accuracy_interval: its 95 % interval; None without resamples.
         decision: the model's own threshold.
         missing: pictures that are named but not there.
         skipped: pairs left out because a picture is missing or broken.
@@ -50,6 +51,7 @@ class Listed:
     bootstrap: Bootstrap | None
     folds: FoldAccuracy | None
     accuracy: float | None
+    accuracy_interval: Interval
     decision: Decision | None
     missing: tuple[str, ...]
     skipped: int
@@ -62,11 +64,13 @@ class Listed:
             "skipped": self.skipped,
             "missing": list(self.missing),
             "accuracy_at_own_threshold": self.accuracy,
+            "accuracy_at_own_threshold_interval": self.accuracy_interval,
             "fold_accuracy": None
             if folds is None
             else {
                 "mean": folds.mean,
                 "standard_error": folds.standard_error,
+                "interval": folds.interval,
                 "accuracies": folds.accuracies.tolist(),
                 "thresholds": folds.thresholds.tolist(),
             },
@@ -132,7 +136,12 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
             counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
         )
     folds = None if pairs.fold is None else np.array([pairs.fold[at] for at in kept])
-    decision = people.decision
+    decision, accuracy, limits = people.decision, None, None
+    if decision is not None:
+        accuracy = accuracy_at(scores, same, decision.threshold)
+        if bootstrap is not None:
+            told = bootstrap.accuracy_at(decision.threshold)
+            limits = share_interval(accuracy, told, bootstrap.genuine_effective)
     return Listed(
         people,
         tuple((pairs.first[at], pairs.second[at]) for at in kept),
@@ -141,7 +150,8 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
         counts,
         bootstrap,
         None if folds is None else fold_accuracy(scores, same, folds),
-        None if decision is None else accuracy_at(scores, same, decision.threshold),
+        accuracy,
+        limits,
         decision,
         pairs.missing,
         pairs.skipped + len(pairs.same) - len(kept),

@@ -35,7 +35,7 @@ from siamese.verification.bootstrap import (
 )
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
-from siamese.verification.figures import curve, error_rates, summarise
+from siamese.verification.figures import curve, error_rates, summarise, too_coarse
 from siamese.verification.people import mislabelled_share
 
 Kind = Literal["roc", "pr", "det", "pairs"]
@@ -237,6 +237,11 @@ def with_figures(counts: PairCounts, bootstrap: Bootstrap | None) -> Verified:
         notes.append(
             f"only {bootstrap.genuine_people} of {counts.identities} people have a pair of "
             f"pictures: the intervals are rough below {ROUGH_BELOW} such people"
+        )
+    if too_coarse(counts):
+        notes.append(
+            "most scores differ by less than a ten-thousandth, which rounding to a millionth "
+            "blurs: the network hardly tells pictures apart, or one picture is far from all others"
         )
     intervals = {} if bootstrap is None else bootstrap.intervals()
     return Verified(counts, summarise(counts), intervals, bootstrap, tuple(notes))

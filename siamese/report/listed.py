@@ -21,7 +21,7 @@ from siamese.verification.bootstrap import Bootstrap, Interval, resample_listed,
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
 from siamese.verification.protocols import FoldAccuracy, accuracy_at, fold_accuracy
-from siamese.verification.scores import listed_scores, normalise
+from siamese.verification.scores import exact_unit, listed_scores, prepare
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     first = np.array([position[pairs.first[at]] for at in kept], np.int64)
     second = np.array([position[pairs.second[at]] for at in kept], np.int64)
     same = np.array([pairs.same[at] for at in kept], bool)
-    scores = listed_scores(normalise(people.embeddings), first, second)
+    prepared = prepare(people.embeddings)
+    unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
+    scores = listed_scores(unit, first, second, prepared.zoom)
     person = _persons(people.labels, first, second, same)
     persons = person[first], person[second]
     counts = counts_of(

@@ -117,6 +117,8 @@ def write_report(settings: ReportSettings) -> Reported:
     given = settings.checkpoint or settings.embeddings
     name = "the model" if given is None else _model_name(given)
     hints = _hints(people, verified, table)
+    if identification is not None and (few := figures.too_few_enrolled(identification.people)):
+        hints = (*hints, f"CMC and open set: {few}")
     summary = _summary(verified, table, other)
     page = Page(
         title=f"{verified.counts.identities} people, {verified.counts.images} pictures",
@@ -270,7 +272,10 @@ def _charts(
         who = f"One picture of each of {identification.people} people is enrolled."
         drawn = figures.cmc_figure(identification.cmc, "", cmc)
         made.append(("CMC", f"Identification, closed set. {who}", drawn))
-        drawn = figures.open_set_figure(identification.fpir, identification.fnir, "", open_set)
+        few = figures.too_few_enrolled(identification.people)
+        drawn = figures.open_set_figure(
+            identification.fpir, identification.fnir, "", open_set, few=few
+        )
         made.append(("Open set", f"Identification with strangers among the probes. {who}", drawn))
     bars = reliability(verified.counts, calibration, settings.prior)
     bits = f"Cllr {cllr(verified.counts, calibration):.3f} bits, at best "

@@ -30,12 +30,12 @@ from siamese.verification.counts import Counter, Counts, Floats, PairCounts, peo
 from siamese.verification.figures import average_precision, curve, reaching, summarise
 from siamese.verification.scores import (
     LEVELS,
-    SCALE,
     PairMatrix,
     Tile,
     check_labels,
     level_counts,
     level_scores,
+    levels_of,
 )
 
 Interval = tuple[float, float] | None
@@ -455,8 +455,9 @@ def count_and_resample(
     groups = (shuffled % BUNDLES if people > BUNDLES else np.arange(people))[identity]
     pairs = PairMatrix(vectors, own, groups=groups, device=device)
     units = min(people, BUNDLES)
-    counter = Counter(pairs.unit.device)
-    edges = _edges(vectors, identity, shuffled)
+    counter = Counter(pairs.unit.device, pairs.zoom)
+    edges = levels_of(_edges(vectors, identity, shuffled), pairs.zoom)
+    edges = np.unique(edges)
     weights = draw_weights(units, resamples, seed)
     resampler = Resampler(pairs, groups[pairs.order], edges, weights)
     pairs.feed(counter, resampler, progress=progress)
@@ -464,7 +465,7 @@ def count_and_resample(
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
     own_pairs = pairs.counts * (pairs.counts - 1) // 2
     return counts, Bootstrap(
-        counts, level_scores(edges), genuine, impostor, int((own_pairs > 0).sum()),
+        counts, level_scores(edges, pairs.zoom), genuine, impostor, int((own_pairs > 0).sum()),
         effective_people(own_pairs), effective_people(pairs.counts),
     )  # fmt: skip
 
@@ -473,8 +474,8 @@ def _edges(
     vectors: npt.NDArray[np.float32],
     identity: Counts,
     shuffled: Counts,
-) -> Counts:
-    """Levels that bins begin at, by the quantiles of some people's pairs."""
+) -> Floats:
+    """Scores that bins begin at, by the quantiles of some people's pairs."""
     images = np.bincount(identity)[shuffled]
     chosen = shuffled[: 1 + int(np.searchsorted(np.cumsum(images), _PILOT))]
     inside = np.isin(identity, chosen)
@@ -482,13 +483,13 @@ def _edges(
         pilot = PairMatrix(vectors[inside], identity[inside])
     except UserError:  # people with one image each, by chance
         pilot = PairMatrix(vectors, identity)
-    counter = Counter()
+    counter = Counter(zoom=pilot.zoom)
     pilot.feed(counter)
     return edges_of(counter.counts(0, 0, 0))
 
 
-def edges_of(counts: PairCounts) -> Counts:
-    """Levels that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
+def edges_of(counts: PairCounts) -> Floats:
+    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
 
     Args:
         counts: pairs by score, of all pairs or a part of them.
@@ -504,7 +505,7 @@ def edges_of(counts: PairCounts) -> Counts:
     ):
         at = reaching(at_least, wanted)
         chosen.append(counts.score[np.clip(at, 0, len(counts.score) - 1)])
-    return np.unique(np.round((np.concatenate(chosen) + 1) * SCALE).astype(np.int64))
+    return np.unique(np.concatenate(chosen))
 
 
 def resample_listed(
@@ -530,7 +531,7 @@ def resample_listed(
     known, where = np.unique(np.concatenate([np.asarray(p) for p in people]), return_inverse=True)
     first, second = where[: len(values)], where[len(values) :]
     weights = draw_weights(len(known), resamples, seed)
-    edges = level_scores(edges_of(counts))
+    edges = edges_of(counts)
     bins = np.searchsorted(edges, values, side="right")
     sums = []
     for kind in (truth, ~truth):

@@ -259,9 +259,9 @@ def test_intervals_widen_as_students_t_asks() -> None:
     assert quantile_interval(np.full(100, np.nan), 10) is None
 
 
-@pytest.mark.parametrize(("persons", "noise"), [(10, 0.5), (30, 0.5), (50, 0.8)])
+@pytest.mark.parametrize(("persons", "noise"), [(10, 0.5), (30, 0.8)])
 def test_intervals_cover_the_truth(persons: int, noise: float) -> None:
-    """100 samples of a known population; scripts/bench_intervals.py does 300 and more figures.
+    """60 samples of a known population; scripts/bench_intervals.py does 300 and more figures.
 
     With 10 people and an AUC of 0.97 the resamples' own quantiles cover it in 86 %.
     """
@@ -273,15 +273,15 @@ def test_intervals_cover_the_truth(persons: int, noise: float) -> None:
         vectors = rng.normal(size=(len(labels), 12)) * spread[labels, None]
         return (rng.normal(size=(size, 12))[labels] + vectors).astype(np.float32), labels
 
-    truth = summarise(count_pairs(*draw(3000, 4)))
+    truth = summarise(count_pairs(*draw(2000, 4)))
     covered = {"auc": 0, "eer": 0, "tar_at_far_1e-2": 0}
-    repetitions = 100
+    repetitions = 60
     for seed in range(repetitions):
-        bootstrap = count_and_resample(*draw(persons, 6), resamples=200, seed=seed)[1]
+        bootstrap = count_and_resample(*draw(persons, 6), resamples=150, seed=seed)[1]
         limits = bootstrap.intervals()
         for name in covered:
             found = limits[name]
             covered[name] += found is not None and found[0] <= truth[name] <= found[1]
     for name, count in covered.items():
-        # 93 to 99 %, and the 2 standard errors that 100 repetitions leave.
-        assert count / repetitions >= 0.93 - 0.05, (name, count)
+        # 93 to 99 %, and the 2 standard errors that 60 repetitions leave.
+        assert count / repetitions >= 0.93 - 0.06, (name, count)

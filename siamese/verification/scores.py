@@ -127,7 +127,7 @@ def prepare(embeddings: npt.ArrayLike) -> Prepared:
     unit = normalise(embeddings)
     plain = Prepared(unit, unit, unit, 0)
     # All within r of the mean are within 2 r of the first: most embeddings are told apart at once.
-    if len(unit) == 0 or float((unit - unit[:1]).square().sum(1).max()) > 4 * 2.0**-_LEAST_ZOOM:
+    if len(unit) == 0 or float((unit @ unit[0]).min()) < 1 - 2 * 2.0**-_LEAST_ZOOM:
         return plain
     exact = exact_unit(embeddings)
     distance = exact - exact.mean(0)

@@ -25,7 +25,7 @@ def wrong(x: np.ndarray) -> tuple[float, float]:
     comparisons with the best passes its step of Holm's: for all pairs, where enough smaller
     p-values of other pairs pass before it.
     """
-    _, seeds, arms = x.shape
+    seeds, arms = x.shape[1:]
     pairs = list(combinations(range(arms), 2))
     d = np.stack([x[..., i] - x[..., j] for i, j in pairs], -1)
     t = np.abs(d.mean(1)) / d.std(1, ddof=1) * np.sqrt(seeds)

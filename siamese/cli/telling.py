@@ -70,11 +70,13 @@ def judgement(found: Judgement) -> None:
         folds, accuracy = found.listed.folds, found.listed.accuracy
         if folds is not None:
             print(
-                f"accuracy {folds.mean:.4f} +- {folds.standard_error:.4f} (standard error over "
+                f"accuracy {folds.mean:.4f} +- {folds.standard_error:.4f}"
+                f"{_limits(folds.interval)} (standard error over "
                 f"{len(folds.accuracies)} folds, threshold chosen on the others)"
             )
         if accuracy is not None:
-            print(f"accuracy {accuracy:.4f} at the checkpoint's own threshold")
+            told = _limits(found.listed.accuracy_interval)
+            print(f"accuracy {accuracy:.4f}{told} at the checkpoint's own threshold")
         elif folds is None:
             why = "no folds and no threshold of a model's own (siamese-eval threshold chooses one)"
             print(f"accuracy: none, there are {why}")

@@ -13,7 +13,7 @@ from siamese.errors import UserError, first_few
 from siamese.report.embedding_files import given_embeddings, is_embeddings
 from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
 from siamese.report.sources import Embeddings, embed_people
-from siamese.verification.bootstrap import Interval, difference_interval
+from siamese.verification.bootstrap import Interval, quantile_interval
 
 # Figures that are compared, and whether more of them is better.
 COMPARED = {
@@ -192,9 +192,8 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
             own, other = (figures[name] for figures in resampled)
             # Equal in all resamples: an interval of 0, unless neither makes any error.
             equal = (own == other).all() and np.ptp(own) > 0
-            people = a.bootstrap.genuine_people
-            limits = difference_interval(difference, other - own, people)
-            limits = (0.0, 0.0) if equal else limits
+            people = a.bootstrap.genuine_effective
+            limits = (0.0, 0.0) if equal else quantile_interval(other - own, people)
         rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
         found.append(
             Difference(

@@ -6,6 +6,7 @@ import hashlib
 import io
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from siamese.files.writing import replacing
 from siamese.report.text import drawable
 from siamese.verification.counts import Counts, Floats, PairCounts
+from siamese.verification.enough import too_few_people
 from siamese.verification.figures import Curve
 
 # Okabe-Ito: told apart by colour-blind readers, and by brightness when printed in grey.
@@ -192,6 +194,8 @@ def score_figure(counts: PairCounts, title: Title) -> Figure:
 def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> Figure:
     """Cumulative match characteristic: the share of probes found among the k best, over k.
 
+    A gallery of too few people has a note instead of a line.
+
     Args:
         cmc: float64 (K,), the rate at ranks 1 to K.
         title: of the figure.
@@ -203,6 +207,9 @@ def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> 
     if against is not None:
         drawn.append((against.cmc, _short(against.name), _OTHER))
     ranks = max(len(rates) for rates, _, _ in drawn)
+    if few := too_few_enrolled(len(cmc)):
+        _note_instead(axes, few)
+        drawn, against = [], None
     for rates, name, style in drawn:
         dots: _Style = {"marker": "o", "ms": 4} if ranks <= 20 else {}
         label = f"{name}: rank 1 {rates[0]:.4f}" if name else ""
@@ -218,14 +225,19 @@ def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> 
     axes.set(xlabel="rank k", ylabel="probes whose person is among the k best", ylim=(0, 1.01))
     axes.grid(color=_GRID)
     if against is None:
-        axes.set_title(f"rank 1: {cmc[0]:.4f}", fontsize=11)
+        axes.set_title("" if few else f"rank 1: {cmc[0]:.4f}", fontsize=11)
     else:
         _legend(axes, "lower right")
     return figure
 
 
 def open_set_figure(
-    fpir: Floats, fnir: Floats, title: Title, against: AgainstOpenSet | None = None
+    fpir: Floats,
+    fnir: Floats,
+    title: Title,
+    against: AgainstOpenSet | None = None,
+    *,
+    few: str | None = None,
 ) -> Figure:
     """Open-set identification: FNIR over FPIR, logarithmic.
 
@@ -234,13 +246,16 @@ def open_set_figure(
         fnir: float64 (T,), falling: share of known probes that are missed.
         title: of the figure.
         against: a second model.
+        few: a note instead of a line, where too few people are enrolled.
     """
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
     drawn = [(fpir, fnir, "" if against is None else _short(against.own_name), _OWN)]
     if against is not None:
         drawn.append((against.fpir, against.fnir, _short(against.name), _OTHER))
-    for x, y, name, style in drawn:
+    if few:
+        _note_instead(axes, few)
+    for x, y, name, style in [] if few else drawn:
         axes.plot(x, y, lw=1.8, drawstyle="steps-post", label=name, **style)
     above = np.concatenate([x[x > 0] for x, _, _, _ in drawn])
     _log_x_axis(axes, max(1e-9, min(0.1, float(above.min(initial=1.0)))))
@@ -248,9 +263,20 @@ def open_set_figure(
     axes.set_ylabel("FNIR: known people missed")
     axes.set_ylim(0, 1.01)
     axes.grid(color=_GRID)
-    if against is not None:
+    if against is not None and not few:
         _legend(axes, "best")
     return figure
+
+
+def too_few_enrolled(people: int) -> str | None:
+    """What stands in the place of a line where a gallery has too few people for one."""
+    few = too_few_people(people, "enrolled people")
+    return None if few is None else f"no line is drawn: {few}"
+
+
+def _note_instead(axes: Axes, note: str) -> None:
+    wrapped = textwrap.fill(note, 46)  # no names in it, so any font will do
+    axes.text(0.5, 0.5, wrapped, transform=axes.transAxes, ha="center", va="center", fontsize=10)
 
 
 def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title: Title) -> Figure:

@@ -27,8 +27,9 @@ from siamese.report.sources import (
     own_people,
 )
 from siamese.report.threshold import Choice, rates_of, write_choice
-from siamese.verification.bootstrap import share_interval
+from siamese.verification.bootstrap import Interval, share_interval
 from siamese.verification.calibration import fit_calibration
+from siamese.verification.counts import Floats
 from siamese.verification.figures import summarise, threshold_at_fmr
 from siamese.verification.folds import Folds, count_folds
 
@@ -66,13 +67,9 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
         chosen,
         origin=f"{len(checkpoints)} folds, each at the threshold that the others choose",
         fmr=crossed.fmr,
-        fmr_interval=share_interval(crossed.fmr, crossed.fmr_resampled, counts.identities),
+        fmr_interval=_interval(crossed.fmr, crossed.fmr_resampled, folds, "impostor_effective"),
         fnmr=crossed.fnmr,
-        fnmr_interval=share_interval(
-            crossed.fnmr,
-            crossed.fnmr_resampled,
-            sum(one.genuine_people for one in folds.bootstraps),
-        ),
+        fnmr_interval=_interval(crossed.fnmr, crossed.fnmr_resampled, folds, "genuine_effective"),
     )
     note = (
         f"chosen on {len(checkpoints)} models of {model.path}'s recipe, each on people whom it "
@@ -81,6 +78,12 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
     )
     notes = [*people.notes, note]
     return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
+
+
+def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Interval:
+    if folds.bootstrap is None:
+        return None
+    return share_interval(share, resampled, getattr(folds.bootstrap, people))
 
 
 def _placed(settings: CurveSettings, checkpoints: Sequence[Path]) -> CurveSettings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from siamese.config import IdentifySettings
 from siamese.report.doubts import doubts, few_of
-from siamese.report.figures import cmc_figure, open_set_figure, save_figure
+from siamese.report.figures import cmc_figure, open_set_figure, save_figure, too_few_enrolled
 from siamese.report.judge import judged_people, output_folder, write_results
 from siamese.report.sources import naming
 from siamese.verification.identification import (
@@ -66,7 +66,11 @@ def judge_identification(settings: IdentifySettings) -> Identified:
     pictures = "1 picture" if last.images_per_person == 1 else f"{last.images_per_person} pictures"
     title = people.origin, f"{last.people} people enrolled, {pictures} each"
     files = save_figure(cmc_figure(last.cmc, title), out / "cmc")
-    files += save_figure(open_set_figure(last.fpir, last.fnir, title), out / "open_set")
+    few = too_few_enrolled(last.people)
+    drawn = open_set_figure(last.fpir, last.fnir, title, few=few)
+    files += save_figure(drawn, out / "open_set")
+    if few:
+        people = replace(people, notes=(*people.notes, f"CMC and open set: {few}"))
     content = {
         "galleries": [identification_json(one) for one in found],
         **asdict(ranked),

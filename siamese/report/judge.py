@@ -36,7 +36,7 @@ from siamese.verification.bootstrap import (
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
 from siamese.verification.enough import FEWEST_PEOPLE
-from siamese.verification.figures import curve, error_rates, summarise
+from siamese.verification.figures import curve, error_rates, summarise, too_coarse
 from siamese.verification.people import mislabelled_share
 
 Kind = Literal["roc", "pr", "det", "pairs"]
@@ -197,10 +197,9 @@ def intervals_at(verified: Verified, threshold: float) -> tuple[Interval, Interv
         return None, None
     fmr, fnmr = verified.bootstrap.rates_at(threshold)
     own = [float(rate) for rate in error_rates(verified.counts, threshold)]
-    with_pairs = verified.bootstrap.genuine_people
     return (
-        share_interval(own[0], fmr, verified.counts.identities),
-        share_interval(own[1], fnmr, with_pairs),
+        share_interval(own[0], fmr, verified.bootstrap.impostor_effective),
+        share_interval(own[1], fnmr, verified.bootstrap.genuine_effective),
     )
 
 
@@ -288,6 +287,11 @@ def with_figures(
         notes.append(
             f"only {bootstrap.genuine_people} of {counts.identities} people have a pair of "
             f"pictures: the intervals are rough below {ROUGH_BELOW} such people"
+        )
+    if too_coarse(counts):
+        notes.append(
+            "most scores differ by less than a ten-thousandth, which rounding to a millionth "
+            "blurs: the network hardly tells pictures apart, or one picture is far from all others"
         )
     intervals = {} if bootstrap is None else bootstrap.intervals()
     return Verified(counts, summarise(counts), intervals, bootstrap, tuple(notes))

@@ -16,11 +16,11 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import write_csv
 from siamese.report.embedding_files import given_embeddings
 from siamese.report.sources import Embeddings, embed_folder, load_model, naming
-from siamese.verification.bootstrap import Bootstrap, resample_listed
+from siamese.verification.bootstrap import Bootstrap, Interval, resample_listed, share_interval
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
 from siamese.verification.protocols import FoldAccuracy, accuracy_at, fold_accuracy
-from siamese.verification.scores import listed_scores, normalise
+from siamese.verification.scores import exact_unit, listed_scores, prepare
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Listed:
         bootstrap: the resamples of the people; None where none were drawn.
         folds: accuracy of a list with folds; None for lists without.
         accuracy: accuracy at the model's own threshold; None where it has none.
+        accuracy_interval: its 95 % interval; None without resamples.
         decision: the model's own threshold.
         missing: pictures that are named but not there.
         skipped: pairs left out because a picture is missing or broken.
@@ -49,6 +50,7 @@ class Listed:
     bootstrap: Bootstrap | None
     folds: FoldAccuracy | None
     accuracy: float | None
+    accuracy_interval: Interval
     decision: Decision | None
     missing: tuple[str, ...]
     skipped: int
@@ -61,11 +63,13 @@ class Listed:
             "skipped": self.skipped,
             "missing": list(self.missing),
             "accuracy_at_own_threshold": self.accuracy,
+            "accuracy_at_own_threshold_interval": self.accuracy_interval,
             "fold_accuracy": None
             if folds is None
             else {
                 "mean": folds.mean,
                 "standard_error": folds.standard_error,
+                "interval": folds.interval,
                 "accuracies": folds.accuracies.tolist(),
                 "thresholds": folds.thresholds.tolist(),
             },
@@ -104,7 +108,9 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     second = np.array([position[pairs.second[at]] for at in kept], np.int64)
     same = np.array([pairs.same[at] for at in kept], bool)
     with naming(people):
-        scores = listed_scores(normalise(people.embeddings), first, second)
+        prepared = prepare(people.embeddings)
+        unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
+        scores = listed_scores(unit, first, second, prepared.zoom)
     person = _persons(people.labels, first, second, same)
     persons = person[first], person[second]
     counts = counts_of(
@@ -120,7 +126,12 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
             counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
         )
     folds = None if pairs.fold is None else np.array([pairs.fold[at] for at in kept])
-    decision = people.decision
+    decision, accuracy, limits = people.decision, None, None
+    if decision is not None:
+        accuracy = accuracy_at(scores, same, decision.threshold)
+        if bootstrap is not None:
+            told = bootstrap.accuracy_at(decision.threshold)
+            limits = share_interval(accuracy, told, bootstrap.genuine_effective)
     return Listed(
         people,
         tuple((pairs.first[at], pairs.second[at]) for at in kept),
@@ -129,7 +140,8 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
         counts,
         bootstrap,
         None if folds is None else fold_accuracy(scores, same, folds),
-        None if decision is None else accuracy_at(scores, same, decision.threshold),
+        accuracy,
+        limits,
         decision,
         pairs.missing,
         pairs.skipped + len(pairs.same) - len(kept),

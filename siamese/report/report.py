@@ -121,6 +121,8 @@ def write_report(settings: ReportSettings) -> Reported:
     if against is not None and other is not None:
         told = (*against.notes, *other.verified.notes)
         hints += tuple(f"{other.name} (B): {note}" for note in told if note not in hints)
+    if identification is not None and (few := figures.too_few_enrolled(identification.people)):
+        hints = (*hints, f"CMC and open set: {few}")
     summary = _summary(verified, table, other)
     page = Page(
         title=f"{verified.counts.identities} people, {verified.counts.images} pictures",
@@ -276,7 +278,10 @@ def _charts(
         who = f"One picture of each of {identification.people} people is enrolled."
         drawn = figures.cmc_figure(identification.cmc, title, cmc)
         made.append(("CMC", f"Identification, closed set. {who}", drawn))
-        drawn = figures.open_set_figure(identification.fpir, identification.fnir, title, open_set)
+        few = figures.too_few_enrolled(identification.people)
+        drawn = figures.open_set_figure(
+            identification.fpir, identification.fnir, title, open_set, few=few
+        )
         made.append(("Open set", f"Identification with strangers among the probes. {who}", drawn))
     bars = reliability(verified.counts, calibration, settings.prior)
     bits = f"Cllr {cllr(verified.counts, calibration):.3f} bits, at best "

@@ -14,6 +14,7 @@ drawn in 600 random bundles (random groups, Wolter 2007), which keeps memory and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,12 +29,12 @@ from siamese.verification.counts import Counter, Counts, Floats, PairCounts, peo
 from siamese.verification.figures import average_precision, curve, reaching, summarise
 from siamese.verification.scores import (
     LEVELS,
-    SCALE,
     PairMatrix,
     Tile,
     check_labels,
     level_counts,
     level_scores,
+    levels_of,
 )
 
 Interval = tuple[float, float] | None
@@ -56,6 +57,8 @@ class Bootstrap:
         impostor: float64 (B, T), weighted impostor pairs.
         genuine_people: number of people behind the genuine pairs. Where most have one picture
             these are the few that AUC and TAR rest on, however many there are besides.
+        genuine_effective: see :func:`effective_people`, of their genuine pairs.
+        impostor_effective: of everybody's pictures.
     """
 
     counts: PairCounts
@@ -63,6 +66,8 @@ class Bootstrap:
     genuine: Floats
     impostor: Floats
     genuine_people: int
+    genuine_effective: float
+    impostor_effective: float
 
     @cached_property
     def _bin(self) -> Counts:
@@ -206,7 +211,7 @@ class Bootstrap:
 
         Of thresholds by :func:`quantile_interval`, of all others by :func:`share_interval`.
         """
-        people, own = self.genuine_people, summarise(self.counts)
+        people, own = self.genuine_effective, summarise(self.counts)
         return {
             name: quantile_interval(values, people)
             if "threshold" in name
@@ -215,29 +220,50 @@ class Bootstrap:
         }
 
 
-def share_interval(share: float, values: Floats, people: int) -> Interval:
+def effective_people(shares: npt.ArrayLike) -> float:
+    """How many people of equal weight tell as much as these: ``(sum w)**2 / sum w**2``.
+
+    A person with 20 pictures has 190 genuine pairs, one with 5 has 10: the figure is the former's.
+    Kish 1965, "Survey Sampling"; Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t
+    test robust to cluster heterogeneity", take it as the number of clusters in Student's t.
+
+    Args:
+        shares: (P,), each person's weight in the figure, such as the number of their pairs.
+
+    Returns:
+        between 2 and P; 0 where fewer than three people have any weight, which gives no interval.
+    """
+    w = np.asarray(shares, np.float64)
+    if np.count_nonzero(w) < 3:
+        return 0.0
+    return max(2.0, float(w.sum() ** 2 / (w**2).sum()))
+
+
+def share_interval(share: float, values: Floats, people: float) -> Interval:
     """95 % interval of a share, such as an AUC or an error rate, from its resamples.
 
     Near 0 and 1 a share's error is skewed: a symmetric interval, or one of the resamples' own
-    quantiles, misses on the flattering side. So it is Student's t with P - 1 degrees of freedom on
-    the scale of the logit, on which the error is nearly normal: ``logit(share) +- t * s``, where
-    ``s = sd(values) * sqrt(P / (P - 1)) / (share * (1 - share))`` (the logit interval of Pepe 2003,
-    "The Statistical Evaluation of Medical Tests", 5.2; the error carried over by the delta method,
-    so that resamples of 0 or 1, whose logit is infinite, need no correction).
+    quantiles, misses on the flattering side. On the scale of the logit the error is nearly normal,
+    so it is Student's t there: ``logit(share) +- t(P - 1) * sd(logit(values)) * sqrt(P / (P - 1))``
+    (logit intervals: Pepe 2003, "The Statistical Evaluation of Medical Tests", 5.2).
 
-    A share of exactly 0 or 1 has no logit, and no error in the sample is none in any resample. Of
-    P people none of whom errs, the share is bounded by the rule of three (Hanley & Lippman-Hand
-    1983, "If nothing goes wrong, is everything all right?"): errors up to ``1 - 0.05**(1 / P)``,
-    about 3 / P, are left at 95 %. People are the trials, not pairs: a person's own error rate is at
-    most 1, which makes it a bound.
+    A resample's 0 or 1 has no logit: it may lack all who err, though in the sample somebody does.
+    Resamples are therefore clipped at half of what one of P people contributes on average to the
+    error in the sample, ``min(share, 1 - share) / 2 / P``, as half a case stands for none in
+    Anscombe's empirical logit (1956).
+
+    Nor has a sample's 0 or 1: with no error in it there is none in any resample. Of P people none
+    of whom errs, the rule of three bounds the error (Hanley & Lippman-Hand 1983, "If nothing goes
+    wrong, is everything all right?"): up to ``1 - 0.05**(1 / P)``, about 3 / P, is left at 95 %.
+    People are the trials, not pairs: a person's own error rate is at most 1.
 
     Args:
         share: the figure of the sample, in [0, 1].
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that the figure rests on.
+        people: number of people P that the figure rests on: see :func:`effective_people`.
 
     Returns:
-        ``(low, high)`` in [0, 1]; None with fewer than three people, where the figure does not
+        ``(low, high)`` in [0, 1]; None with fewer than two people, where the figure does not
         exist in a tenth of the resamples or more, and where it is the same in all of them though
         it is not 0 or 1, as when all embeddings are equal.
     """
@@ -247,74 +273,57 @@ def share_interval(share: float, values: Floats, people: int) -> Interval:
     if share in (0, 1):
         bound = 1 - 0.05 ** (1 / people)
         return (0.0, bound) if share == 0 else (1 - bound, 1.0)
-    return logit_interval(share, float(found.std()) * np.sqrt(people / (people - 1)), people - 1)
+    if np.ptp(found) == 0:
+        return None
+    least = min(share, 1 - share) / 2 / people
+    error = float(logit(np.clip(found, least, 1 - least)).std())
+    return logit_interval(share, error * math.sqrt(people / (people - 1)), people - 1)
 
 
-def logit_interval(share: float, error: float, freedom: int) -> Interval:
+def logit_interval(share: float, error: float, freedom: float) -> Interval:
     """95 % interval of a share by Student's t on the scale of the logit; None without an error.
 
     Args:
         share: above 0 and below 1.
-        error: its standard error.
-        freedom: degrees of freedom of the error, at least 1.
+        error: standard error of its logit.
+        freedom: degrees of freedom of the error, above 0.
     """
     if not error > 0 or not 0 < share < 1:
         return None
-    half = stdtrit(freedom, 0.975) * error / (share * (1 - share))
+    half = stdtrit(freedom, 0.975) * error
     low, high = expit(logit(share) + np.array([-half, half]))
     return float(low), float(high)
 
 
-def quantile_interval(values: Floats, people: int) -> Interval:
-    """95 % interval of a score: the expanded percentile interval (Hesterberg 2015).
+def quantile_interval(values: Floats, people: float) -> Interval:
+    """95 % interval of a score or a difference: the expanded percentile one (Hesterberg 2015).
 
     The plain percentile interval is too short for few people, as a normal interval with the
     sample's own deviation would be; the quantiles are therefore moved outwards to those that
-    Student's t with P - 1 degrees of freedom asks for.
+    Student's t with P - 1 degrees of freedom asks for. Differences of two models on the same
+    people need no other scale: what skews a share near 0 or 1 skews both alike.
 
     Args:
-        values: (B,), the score in each resample; NaN where it does not exist.
-        people: number of people P that it rests on.
+        values: (B,), the figure in each resample; NaN where it does not exist.
+        people: number of people P that it rests on: see :func:`effective_people`.
 
     Returns:
-        ``(low, high)``; None with fewer than three people, where the score does not exist in a
+        ``(low, high)``; None with fewer than two people, where the figure does not exist in a
         tenth of the resamples or more, and where it is the same in all of them.
     """
     found = _existing(values, people)
     if found is None or np.ptp(found) == 0:
         return None
-    outwards = stdtrit(people - 1, 0.975) * np.sqrt(people / (people - 1))
+    outwards = stdtrit(people - 1, 0.975) * math.sqrt(people / (people - 1))
     share = ndtr(-outwards)
     low, high = np.quantile(found, [share, 1 - share])
     return float(low), float(high)
 
 
-def difference_interval(difference: float, values: Floats, people: int) -> Interval:
-    """95 % interval of the difference of two models' figures on the same people.
-
-    Student's t with P - 1 degrees of freedom about the sample's difference. What skews a share
-    near 0 or 1 skews both models' alike and mostly cancels, so no other scale is needed.
-
-    Args:
-        difference: of the sample.
-        values: (B,), the difference in each resample; NaN where it does not exist.
-        people: number of people P that it rests on.
-
-    Returns:
-        ``(low, high)``; None with fewer than three people, where the difference does not exist in
-        a tenth of the resamples or more, and where it is the same in all of them.
-    """
-    found = _existing(values, people)
-    if found is None or np.ptp(found) == 0:
-        return None
-    half = stdtrit(people - 1, 0.975) * found.std() * np.sqrt(people / (people - 1))
-    return float(difference - half), float(difference + half)
-
-
-def _existing(values: Floats, people: int) -> Floats | None:
+def _existing(values: Floats, people: float) -> Floats | None:
     """The resamples' figures that exist; None where there is too little for an interval."""
     found = values[np.isfinite(values)]
-    few = people < 3 or len(found) < max(2, 0.9 * len(values))
+    few = people < 2 or len(found) < max(2, 0.9 * len(values))
     return None if few else np.asarray(found)
 
 
@@ -445,23 +454,27 @@ def count_and_resample(
     groups = (shuffled % BUNDLES if people > BUNDLES else np.arange(people))[identity]
     pairs = PairMatrix(vectors, own, groups=groups, device=device)
     units = min(people, BUNDLES)
-    counter = Counter(pairs.unit.device)
-    edges = _edges(vectors, identity, shuffled)
+    counter = Counter(pairs.unit.device, pairs.zoom)
+    edges = levels_of(_edges(vectors, identity, shuffled), pairs.zoom)
+    edges = np.unique(edges)
     weights = draw_weights(units, resamples, seed)
     resampler = Resampler(pairs, groups[pairs.order], edges, weights)
     pairs.feed(counter, resampler, progress=progress)
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
-    several = int((pairs.counts > 1).sum())
-    return counts, Bootstrap(counts, level_scores(edges), genuine, impostor, several)
+    own_pairs = pairs.counts * (pairs.counts - 1) // 2
+    return counts, Bootstrap(
+        counts, level_scores(edges, pairs.zoom), genuine, impostor, int((own_pairs > 0).sum()),
+        effective_people(own_pairs), effective_people(pairs.counts),
+    )  # fmt: skip
 
 
 def _edges(
     vectors: npt.NDArray[np.float32],
     identity: Counts,
     shuffled: Counts,
-) -> Counts:
-    """Levels that bins begin at, by the quantiles of some people's pairs."""
+) -> Floats:
+    """Scores that bins begin at, by the quantiles of some people's pairs."""
     images = np.bincount(identity)[shuffled]
     chosen = shuffled[: 1 + int(np.searchsorted(np.cumsum(images), _PILOT))]
     inside = np.isin(identity, chosen)
@@ -469,13 +482,13 @@ def _edges(
         pilot = PairMatrix(vectors[inside], identity[inside])
     except UserError:  # people with one image each, by chance
         pilot = PairMatrix(vectors, identity)
-    counter = Counter()
+    counter = Counter(zoom=pilot.zoom)
     pilot.feed(counter)
     return edges_of(counter.counts(0, 0, 0))
 
 
-def edges_of(counts: PairCounts) -> Counts:
-    """Levels that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
+def edges_of(counts: PairCounts) -> Floats:
+    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
 
     Args:
         counts: pairs by score, of all pairs or a part of them.
@@ -491,7 +504,7 @@ def edges_of(counts: PairCounts) -> Counts:
     ):
         at = reaching(at_least, wanted)
         chosen.append(counts.score[np.clip(at, 0, len(counts.score) - 1)])
-    return np.unique(np.round((np.concatenate(chosen) + 1) * SCALE).astype(np.int64))
+    return np.unique(np.concatenate(chosen))
 
 
 def resample_listed(
@@ -517,7 +530,7 @@ def resample_listed(
     known, where = np.unique(np.concatenate([np.asarray(p) for p in people]), return_inverse=True)
     first, second = where[: len(values)], where[len(values) :]
     weights = draw_weights(len(known), resamples, seed)
-    edges = level_scores(edges_of(counts))
+    edges = edges_of(counts)
     bins = np.searchsorted(edges, values, side="right")
     sums = []
     for kind in (truth, ~truth):
@@ -531,5 +544,11 @@ def resample_listed(
                 weight = weight * weights[:, other[part]]
             np.add.at(counted, into[part], weight.T)
         sums.append(counted.T)
-    several = len(np.unique(first[truth]))
-    return Bootstrap(counts, edges, sums[0], sums[1], several)
+    own_pairs = np.bincount(first[truth])
+    others = np.bincount(first[~truth], minlength=len(known)) + np.bincount(
+        second[~truth], minlength=len(known)
+    )
+    return Bootstrap(
+        counts, edges, sums[0], sums[1], int(np.count_nonzero(own_pairs)),
+        effective_people(own_pairs), effective_people(others),
+    )  # fmt: skip

@@ -17,8 +17,7 @@ from siamese.verification.scores import (
     check_labels,
     level_counts,
     level_scores,
-    normalise,
-    score_levels,
+    prepare,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -74,7 +73,8 @@ def _at_least(counts: Counts) -> Counts:
 class Counter:
     """Counts the pairs of tiles by level. Counters of disjoint tiles add up."""
 
-    def __init__(self, device: torch.device | str = "cpu"):
+    def __init__(self, device: torch.device | str = "cpu", zoom: int = 0):
+        self._zoom = zoom
         self.genuine = torch.zeros(LEVELS, dtype=torch.int64, device=device)
         self.impostor = torch.zeros(LEVELS, dtype=torch.int64, device=device)
 
@@ -88,7 +88,7 @@ class Counter:
         """What was counted."""
         found = torch.nonzero(self.genuine + self.impostor).flatten()
         return PairCounts(
-            level_scores(found.cpu().numpy()),
+            level_scores(found.cpu().numpy(), self._zoom),
             self.genuine[found].cpu().numpy(),
             self.impostor[found].cpu().numpy(),
             identities,
@@ -118,7 +118,7 @@ def count_pairs(
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
     """
     pairs = PairMatrix(embeddings, labels, device=device)
-    counter = Counter(pairs.unit.device)
+    counter = Counter(pairs.unit.device, pairs.zoom)
     pairs.feed(counter, progress=progress)
     return counter.counts(*people_of(pairs))
 
@@ -137,8 +137,8 @@ def count_target(embeddings: npt.ArrayLike, labels: npt.ArrayLike, target: int) 
     Raises:
         UserError: as :func:`count_pairs`, and when no image has the target's label.
     """
-    unit = normalise(embeddings)
-    identity = check_labels(labels, len(unit))
+    prepared = prepare(embeddings)
+    identity = check_labels(labels, len(prepared.unit))
     own = torch.from_numpy(identity == target)
     if not own.any():
         raise UserError("the target has no image among the judged ones")
@@ -147,12 +147,12 @@ def count_target(embeddings: npt.ArrayLike, labels: npt.ArrayLike, target: int) 
         raise UserError("no genuine pair: the target has one image only; add another of theirs")
     if count == len(own):
         raise UserError("no impostor pair: all images are of the target; add other people")
-    counter = Counter()
-    everybody = torch.cat([unit[own], unit[~own]])
-    position = torch.arange(len(everybody))
+    counter = Counter(zoom=prepared.zoom)
+    everybody = prepared.at(torch.from_numpy(np.argsort(identity != target, kind="stable")))
+    position = torch.arange(len(own))
     for first in range(0, count, _TARGET_ROWS):
         row = position[first : min(first + _TARGET_ROWS, count), None]
-        levels = score_levels(everybody[row.flatten()], everybody)
+        levels = everybody.levels(row.flatten(), slice(None))
         genuine = (position < count) & (position > row)
         impostor = (position >= count).expand_as(genuine)
         counter.add(Tile(first, 0, levels, genuine, impostor))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,11 +89,20 @@ def _threshold(counts: PairCounts, at: int) -> float:
     """The score at a position, or just above the highest."""
     if at < len(counts.score):
         return float(counts.score[at])
-    return float(np.nextafter(np.float32(counts.score[-1]), np.float32(np.inf)))
+    return _just_above(counts, at - 1)
+
+
+def _just_above(counts: PairCounts, at: int) -> float:
+    """The next float32 above a score; where others lie that near, the next float64."""
+    score = float(counts.score[at])
+    above = float(np.nextafter(np.float32(score), np.float32(np.inf)))
+    nearest = float(counts.score[at + 1]) if at + 1 < len(counts.score) else math.inf
+    return above if score < above <= nearest else math.nextafter(score, math.inf)
 
 
 def threshold_at_fmr(counts: PairCounts, fmr: float) -> float:
-    """The lowest threshold whose FMR does not exceed ``fmr`` (to the last bit of a float32).
+    """The lowest threshold whose FMR does not exceed ``fmr`` (to the last bit of a float32, or of a
+    float64 where scores lie nearer than those).
 
     Args:
         counts: the pairs by score.
@@ -105,7 +115,7 @@ def threshold_at_fmr(counts: PairCounts, fmr: float) -> float:
     if allowed >= total:
         return -1.0
     too_low = int(np.flatnonzero(counts.impostor_at_least > allowed)[-1])
-    return float(np.nextafter(np.float32(counts.score[too_low]), np.float32(np.inf)))
+    return _just_above(counts, too_low)
 
 
 def tar_at_fmr(counts: PairCounts, fmr: float) -> float:
@@ -120,6 +130,18 @@ def lowest_supported_fmr(counts: PairCounts) -> float:
     at 95 %; pairs of people are the most that can count as independent.
     """
     return supported_fmr(counts.identity_pairs)
+
+
+def too_coarse(counts: PairCounts) -> bool:
+    """Whether the middle half of many pairs lies on so few scores that rounding decides.
+
+    Scores are rounded to a millionth. Where most of them differ by little more (and one image far
+    from all others keeps the grid from being zoomed: see :mod:`siamese.verification.scores`), ties
+    of the rounding stand for a part of the figures.
+    """
+    pairs = counts.genuine + counts.impostor
+    low, high = np.searchsorted(np.cumsum(pairs), np.array([0.25, 0.75]) * pairs.sum())
+    return len(pairs) > 1 and pairs.sum() >= 2000 and int(high - low) < 100
 
 
 def supported_fmr(identity_pairs: int) -> float:

@@ -14,10 +14,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from siamese.verification.bootstrap import BUNDLES, Bootstrap, Resampler, draw_weights, edges_of
-from siamese.verification.counts import Floats, PairCounts, count_pairs
+from siamese.verification.bootstrap import (
+    BUNDLES,
+    Bootstrap,
+    Resampler,
+    draw_weights,
+    edges_of,
+    effective_people,
+)
+from siamese.verification.counts import Counts, Floats, PairCounts, count_pairs
 from siamese.verification.figures import error_rates, threshold_at_fmr
-from siamese.verification.scores import PairMatrix, level_scores
+from siamese.verification.scores import PairMatrix, level_scores, levels_of
 
 
 @dataclass(frozen=True)
@@ -131,27 +138,49 @@ def count_folds(
     pooled = pool_counts(counts)
     if not resamples:
         return Folds(counts, (), pooled, None)
-    edges = edges_of(pooled)
     units = [min(one.identities, max(2, BUNDLES // len(folds))) for one in counts]
     weights = draw_weights(sum(units), resamples, seed)
     starts = np.cumsum([0, *units])
-    bootstraps = []
-    for at, (vectors, labels) in enumerate(folds):
-        people = counts[at].identities
-        shuffled = np.random.default_rng(seed).permutation(people)
-        groups = np.asarray(shuffled % units[at])[np.unique(labels, return_inverse=True)[1]]
-        pairs = PairMatrix(vectors, labels, groups=groups, device=device)
-        own = weights[:, starts[at] : starts[at + 1]]
-        resampler = Resampler(pairs, groups[pairs.order], edges, own)
+    matrices, groups = [], []
+    for (vectors, labels), one, own in zip(folds, counts, units, strict=True):
+        shuffled = np.random.default_rng(seed).permutation(one.identities)
+        group = np.asarray(shuffled % own)[np.unique(labels, return_inverse=True)[1]]
+        matrices.append(PairMatrix(vectors, labels, groups=group, device=device))
+        groups.append(group[matrices[-1].order])
+    # Bins are the same scores in every fold, though a fold's own grid may be finer.
+    zoom = min(pairs.zoom for pairs in matrices)
+    edges = np.unique(level_scores(levels_of(edges_of(pooled), zoom), zoom))
+    images = [pairs.counts for pairs in matrices]
+    own_pairs = [pairs.counts * (pairs.counts - 1) // 2 for pairs in matrices]
+    bootstraps: list[Bootstrap] = []
+    for at, pairs in enumerate(matrices):
+        drawn = weights[:, starts[at] : starts[at + 1]]
+        resampler = Resampler(pairs, groups[at], levels_of(edges, pairs.zoom), drawn)
         pairs.feed(resampler, progress=progress)
-        genuine, impostor = (sums.cpu().numpy() for sums in (resampler.genuine, resampler.impostor))
-        several = int((pairs.counts > 1).sum())
-        bootstraps.append(Bootstrap(counts[at], level_scores(edges), genuine, impostor, several))
-    whole = Bootstrap(
-        pooled,
-        level_scores(edges),
-        np.sum([one.genuine for one in bootstraps], axis=0),
-        np.sum([one.impostor for one in bootstraps], axis=0),
-        sum(one.genuine_people for one in bootstraps),
-    )
+        sums = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
+        bootstraps.append(_bootstrap(counts[at], edges, sums, own_pairs[at : at + 1], [images[at]]))
+    pooled_sums = [
+        np.sum([getattr(one, kind) for one in bootstraps], axis=0)
+        for kind in ("genuine", "impostor")
+    ]
+    whole = _bootstrap(pooled, edges, (pooled_sums[0], pooled_sums[1]), own_pairs, images)
     return Folds(counts, tuple(bootstraps), pooled, whole)
+
+
+def _bootstrap(
+    counts: PairCounts,
+    edges: Floats,
+    sums: tuple[Floats, Floats],
+    own_pairs: Sequence[Counts],
+    images: Sequence[Counts],
+) -> Bootstrap:
+    """The resamples of some folds, from each person's genuine pairs and images there."""
+    pairs_of_all = np.concatenate(own_pairs)
+    return Bootstrap(
+        counts,
+        edges,
+        *sums,
+        int((pairs_of_all > 0).sum()),
+        effective_people(pairs_of_all),
+        effective_people(np.concatenate(images)),
+    )

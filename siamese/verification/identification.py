@@ -14,11 +14,11 @@ from tqdm import tqdm
 from siamese.errors import UserError
 from siamese.verification.counts import Floats
 from siamese.verification.scores import (
-    SCALE,
     Labels,
+    Prepared,
     check_labels,
-    normalise,
-    score_levels,
+    level_scores,
+    prepare,
 )
 
 Fusion = Literal["max", "mean"]
@@ -121,14 +121,14 @@ def identify(
         raise UserError(f"{draws} random galleries: at least 1 is needed")
     if fusion not in get_args(Fusion):
         raise UserError(f"fusion {fusion!r}: must be max or mean")
-    unit = normalise(embeddings)
-    own = check_labels(labels, len(unit))
+    prepared = prepare(embeddings)
+    own = check_labels(labels, len(prepared.unit))
     names, person, images = np.unique(own, return_inverse=True, return_counts=True)
     enough = images > images_per_person
     people = int(enough.sum())
     _require_people(people, images_per_person)
     taken = enough[person]
-    unit = unit[torch.from_numpy(taken)]
+    prepared = prepared.at(torch.from_numpy(np.flatnonzero(taken)))
     person = (np.cumsum(enough) - 1)[person[taken]]
 
     found, mated, non_mated = np.zeros(people, np.int64), [], []
@@ -141,7 +141,7 @@ def identify(
         probe = torch.from_numpy(np.flatnonzero(probes))
         own_person = torch.from_numpy(person)[probe, None]
         first = 0
-        for levels in _search(unit[probe], unit[gallery], images_per_person, fusion):
+        for levels in _search(prepared, probe, gallery, images_per_person, fusion):
             mine = own_person[first : first + len(levels)]
             first += len(levels)
             score = levels.gather(1, mine)
@@ -149,7 +149,7 @@ def identify(
             found += np.bincount(rank - 1, minlength=people)
             mated.append(torch.where(torch.from_numpy(rank) == 1, score[:, 0], -1).numpy())
             non_mated.append(levels.scatter_(1, mine, -1).amax(1).numpy())
-    scale = SCALE * (images_per_person if fusion == "mean" else 1)
+    summed = images_per_person if fusion == "mean" else 1
     genuine, other = np.sort(np.concatenate(mated)), np.sort(np.concatenate(non_mated))
     threshold, fpir, fnir = _open_set(genuine, other)
     return Identification(
@@ -160,11 +160,11 @@ def identify(
         draws=draws,
         probes=len(person) - people * images_per_person,
         cmc=np.cumsum(found) / found.sum(),
-        threshold=threshold / scale - 1,
+        threshold=level_scores(threshold / summed, prepared.zoom),
         fpir=fpir,
         fnir=fnir,
-        mated=np.where(genuine < 0, -np.inf, genuine / scale - 1),
-        non_mated=other / scale - 1,
+        mated=np.where(genuine < 0, -np.inf, level_scores(genuine / summed, prepared.zoom)),
+        non_mated=level_scores(other / summed, prepared.zoom),
     )
 
 
@@ -194,12 +194,13 @@ def _draw_gallery(person: Labels, images: int, rng: np.random.Generator) -> Labe
 
 
 def _search(
-    probes: torch.Tensor, gallery: torch.Tensor, images: int, fusion: Fusion
+    prepared: Prepared, probes: torch.Tensor, gallery: Labels, images: int, fusion: Fusion
 ) -> Iterator[torch.Tensor]:
     """Levels (R, K) of some probes with every person; of "mean" the sum over a person's images."""
     rows = max(1, _BLOCK // len(gallery))
+    enrolled = torch.from_numpy(gallery)
     for block in torch.split(probes, rows):
-        levels = score_levels(block, gallery).reshape(len(block), images, -1)
+        levels = prepared.levels(block, enrolled).reshape(len(block), images, -1)
         yield levels.amax(1) if fusion == "max" else levels.sum(1)
 
 
@@ -252,7 +253,8 @@ def retrieval(
     Raises:
         UserError: unusable embeddings or labels; nobody has two images.
     """
-    unit = normalise(embeddings)
+    prepared = prepare(embeddings)
+    unit = prepared.unit
     _, person, images = np.unique(
         check_labels(labels, len(unit)), return_inverse=True, return_counts=True
     )
@@ -267,7 +269,7 @@ def retrieval(
     blocks = torch.split(torch.from_numpy(queries), max(1, _BLOCK // len(unit)))
     for query in tqdm(blocks, desc="ranking", leave=False, disable=None if progress else True):
         r = torch.from_numpy(relevant)[query, None]
-        hit = _best_are_own(unit, identity, query, int(r.max()))
+        hit = _best_are_own(prepared, identity, query, int(r.max()))
         place = torch.arange(1, hit.shape[1] + 1)
         hit &= place <= r
         found = hit.cumsum(1)
@@ -277,10 +279,10 @@ def retrieval(
 
 
 def _best_are_own(
-    unit: torch.Tensor, identity: torch.Tensor, query: torch.Tensor, places: int
+    prepared: Prepared, identity: torch.Tensor, query: torch.Tensor, places: int
 ) -> torch.Tensor:
     """Whether the best-scored images are of the query's identity: bool (Q, places)."""
-    levels = score_levels(unit[query], unit)
+    levels = prepared.levels(query, slice(None))
     # One integer orders by level, then other people first; its last bit tells which it was.
     levels.mul_(2).add_(identity[query, None] != identity)
     levels[torch.arange(len(query)), query] = -1

@@ -100,10 +100,12 @@ class _Examiner:
         self.rejected = torch.zeros(shape, dtype=torch.int64, device=device)
         kept = min(worst, counts.genuine_pairs)
         low = int(np.searchsorted(np.cumsum(counts.genuine), kept))
-        self.genuine = _Kept(score_level(float(counts.score[low])), kept, lowest=True)
+        self.genuine = _Kept(score_level(float(counts.score[low]), pairs.zoom), kept, lowest=True)
         kept = min(worst, counts.impostor_pairs)
         high = int(np.flatnonzero(counts.impostor_at_least >= kept)[-1])
-        self.impostor = _Kept(score_level(float(counts.score[high])), kept, lowest=False)
+        self.impostor = _Kept(
+            score_level(float(counts.score[high]), pairs.zoom), kept, lowest=False
+        )
 
     def add(self, tile: Tile) -> None:
         rows = slice(tile.first_row, tile.first_row + tile.levels.shape[0])
@@ -149,12 +151,12 @@ class _Kept:
             )
             self._found.append((at.cpu().numpy(), levels[part].cpu().numpy().astype(np.int64)))
 
-    def pairs(self, order: Counts) -> Pairs:
+    def pairs(self, order: Counts, zoom: int) -> Pairs:
         at = np.concatenate([places for places, _ in self._found])
         levels = np.concatenate([found for _, found in self._found])
         best = np.lexsort((at[:, 1], at[:, 0], self._sign * levels))[: self._size]
         positions = order[at[best]]
-        return Pairs(positions[:, 0], positions[:, 1], level_scores(levels[best]))
+        return Pairs(positions[:, 0], positions[:, 1], level_scores(levels[best], zoom))
 
 
 def examine(
@@ -183,7 +185,7 @@ def examine(
     """
     pairs = PairMatrix(embeddings, labels, device=device)
     thresholds = [threshold, *(threshold_at_fmr(counts, rate) for rate in _FMRS)]
-    levels = [score_level(min(max(value, -1.0), 2.0)) for value in thresholds]
+    levels = [score_level(min(max(value, -1.0), 2.0), pairs.zoom) for value in thresholds]
     examiner = _Examiner(pairs, levels, counts, worst)
     pairs.feed(examiner, progress=progress)
     label = np.asarray(labels)[pairs.order[pairs.starts]].astype(np.int64)
@@ -191,8 +193,8 @@ def examine(
     return Examination(
         threshold,
         people,
-        examiner.genuine.pairs(pairs.order),
-        examiner.impostor.pairs(pairs.order),
+        examiner.genuine.pairs(pairs.order, pairs.zoom),
+        examiner.impostor.pairs(pairs.order, pairs.zoom),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from siamese.errors import UserError
+from siamese.verification.bootstrap import Interval, logit_interval
 from siamese.verification.counts import Floats
 
 Truths = npt.NDArray[np.bool_]
@@ -29,6 +30,16 @@ class FoldAccuracy:
     standard_error: float
     accuracies: Floats
     thresholds: Floats
+
+    @property
+    def interval(self) -> Interval:
+        """95 % interval of the mean by Student's t over the folds, on the scale of the logit.
+
+        None where all folds are alike, as with no error in any.
+        """
+        spread = self.mean * (1 - self.mean)
+        error = self.standard_error / spread if spread else 0.0
+        return logit_interval(self.mean, error, len(self.accuracies) - 1)
 
 
 def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) -> float:

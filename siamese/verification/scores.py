@@ -4,10 +4,16 @@ A score is rounded to the nearest multiple of 2**-20, about a millionth. fp32 su
 hundred products are no more certain than that: another block shape, thread count or device gives
 other last bits. Rounded, pairs that are equal in exact arithmetic (duplicates, collapsed
 embeddings) are equal here, and the pairs of any number of images fit into one count per score.
+
+Where all embeddings point nearly the same way (a margin that was never learned, a network without a
+last normalisation) their scores differ by less than that, and an fp32 cosine holds hardly a digit
+of the difference. There the grid is zoomed: its levels divide the range below 1 that scores can lie
+in, and scores come from the embeddings' distances to their mean: see :func:`prepare`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +33,10 @@ Labels = npt.NDArray[np.int64]
 # Scores are whole multiples of 1 / SCALE; a score's level is the integer (score + 1) * SCALE.
 SCALE = 2**20
 LEVELS = 2 * SCALE + 1
+
+# Zoomed where all scores lie within 1 / 32 of 1. Beyond a zoom of 40 embeddings differ by the last
+# bits of a float32 only: they are taken as equal.
+_LEAST_ZOOM, _MOST_ZOOM = 6, 40
 
 # Fixed, so that a tile's shape depends on the images and labels only.
 _ROWS = 512
@@ -69,6 +79,73 @@ def normalise(embeddings: npt.ArrayLike) -> torch.Tensor:
     unit = np.empty_like(vectors)
     np.divide(vectors, lengths[:, None], out=unit, casting="same_kind")
     return torch.from_numpy(unit)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Embeddings whose products are scores.
+
+    Attributes:
+        unit: float32 (N, D) of unit length.
+        rows: float32 (N, D) or (N, D + 2): what stands for an image as a row of the pair matrix.
+        columns: the same as a column.
+        zoom: scores lie in [1 - 2**(1 - zoom), 1] on a grid of 2**-(20 + zoom); 0: no zoom.
+    """
+
+    unit: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    zoom: int
+
+    def at(self, order: torch.Tensor, device: torch.device | str = "cpu") -> Prepared:
+        """Some images, in an order, on a device."""
+        unit = self.unit[order].to(device)
+        if self.zoom == 0:
+            return Prepared(unit, unit, unit, 0)
+        return Prepared(
+            unit, self.rows[order].to(device), self.columns[order].to(device), self.zoom
+        )
+
+    def levels(self, rows: slice | torch.Tensor, columns: slice | torch.Tensor) -> torch.Tensor:
+        """:func:`score_levels` of some images with some others."""
+        return score_levels(self.rows[rows], self.columns[columns], self.zoom)
+
+
+def prepare(embeddings: npt.ArrayLike) -> Prepared:
+    """Embeddings ready to be scored, zoomed where all of them point nearly the same way.
+
+    With the mean m and distances ``d = u - m`` a score is ``1 - |d_i - d_j|**2 / 2``, all terms of
+    the size of the differences, so that an fp32 product keeps their digits. No score is below
+    ``1 - 2 max |d|**2``, from which the zoom follows.
+
+    Args:
+        embeddings: (N, D), integers or floats.
+
+    Raises:
+        UserError: see :func:`normalise`.
+    """
+    unit = normalise(embeddings)
+    plain = Prepared(unit, unit, unit, 0)
+    # All within r of the mean are within 2 r of the first: most embeddings are told apart at once.
+    if len(unit) == 0 or float((unit @ unit[0]).min()) < 1 - 2 * 2.0**-_LEAST_ZOOM:
+        return plain
+    exact = exact_unit(embeddings)
+    distance = exact - exact.mean(0)
+    squared = distance.square().sum(1)
+    widest = float(squared.max())
+    if widest < 2.0**-_MOST_ZOOM:
+        return plain
+    zoom = math.floor(-math.log2(widest))
+    if zoom < _LEAST_ZOOM:
+        return plain
+    d, half, one = distance.float(), (squared / 2).float()[:, None], torch.ones(len(unit), 1)
+    return Prepared(unit, torch.cat([d, -half, -one], 1), torch.cat([d, one, half], 1), zoom)
+
+
+def exact_unit(embeddings: npt.ArrayLike) -> torch.Tensor:
+    """Embeddings to unit length in double precision: float64 (N, D) on the CPU."""
+    vectors = torch.from_numpy(np.asarray(embeddings, np.float64))
+    return torch.nn.functional.normalize(vectors, eps=0.0)
 
 
 def check_labels(labels: npt.ArrayLike, images: int) -> Labels:
@@ -142,7 +219,7 @@ class PairMatrix:
     Attributes:
         order: int64 (N,), positions of the caller's images in the matrix's order.
         identity: int64 (N,), 0 ... P - 1, never falling, in the matrix's order.
-        unit: float32 (N, D) on the device, in the matrix's order.
+        prepared: the embeddings on the device, in the matrix's order.
 
     Raises:
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
@@ -156,8 +233,8 @@ class PairMatrix:
         groups: npt.ArrayLike | None = None,
         device: torch.device | str = "cpu",
     ):
-        unit = normalise(embeddings)
-        own = check_labels(labels, len(unit))
+        prepared = prepare(embeddings)
+        own = check_labels(labels, len(prepared.unit))
         keys = (own,) if groups is None else (own, np.asarray(groups))
         self.order = np.lexsort(keys)
         ordered = own[self.order]
@@ -166,7 +243,17 @@ class PairMatrix:
         _require_pairs(self.genuine_pairs, self.impostor_pairs)
         # Other accelerators lack some of what counting needs.
         place = torch.device(device) if torch.device(device).type == "cuda" else "cpu"
-        self.unit = unit[torch.from_numpy(self.order)].to(place)
+        self.prepared = prepared.at(torch.from_numpy(self.order), place)
+
+    @property
+    def unit(self) -> torch.Tensor:
+        """float32 (N, D) of unit length on the device, in the matrix's order."""
+        return self.prepared.unit
+
+    @property
+    def zoom(self) -> int:
+        """Of the grid that levels are on."""
+        return self.prepared.zoom
 
     @property
     def images(self) -> int:
@@ -208,7 +295,7 @@ class PairMatrix:
             disable=None if progress else True,
         ) as bar:
             for rows, columns, mixed in self._bounds():
-                levels = score_levels(self.unit[rows], self.unit[columns])
+                levels = self.prepared.levels(rows, columns)
                 yield (
                     self._tile(rows, columns, levels)
                     if mixed
@@ -242,12 +329,13 @@ class PairMatrix:
 
 
 @torch.inference_mode()
-def score_levels(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+def score_levels(rows: torch.Tensor, columns: torch.Tensor, zoom: int = 0) -> torch.Tensor:
     """Levels of the cosine similarities of unit vectors: (score + 1) * SCALE, rounded.
 
     Args:
-        rows: float32 (R, D) of unit length.
-        columns: float32 (C, D) of unit length, same device.
+        rows: float32 (R, D) of unit length, or of :class:`Prepared`.
+        columns: the same (C, D), same device.
+        zoom: where there is one, the product is score - 1.
 
     Returns:
         int32 (R, C) in [0, 2 * SCALE].
@@ -257,22 +345,23 @@ def score_levels(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     try:
         with torch.autocast(rows.device.type, enabled=False):
             # Powers of two scale without rounding.
-            product = (rows * SCALE) @ columns.T
+            product = (rows * (SCALE * 2.0**zoom)) @ columns.T
     finally:
         torch.set_float32_matmul_precision(precision)
     # Sums of D rounded products may pass 1 by a few last bits.
-    return product.round_().add_(SCALE).clamp_(0, 2 * SCALE).to(torch.int32)
+    return product.round_().add_(2 * SCALE if zoom else SCALE).clamp_(0, 2 * SCALE).to(torch.int32)
 
 
 def listed_scores(
-    unit: torch.Tensor, first: npt.ArrayLike, second: npt.ArrayLike
+    unit: torch.Tensor, first: npt.ArrayLike, second: npt.ArrayLike, zoom: int = 0
 ) -> npt.NDArray[np.float64]:
     """Scores of listed pairs, rounded as all scores are.
 
     Args:
-        unit: float32 (N, D) of unit length, on the CPU.
+        unit: float32 (N, D) of unit length, on the CPU; with a zoom float64.
         first: positions (M,) of one image of each pair.
         second: positions (M,) of the other.
+        zoom: of the grid.
 
     Returns:
         float64 (M,) in [-1, 1].
@@ -284,7 +373,7 @@ def listed_scores(
         products[part] = np.einsum(
             "md,md->m", vectors[one[part]], vectors[other[part]], dtype=np.float64
         )
-    return np.asarray(np.clip(np.round(products * SCALE) / SCALE, -1, 1))
+    return np.asarray(np.clip(np.round(products * SCALE * 2.0**zoom) / SCALE / 2.0**zoom, -1, 1))
 
 
 def level_counts(levels: torch.Tensor, bins: int = LEVELS) -> torch.Tensor:
@@ -306,13 +395,22 @@ def level_counts(levels: torch.Tensor, bins: int = LEVELS) -> torch.Tensor:
         return sum(parts, torch.zeros(bins, dtype=torch.int64))
 
 
-def level_scores(levels: npt.ArrayLike) -> npt.NDArray[np.float64]:
+def level_scores(levels: npt.ArrayLike, zoom: int = 0) -> npt.NDArray[np.float64]:
     """Scores in [-1, 1] of levels; exact."""
-    return np.asarray(levels, np.float64) / SCALE - 1
+    below_one = np.asarray(levels, np.float64) / SCALE - 2
+    return np.asarray(1 + below_one / 2.0**zoom)
 
 
-def score_level(score: float) -> int:
+def levels_of(scores: npt.ArrayLike, zoom: int = 0) -> Labels:
+    """The nearest levels of scores, int64."""
+    levels = np.round((np.asarray(scores, np.float64) - 1) * SCALE * 2.0**zoom) + 2 * SCALE
+    return np.clip(levels, 0, LEVELS - 1).astype(np.int64)
+
+
+def score_level(score: float, zoom: int = 0) -> int:
     """The lowest level that is at least a score (a threshold)."""
+    if zoom:  # near 1 the difference is exact; beyond the grid the level is, too
+        return int(np.clip(np.ceil((score - 1) * SCALE * 2.0**zoom) + 2 * SCALE, 0, LEVELS))
     # Not (score + 1) * SCALE: a threshold just above 0 would be rounded to 0.
     return int(np.ceil(score * SCALE)) + SCALE
 

@@ -110,3 +110,20 @@ def test_two_checkpoints(trained: Path, evaluate, monkeypatch: pytest.MonkeyPatc
     result = json.loads(Path("c/compare.json").read_text("utf-8"))
     assert result["a"]["auc"] == result["b"]["auc"]
     assert "(unsupported)" in told
+
+
+def test_a_gallery_of_a_few_people_is_told_in_text_page_and_figure(
+    tmp_path: Path, evaluate
+) -> None:
+    whole = dict(np.load(write(tmp_path / "all.npz", 1.0), allow_pickle=False))
+    few = np.isin(whole["labels"], [0, 1])
+    per_image = {name for name, array in whole.items() if array.shape[:1] == (240,)}
+    np.savez("two.npz", **{n: a[few] if n in per_image else a for n, a in whole.items()})
+    told = evaluate("identify", "--embeddings", "two.npz", "--out", "o")
+    assert "note: CMC and open set: no line is drawn: 2 enrolled people are too few" in told
+    assert "2 enrolled people are too few" in str(
+        json.loads(Path("o/identify.json").read_text("utf-8"))["notes"]
+    )
+    evaluate("report", "--embeddings", "two.npz", "--out", "o")
+    page = Path("o/report.html").read_text("utf-8")
+    assert "no line is drawn: 2 enrolled people are too few" in page

@@ -32,6 +32,7 @@ from siamese.report.figures import (
     save_figure,
     score_figure,
     svg_of,
+    too_few_enrolled,
 )
 from siamese.report.text import drawable, font_note
 from siamese.verification.counts import PairCounts, count_pairs, counts_of
@@ -255,7 +256,7 @@ def test_a_perfect_model_has_an_empty_det_that_says_so():
     assert "nothing can be drawn" in axes.texts[0].get_text()
 
 
-@pytest.mark.parametrize("ranks", [1, 10, 200])
+@pytest.mark.parametrize("ranks", [10, 30, 200])
 def test_cmc_is_drawn_over_ranks_from_one(ranks):
     rates = np.linspace(0.4, 0.9, ranks)
     (axes,) = cmc_figure(rates, "").axes
@@ -264,6 +265,19 @@ def test_cmc_is_drawn_over_ranks_from_one(ranks):
     assert np.array_equal(y, rates)
     assert axes.get_xscale() == ("log" if ranks > 50 else "linear")
     assert axes.get_title() == "rank 1: 0.4000"
+
+
+@pytest.mark.parametrize("ranks", [2, 9])
+def test_a_gallery_of_too_few_people_has_a_note_instead_of_a_line(ranks):
+    (axes,) = cmc_figure(np.linspace(0.5, 1, ranks), "").axes
+    assert lines(axes) == []
+    assert f"{ranks} enrolled people are too few" in " ".join(axes.texts[0].get_text().split())
+    assert axes.get_title() == ""
+    found = curve(scores())
+    (axes,) = open_set_figure(found.fmr, found.fnmr, "", few=too_few_enrolled(ranks)).axes
+    assert lines(axes) == []
+    assert "no line is drawn" in axes.texts[0].get_text()
+    assert "\\n" not in axes.texts[0].get_text()
 
 
 def test_open_set_errors_are_drawn_on_a_logarithmic_axis():

@@ -5,15 +5,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
 
 from siamese.errors import UserError
+from siamese.verification.bootstrap import count_and_resample
+from siamese.verification.counts import count_pairs, count_target
+from siamese.verification.figures import auc, error_rates, threshold_at_fmr, too_coarse
+from siamese.verification.identification import identify, retrieval
+from siamese.verification.people import examine
 from siamese.verification.scores import (
     SCALE,
     PairMatrix,
     Tile,
+    exact_unit,
     level_counts,
     level_scores,
+    listed_scores,
     normalise,
+    prepare,
     score_level,
     score_levels,
 )
@@ -178,3 +187,79 @@ def test_a_threshold_s_level_is_the_lowest_that_reaches_it(threshold: float) -> 
 def test_unusable_input_is_refused(embeddings: object, labels: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         PairMatrix(embeddings, labels)
+
+
+def nearly_equal(spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """40 people with 6 pictures whose embeddings all point the same way but for `spread`."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 6)
+    own = rng.normal(size=(40, 64))[labels] + 0.75 * rng.normal(size=(240, 64))
+    return rng.normal(size=64) + spread * own, labels
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("spread", [1.0, 0.1, 1e-2, 1.4e-3, 3e-4])
+def test_the_area_is_that_of_float64_however_near_the_scores_lie(spread: float, kind: type) -> None:
+    """At 1.4e-3 scores lie within 5e-5 and deviate by some 1e-7: far below a millionth."""
+    embeddings, labels = nearly_equal(spread)
+    embeddings = embeddings.astype(kind)
+    first, second = np.triu_indices(len(labels), 1)
+    cosines = float64_cosines(embeddings)[first, second]
+    truth = labels[first] == labels[second]
+    expected = roc_auc_score(truth, cosines)
+    assert expected > 0.9
+    counts = count_pairs(embeddings, labels)
+    # Single precision holds the embeddings themselves no better than to 6e-8.
+    assert auc(counts) == pytest.approx(expected, abs=1e-5)
+    scores = np.repeat(counts.score, counts.genuine + counts.impostor)
+    blur = 1e-6 if prepare(embeddings).zoom == 0 else 2e-6 * np.ptp(cosines)
+    np.testing.assert_allclose(scores, np.sort(cosines), rtol=0, atol=blur)
+    found = count_and_resample(embeddings, labels, resamples=100)[1]
+    assert np.std(found.auc()) < 0.03
+    assert found.auc().mean() == pytest.approx(expected, abs=0.02)
+    fmr = float(error_rates(counts, threshold_at_fmr(counts, 1e-2))[0])
+    assert 0.009 < fmr <= 0.01
+    prepared = prepare(embeddings)
+    unit = exact_unit(embeddings) if prepared.zoom else prepared.unit
+    listed = listed_scores(unit, first, second, prepared.zoom)
+    assert roc_auc_score(truth, listed) == pytest.approx(expected, abs=1e-5)
+    target = labels == 3
+    pairs = target[first] | target[second]
+    assert auc(count_target(embeddings, labels, 3)) == pytest.approx(
+        roc_auc_score(truth[pairs], cosines[pairs]), abs=1e-4
+    )
+
+
+def test_ranks_and_people_are_told_apart_however_near_the_scores_lie() -> None:
+    near, labels = nearly_equal(3e-4)
+    # The same pictures, their differences seen from the mean: nearest neighbours hardly change.
+    cosines = float64_cosines(near)
+    np.fill_diagonal(cosines, -1)
+    best = np.argsort(-cosines, axis=1)[:, :5]
+    hits = labels[best] == labels[:, None]
+    assert retrieval(near, labels).r_precision == pytest.approx(hits.mean(), abs=1e-3)
+    found = identify(near, labels, draws=2)
+    assert found.cmc[0] > 0.5
+    assert found.non_mated.min() > 1 - 1e-5
+    assert found.non_mated.max() <= 1
+    counts = count_pairs(near, labels)
+    worst = examine(near, labels, counts, threshold_at_fmr(counts, 1e-2), worst=3).worst_impostor
+    same = labels[:, None] == labels
+    assert worst.score[0] == pytest.approx(cosines[~same].max(), abs=1e-12)
+
+
+def test_one_image_far_from_all_others_is_told() -> None:
+    near, labels = nearly_equal(3e-4)
+    assert not too_coarse(count_pairs(near, labels))
+    near[0] = -near[0]  # the grid must hold its scores, too
+    assert prepare(near).zoom == 0
+    assert too_coarse(count_pairs(near, labels))
+    assert not too_coarse(count_pairs(*nearly_equal(1.0)))
+    assert not too_coarse(count_pairs(np.ones((200, 3)), np.arange(200) // 4))  # another note's
+
+
+def test_embeddings_that_differ_by_rounding_only_are_equal() -> None:
+    one = np.random.default_rng(0).normal(size=512)
+    stretched = (one * np.random.default_rng(1).uniform(0.1, 9, (20, 1))).astype(np.float32)
+    assert prepare(stretched).zoom == 0
+    assert count_pairs(stretched, np.arange(20) // 2).score.tolist() == [1.0]

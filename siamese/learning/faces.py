@@ -94,8 +94,9 @@ def train_faces(settings: TrainSettings) -> Path:
         (std[0], std[1], std[2]),
     )
     _check_input_size(model, spec.size)
+    cache = _open_cache(settings, split, spec)
     with at_work(Path(settings.runs) / run_name):
-        return _run(settings, split, model, spec, device, None)
+        return _run(settings, split, cache, model, spec, device, None)
 
 
 def _told_lr(settings: TrainSettings) -> float:
@@ -151,13 +152,15 @@ def resume_training(
     spec = spec_of(content)
     dropout, drop_path = settings.model.dropout, settings.model.drop_path
     model = embedder_of(content, path, dropout=dropout, drop_path=drop_path).train()
+    cache = _open_cache(settings, split, spec)
     with at_work(Path(settings.runs) / str(settings.name)):
-        return _run(settings, split, model, spec, device, content)
+        return _run(settings, split, cache, model, spec, device, content)
 
 
 def _run(
     settings: TrainSettings,
     split: Split,
+    cache: PictureCache | None,
     model: SiameseEmbedder,
     spec: EmbedderSpec,
     device: torch.device,
@@ -165,7 +168,6 @@ def _run(
 ) -> Path:
     name = settings.name
     assert name is not None, "a run has a name by now"
-    cache = _open_cache(settings, split, spec)
     runs, folder = Path(settings.runs) / name, Path(settings.checkpoints) / name
     workers = settings.batches.workers
     workers = default_workers(device.type) if workers is None else workers

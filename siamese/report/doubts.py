@@ -98,8 +98,7 @@ def _one_person(people: Embeddings) -> str | None:
     label = int(values[most])
     name = str(label) if people.names is None else people.names[label]
     return (
-        # Isolated: a name in a right-to-left script must not turn the sentence round.
-        f"\u2068{name}\u2069 has {counts[most]} of {counts.sum()} pictures and "
+        f"{name} has {counts[most]} of {counts.sum()} pictures and "
         f"{pairs[most] / pairs.sum():.0%} of the genuine pairs: the figures are mostly about this "
         "one, and wrong if several people have this name"
     )

@@ -143,14 +143,14 @@ def test_lfws_protocol_on_another_systems_embeddings(
     assert "features taken as the embeddings; no labels: the folders of the paths" in told
     assert "pictures found in deeper folders, aligned" in told
     assert "300 genuine pairs, 300 impostor pairs" in told
-    result = json.loads(Path("lfw-eval-pairs/pairs.json").read_text("utf-8"))
+    result = json.loads(Path("runs/eval-lfw-pairs/pairs.json").read_text("utf-8"))
     accuracies = np.array(result["list"]["fold_accuracy"]["accuracies"])
     limits = naive_fold_accuracy(scores, same, 10)
     assert (accuracies >= limits[:, 0] - 1e-9).all()
     assert (accuracies <= limits[:, 1] + 1e-9).all()
     assert f"accuracy {accuracies.mean():.4f} +- " in told
     assert 0.6 < accuracies.mean() < 0.99
-    with open("lfw-eval-pairs/pairs.csv", encoding="utf-8", newline="") as file:
+    with open("runs/eval-lfw-pairs/pairs.csv", encoding="utf-8", newline="") as file:
         written = [float(row["score"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(written, scores, atol=2e-6)
 

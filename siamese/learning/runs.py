@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese.errors import UserError
+from siamese.files.places import is_regular
 
 
 def free_name(base: str, runs: str, checkpoints: str) -> str:
@@ -54,7 +55,7 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
     """
     given, folder = Path(target), Path(checkpoints)
     for path in (given, given / "last.pt", folder / target / "last.pt"):
-        if path.is_file():
+        if is_regular(path):
             return path
     runs = sorted(path.parent.name for path in folder.glob("*/last.pt"))
     known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""

@@ -7,7 +7,6 @@ A run is named by the hash of its settings. ``result.json``, written last, says 
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -18,13 +17,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
+from siamese.files.fields import built, parse_json
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_json
 from siamese.processors import processors
 from siamese.studies.expand import Run, RunSettings
@@ -34,6 +35,7 @@ Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
 
 RESULT = "result.json"
+_RESULT_LIMIT = 2**20  # bytes
 TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
@@ -110,10 +112,24 @@ def read_result(run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {**content} if content["status"] in ("done", "diverged") else None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is damaged; remove its folder to make the run anew") from None
+        # More stands in it, for people; what is not read here may be anything.
+        content = parse_json(read_bytes(path, limit=_RESULT_LIMIT))
+        known = {field.name for field in fields(_Result)}
+        told = built(_Result, {name: content[name] for name in content if name in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        why = f" ({error})" if type(error) is ValueError else ""
+        raise UserError(
+            f"{path}: is damaged{why}; remove its folder to make the run anew"
+        ) from None
+    return asdict(told)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What is read of ``result.json``."""
+
+    status: Literal["done", "diverged"]
+    device: str = ""
 
 
 def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:
@@ -224,7 +240,7 @@ def locked(run: Run) -> Iterator[int | None]:
     path = runs / f".{run.name}.lock"
     # The holder takes the file away at the end, so it is looked at again once it is held.
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -246,6 +262,14 @@ class BusyError(UserError):
 
 
 # Several processes for one run
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How the first process says that it ended."""
+
+    status: Literal["done", "diverged", "error", "interrupted"]
+    message: str = ""
 
 
 def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
@@ -279,8 +303,8 @@ def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
     finally:
         task.unlink(missing_ok=True)
     try:
-        told = json.loads(outcome.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = asdict(built(_Outcome, parse_json(read_bytes(outcome, limit=_RESULT_LIMIT))))
+    except (UserError, ValueError):
         told = {"status": "error", "message": f"its processes ended with code {code}"}
     outcome.unlink(missing_ok=True)
     if told["status"] == "diverged":
@@ -438,7 +462,7 @@ def _work(
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is loaded
     with contextlib.suppress(AttributeError, OSError):
         os.setpgrp()  # Ctrl-C reaches the study alone, which then asks each job once
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(written, stream)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()

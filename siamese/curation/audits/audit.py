@@ -61,7 +61,8 @@ class Audited:
         if self.manifest is not None:
             count = len(self.audit.suspects)
             told += f"\nmoved {count} suspects to {self.manifest.parent}"
-            told += f"\nundo: {restore_command(self.manifest)}"
+            assert self.audit.root is not None, "its suspects were moved"
+            told += f"\nundo: {restore_command(self.manifest, self.audit.root)}"
         return told
 
 

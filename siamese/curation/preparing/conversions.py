@@ -12,6 +12,8 @@ from typing import TextIO, TypeGuard
 
 from siamese.config import ConvertFit, PictureFormat
 from siamese.errors import UserError
+from siamese.files.fields import parse_json
+from siamese.files.places import is_regular, open_regular
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,13 @@ def _read(path: Path) -> list[object]:
     """
     if not os.path.lexists(path):
         return []
+    if os.path.islink(path) or not is_regular(path):
+        raise UserError(f"{path}: is no file of its own; remove it, or name another --out")
     lines: list[object] = []
     with open(path, encoding="utf-8", errors="replace") as file:
         for text in file:
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:
                 line = None
             if not lines and text.endswith("\n") and not isinstance(line, dict):
@@ -116,7 +120,7 @@ def _read(path: Path) -> list[object]:
 
 
 def _ends_whole(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 

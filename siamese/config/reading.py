@@ -17,6 +17,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 
 Settings = TypeVar("Settings")
 
@@ -106,11 +107,9 @@ def check_yaml(path: Path, groups: set[str], told: str) -> None:
         UserError: the file cannot be read or is not a mapping of names.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, told).decode("utf-8")
         aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
         node = yaml.compose(text)
-    except OSError as error:
-        raise UserError(f"{told}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise UserError(f"{told}: is not a UTF-8 text file") from None
     except yaml.YAMLError as error:
@@ -184,7 +183,7 @@ def read_yaml(path: Path, told: str | None = None) -> dict[str, Any]:
     told = told or str(path)
     check_yaml(path, set(), told)
     try:
-        content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        content: dict[str, Any] = yaml.load(read_bytes(path).decode("utf-8"), _Loader)
     except (yaml.YAMLError, ValueError) as error:
         reason = getattr(error, "problem", None) or error
         raise UserError(f"{told}: {reason}") from None

@@ -15,6 +15,7 @@ from PIL import Image
 
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,7 @@ def _text(file: Path) -> str:
         raise UserError(f"{file}: no such file")
     if file.is_dir():
         raise UserError(f"{file}: is a folder; a list of pairs is needed (a text file)")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    content = read_bytes(file)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -49,6 +49,16 @@ def require_inside(root: Path, name: str, told: str) -> Path:
     return root / name
 
 
+def is_near(place: str | os.PathLike[str], checkpoint: Path) -> bool:
+    """Whether a run may be written to a folder that only its checkpoint names.
+
+    It may where the folder lies in the working folder, or beside the folder that holds the run's
+    folder of checkpoints (``CHECKPOINTS/RUN/last.pt``).
+    """
+    beside = os.path.dirname(os.path.realpath(checkpoint.parent.parent))
+    return is_inside(place, os.curdir) or os.path.dirname(os.path.realpath(place)) == beside
+
+
 def is_regular(path: str | os.PathLike[str]) -> bool:
     """Whether this is a file of a disk, or a link to one. Never raises.
 

@@ -38,6 +38,7 @@ from siamese.learning.runs import (
     free_name,
     refuse_changes,
     refuse_existing,
+    refuse_far_places,
     refuse_other_home,
 )
 from siamese.models.checkpoint import read_checkpoint
@@ -105,7 +106,9 @@ def resume_training(
     """
     path = find_checkpoint(target, checkpoints, _RESUME)
     content = read_checkpoint(path)
-    settings = parse({**content["settings"], "resume": None})
+    saved = {**content["settings"], "resume": None}
+    refuse_far_places(path, saved, parse)
+    settings = parse(saved)
     settings = replace(settings, resume=None)
     check_settings(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from siamese.errors import UserError
-from siamese.files.places import is_regular
+from siamese.files.places import is_near, is_regular
+from siamese.files.shown import shown
+
+_WRITTEN = ("runs", "checkpoints", "cache")  # settings that name a folder which a run writes into
+_UNSAID = "(nobody has said it)"
 
 
 def free_name(base: str, runs: str, checkpoints: str) -> str:
@@ -74,6 +78,29 @@ def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
             f"{checkpoint}: its run is {home}, which would be written over; resume that one, or "
             "give another folder with --checkpoints"
         )
+
+
+def refuse_far_places(
+    checkpoint: Path, saved: Mapping[str, Any], parse: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Refuse to write where nobody but a checkpoint, which may come from anywhere, says so.
+
+    Args:
+        checkpoint: the file.
+        saved: its settings, nested plain values.
+        parse: lays the user's settings over saved ones.
+
+    Raises:
+        UserError: names the setting that must be given.
+    """
+    places = [name for name in _WRITTEN if isinstance(saved.get(name), str)]
+    given = parse({**saved, **dict.fromkeys(places, _UNSAID)})
+    for name in places:
+        if getattr(given, name) == _UNSAID and not is_near(saved[name], checkpoint):
+            raise UserError(
+                f"{checkpoint}: says that {name} is {shown(saved[name])}, which lies neither in "
+                f"the working folder nor beside its checkpoints; if that is right, give --{name}"
+            )
 
 
 def refuse_changes(

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from siamese.errors import UserError
+from siamese.files.places import is_regular
 
 FORMAT = "siamese-checkpoint"
 VERSION = 1
@@ -189,7 +190,8 @@ def newest_best(checkpoints: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    there = filter(is_regular, checkpoints.glob("*/best.pt"))
+    found = sorted(there, key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
         if not _is_classifier(path):
             return path

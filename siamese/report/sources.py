@@ -31,6 +31,7 @@ from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.places import is_near, is_regular
 from siamese.files.writing import replacing
 from siamese.models.checkpoint import newest_best, read_checkpoint
 from siamese.models.device import choose_device, choose_precision
@@ -279,7 +280,8 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     part = content["split"][part_name]
     root = Path(part["folder"] if data is None else data)
     drawn = content["settings"].get("data") is None and data is None
-    if drawn and not root.exists():
+    # A checkpoint may come from anywhere: not every place that it names is drawn into.
+    if drawn and not root.exists() and is_near(root.parent, path):
         write_demo_faces(root, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
     if not root.exists():
         raise UserError(
@@ -321,7 +323,7 @@ def load_embeddings(path: Path) -> Embeddings:
     Raises:
         UserError: missing or damaged file, pickled content, missing or misshapen arrays.
     """
-    if not path.is_file():
+    if not is_regular(path):
         raise UserError(f"{path}: no such file")
     try:
         with np.load(path, allow_pickle=False) as file:

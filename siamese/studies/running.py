@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -39,7 +39,7 @@ _RESULT_LIMIT = 2**20  # bytes
 TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
-    "device", "runs", "checkpoints", "data.root", "data", "data.download", "data.workers",
+    "device", "runs", "checkpoints", "cache", "data.root", "data", "data.download", "data.workers",
     "batches.workers", "split.validation_data", "split.test_data",
 )  # fmt: skip
 _INTERRUPTED = 130
@@ -112,24 +112,31 @@ def read_result(run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        # More stands in it, for people; what is not read here may be anything.
+        # Another version may have written more.
         content = parse_json(read_bytes(path, limit=_RESULT_LIMIT))
-        known = {field.name for field in fields(_Result)}
-        told = built(_Result, {name: content[name] for name in content if name in known})
+        known = {one.name for one in fields(_Result)}
+        built(_Result, {name: content[name] for name in content if name in known})
     except (ValueError, TypeError, AttributeError) as error:
         why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(
             f"{path}: is damaged{why}; remove its folder to make the run anew"
         ) from None
-    return asdict(told)
+    return {**content}
 
 
 @dataclass(frozen=True)
 class _Result:
-    """What is read of ``result.json``."""
+    """The fields of ``result.json``."""
 
     status: Literal["done", "diverged"]
+    message: str = ""
+    task: str = ""
+    hash: str = ""
+    seed: int = 0
+    processes: int = 1
     device: str = ""
+    finished: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:

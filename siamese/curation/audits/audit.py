@@ -90,7 +90,7 @@ def audit_folder(settings: AuditSettings) -> Audited:
     people = _people(settings, root)
     root = people.embeddings.root
     if settings.quarantine is not None:
-        if root is None:
+        if root is None or settings.data is None:  # an .npz may come from anywhere
             raise UserError("--quarantine: needs the folder of the pictures; give it with --data")
         check_quarantine(root, Path(settings.quarantine))
     if settings.embeddings is None:  # another look with other settings need not embed again

@@ -126,7 +126,18 @@ def _ends_whole(path: Path) -> bool:
 
 
 def _is_result(line: object) -> TypeGuard[list[str]]:
-    return isinstance(line, list) and len(line) == 4 and all(isinstance(x, str) for x in line)
+    return (
+        isinstance(line, list)
+        and len(line) == 4
+        and all(isinstance(x, str) for x in line)
+        and all(_is_picture(path) for path in line[:2])
+    )
+
+
+def _is_picture(path: str) -> bool:
+    """Whether this is a picture in a person's folder, as all sources and results are."""
+    parts = path.split("/")
+    return len(parts) == 2 and not {"", ".", ".."} & {*parts} and "\0" not in path
 
 
 def _refuse_other_way(path: Path, line: object, way: Way) -> None:

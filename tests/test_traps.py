@@ -164,3 +164,106 @@ def test_mend_moves_them_as_they_are(
     done = run_here("data", "restore", next(quarantine.glob("manifest-*")))
     assert done.returncode == 0, done.stderr
     assert {name: os.lstat(faces / "人0" / name).st_mode for name in TRAPS} == before
+
+
+# Places that only a file names: read from, never written to.
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    (tmp_path / "far" / "victim").mkdir(parents=True)
+    return tmp_path / "far" / "victim"
+
+
+def changed(place: Path, tmp_path: Path, **settings: object) -> Path:
+    """A copy of the run's checkpoint with other settings and another folder of its people."""
+    from siamese.models.checkpoint import read_checkpoint, write_checkpoint
+
+    content = read_checkpoint(place / "checkpoints" / "run" / "last.pt")
+    content["settings"] |= settings
+    for part in content["split"].values():
+        part["folder"] = settings.get("folder", part["folder"])
+    content["settings"].pop("folder", None)
+    path = tmp_path / "checkpoints" / "run" / "last.pt"
+    write_checkpoint(path, content)
+    return path
+
+
+@pytest.mark.parametrize("setting", ["runs", "checkpoints", "cache"])
+def test_a_resumed_run_writes_nowhere_that_only_its_checkpoint_names(
+    place: Path, tmp_path: Path, victim: Path, run_here: Callable[..., Any], setting: str
+) -> None:
+    checkpoint = changed(place, tmp_path, **{setting: str(victim)})
+    done = run_here("train", "--resume", checkpoint, "--epochs", 2)
+    assert done.returncode == 2
+    assert f"says that {setting} is {victim}" in done.stderr
+    assert f"give --{setting}" in done.stderr
+    assert list(victim.iterdir()) == []
+
+
+def test_demo_faces_are_not_drawn_where_a_checkpoint_says(
+    place: Path, tmp_path: Path, victim: Path, run_here: Callable[..., Any]
+) -> None:
+    checkpoint = changed(place, tmp_path, data=None, folder=str(victim / "demo-faces"))
+    done = run_here("eval", "roc", "--checkpoint", checkpoint, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "is not here" in done.stderr
+    assert list(victim.iterdir()) == []
+
+
+def test_a_study_writes_nowhere_that_only_its_file_names(
+    tmp_path: Path, victim: Path, run_here: Callable[..., Any]
+) -> None:
+    study = tmp_path / "studies" / "s.yaml"
+    study.parent.mkdir()
+    for task, setting in (("face", "cache"), ("classification", "data.root")):
+        figure = "auc" if task == "face" else "test_error"
+        study.write_text(
+            f"task: {task}\nfigure: {figure}\nsettings: {{{setting}: {victim}}}\n"
+            "runs: [{label: a}]\n"
+        )
+        done = run_here("zoo", "compare", study, "--dry_run", cwd=study.parent)
+        assert done.returncode == 2
+        assert f"{setting} {victim} would be written" in done.stderr
+
+
+def test_converted_pictures_stay_in_their_folder(
+    place: Path, tmp_path: Path, victim: Path, run_here: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    command = ("data", "convert", "faces", "--out", out, "--size", 16, "--workers", 0)
+    assert run_here(*command).returncode == 0
+    record = out / ".convert.jsonl"
+    first, *lines = record.read_text().splitlines()
+    away = [line.replace('["人', '["../far/victim/人', 1) for line in lines]
+    away = [line.replace('["\\u4eba', '["../far/victim/\\u4eba', 1) for line in away]
+    assert away != lines
+    record.write_text("\n".join([first, *away]) + "\n")
+    shutil.rmtree(out / "人1")
+    assert run_here(*command).returncode == 0
+    assert list(victim.iterdir()) == []
+    shutil.rmtree(out / "人1")
+    (out / "人1").symlink_to(victim)
+    done = run_here(*command)
+    assert done.returncode == 2
+    assert "a link leads out of" in done.stderr
+    assert list(victim.iterdir()) == []
+
+
+def test_a_cache_is_not_written_through_a_link(
+    place: Path, tmp_path: Path, victim: Path, run_here: Callable[..., Any]
+) -> None:
+    (victim / "file").write_bytes(b"not ours")
+    command = (
+        *("eval", "embed", "--data", "faces", "--checkpoint", "checkpoints/run"),
+        *("--workers", 0, "--out", tmp_path / "e.npz", "--cache", tmp_path / "cache"),
+    )
+    assert run_here(*command).returncode == 0
+    for ending in ("pixels", "index"):
+        kept = next((tmp_path / "cache").glob(f"*.{ending}"))
+        kept.unlink()
+        kept.symlink_to(victim / "file")
+        done = run_here(*command)
+        assert done.returncode == 0, done.stderr
+        assert (victim / "file").read_bytes() == b"not ours"
+        assert not kept.is_symlink()

@@ -93,10 +93,11 @@ def refuse_far_places(
     Raises:
         UserError: names the setting that must be given.
     """
-    places = [name for name in _WRITTEN if isinstance(saved.get(name), str)]
-    given = parse({**saved, **dict.fromkeys(places, _UNSAID)})
-    for name in places:
-        if getattr(given, name) == _UNSAID and not is_near(saved[name], checkpoint):
+    told = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
+    far = [name for name, place in told.items() if not is_near(place, checkpoint)]
+    given = parse({**saved, **dict.fromkeys(far, _UNSAID)}) if far else None
+    for name in far:
+        if getattr(given, name) == _UNSAID:
             raise UserError(
                 f"{checkpoint}: says that {name} is {shown(saved[name])}, which lies neither in "
                 f"the working folder nor beside its checkpoints; if that is right, give --{name}"

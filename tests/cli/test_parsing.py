@@ -171,8 +171,8 @@ def test_bad_files(config, text, message):
 
 
 def test_files_that_cannot_be_read(tmp_path):
-    assert "No such file" in refusal("--config", str(tmp_path / "gone.yaml"))
-    assert "Is a directory" in refusal("--config", str(tmp_path))
+    assert "gone.yaml: no such file" in refusal("--config", str(tmp_path / "gone.yaml"))
+    assert "is a folder" in refusal("--config", str(tmp_path))
     (tmp_path / "a.yaml").write_bytes(b"name: caf\xe9")
     assert "not a UTF-8 text file" in refusal("--config", str(tmp_path / "a.yaml"))
 
@@ -328,7 +328,7 @@ def assert_one_line(result: subprocess.CompletedProcess[str], *parts: str) -> No
     [
         (["train", "--epoch", "3"], "siamese-train: error: unknown setting epoch; did you mean"),
         (["train", "--lr", "fast"], "must be a number or null"),
-        (["train", "--config", "gone.yaml"], "gone.yaml: cannot be read"),
+        (["train", "--config", "gone.yaml"], "gone.yaml: no such file"),
         (["eval", "rock"], "siamese-eval: error: unknown command rock; did you mean roc?"),
         (["eval", "roc", "--chekpoint", "c.pt"], "did you mean checkpoint?"),
         (["eval", "pr", "--batch", "0"], "--batch 0: must be at least 1"),

@@ -235,7 +235,7 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a}]\nreport: selected", "needs validation images"),
         (CELL + "runs: [{label: a}]\nfigure: validation_error", "set data.validation"),
         (CELL + "runs: [{label: a}]\nbaseline: plan", "did you mean 'a'?"),
-        (CELL + "runs: [{label: a}]\nbase: gone.yaml", "base gone.yaml: cannot be read"),
+        (CELL + "runs: [{label: a}]\nbase: gone.yaml", "base gone.yaml: no such file"),
         (CELL + "runs: [{label: a}]\ntarget: .nan", "target nan: must be a finite number"),
         (CELL + "runs: [{label: a, published: good}]", "published good: must be a number"),
         (CELL + "runs: [{label: a, settings: {trainer.test_curve: false}}]", "trainer.test_curve"),

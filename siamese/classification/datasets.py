@@ -25,6 +25,7 @@ from siamese.config import DatasetSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError, first_few
 from siamese.files.online import why_unreachable
+from siamese.files.places import is_regular, open_regular
 from siamese.processors import processors
 
 Part = Literal["train", "test"]
@@ -190,7 +191,7 @@ def load_part(
 def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
     """A part as torchvision's own data set."""
     folder = known.folder(root)
-    there = [name for name in known.files() if (folder / name).exists()]
+    there = [name for name in known.files() if is_regular(folder / name)]
     missing = [name for name in known.files() if name not in there]
     if missing and not download:
         what = f"lacks {first_few(missing)}" if there else "no such folder or files"
@@ -243,8 +244,11 @@ def _refuse_damaged(known: _Known, folder: Path, names: Sequence[str]) -> None:
 
 def _idx_damage(path: Path) -> str | None:
     """What is wrong with a file of MNIST's format, bytes of one or three dimensions."""
-    with open(path, "rb") as file:
-        head = file.read(16)
+    try:
+        with open_regular(path) as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
     dimensions = 3 if "images" in path.name else 1
     if head[:4] != bytes([0, 0, 8, dimensions]) or len(head) < 4 + 4 * dimensions:
         return f"damaged (not a file of {'images' if dimensions == 3 else 'labels'})"
@@ -340,7 +344,7 @@ def _endings() -> frozenset[str]:
 def _pictures_in(folder: Path) -> Iterator[str]:
     for entry in _entries(folder):
         ending = os.path.splitext(entry.name)[1].lower()
-        if not entry.name.startswith(".") and ending in _endings() and os.path.isfile(entry):
+        if not entry.name.startswith(".") and ending in _endings() and is_regular(entry):
             yield entry.name
 
 

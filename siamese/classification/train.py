@@ -34,6 +34,7 @@ from siamese.learning.runs import (
     find_checkpoint,
     free_name,
     refuse_changes,
+    refuse_far_places,
     refuse_other_home,
     take_name,
 )
@@ -123,6 +124,7 @@ def resume_classifier(
     # What is damaged is told here; the command line's parser takes its defaults as they are.
     flat = flat_settings(ClassificationSettings, content["settings"], str(path))
     build_settings(ClassificationSettings, flat, str(path))
+    refuse_far_places(path, content["settings"], parse)
     settings = parse(content["settings"])
     check_classification(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, "start a new run")

@@ -63,7 +63,10 @@ def _mend(settings: MendSettings) -> str:
 def _restore(settings: RestoreSettings) -> str:
     from siamese.curation.moves.moves import restore
 
-    return restore(Path(str(settings.manifest))).text()
+    root, quarantine = (
+        None if place is None else Path(place) for place in (settings.root, settings.quarantine)
+    )
+    return restore(Path(str(settings.manifest)), root, quarantine).text()
 
 
 def _split(settings: SplitListSettings) -> str:

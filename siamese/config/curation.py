@@ -72,6 +72,10 @@ class RestoreSettings:
 
     manifest: str | None = None
     """The manifest that mend or audit --quarantine wrote; may stand first, without its name."""
+    root: str | None = None
+    """Folder that the files go back to; null: as the manifest says, where it lies beside theirs."""
+    quarantine: str | None = None
+    """Folder that the files are in; null: the one that the manifest lies in."""
 
 
 @dataclass

@@ -49,6 +49,7 @@ from siamese.processors import processors
 _FORMAT = 1  # of the files; raised when what is in them changes
 _BATCH = 32  # pictures that a process hands over at a time
 _PATIENCE = 1.0  # seconds of work that an interruption may cost
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # it might lead to somebody's file
 _INDEX_BYTES = 300  # room that the index takes per picture, generously
 
 
@@ -240,7 +241,7 @@ class _Build:
             workers=min(workers, -(-len(missing) // _BATCH)),
         )
         off = None if self.progress else True
-        file = os.open(self.files.pixels, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(self.files.pixels, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
         try:
             with tqdm(total=len(missing), desc="decoding once", unit="img", disable=off) as bar:
                 saved = time.monotonic()

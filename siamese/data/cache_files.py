@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from siamese.errors import UserError
+from siamese.files.places import is_regular
 
 # Rows that every opening checks; where one of them is wrong, all of them are checked.
 _SAMPLED = 64
@@ -218,7 +219,7 @@ def opened_index(files: CacheFiles, recipe: str) -> Iterator[tuple[Index, dict[s
     """
     found = _found(files, recipe)
     if found is None:
-        if files.index.exists():
+        if os.path.lexists(files.index):
             say(f"cache: {files.index} is damaged or of other versions; it is built anew")
         # New files, not emptied ones: whoever still reads the old ones keeps them.
         for path in (files.index, files.index.with_name(files.index.name + "-journal")):
@@ -235,7 +236,9 @@ def opened_index(files: CacheFiles, recipe: str) -> Iterator[tuple[Index, dict[s
 
 def _found(files: CacheFiles, recipe: str) -> dict[str, Entry] | None:
     """The index's entries; None where there is no index that can be used."""
-    if not files.index.exists():
+    if os.path.islink(files.index) or os.path.islink(files.pixels):
+        return None  # a link might lead to somebody's file
+    if not is_regular(files.index):
         return None
     try:
         with closing(Index(files.index)) as index:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from siamese.errors import UserError
+from siamese.files.places import open_regular
 
 _BOMB = "too large (decompression bomb)"
 _FROM_16_BITS = np.round(np.arange(65536) / 257.0).astype(np.uint8)
@@ -43,7 +44,7 @@ def check_header(path: Path) -> str | None:
         None when Pillow knows the file type and the size is sane, else the reason it is left out.
     """
     try:
-        with open_picture(path) as image:
+        with open_regular(path) as file, open_picture(file) as image:
             pixels, limit = image.width * image.height, Image.MAX_IMAGE_PIXELS
     except Image.DecompressionBombError:
         return _BOMB
@@ -81,7 +82,7 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's notes on odd metadata; errors still raise
             # As an open file: Pillow maps a path into memory and then garbles turned grey TIFFs.
-            with open(path, "rb") as file, open_picture(file) as image:
+            with open_regular(path) as file, open_picture(file) as image:
                 if size is not None:
                     image.draft(None, (2 * size, 2 * size))
                 image.load()

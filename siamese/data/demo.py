@@ -5,8 +5,6 @@ person comes about in `siamese.data.demo_traits`, a picture in `siamese.data.dem
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -19,7 +17,8 @@ from tqdm import tqdm
 from siamese.data.demo_drawing import draw_face
 from siamese.data.demo_traits import Traits, draw_traits
 from siamese.errors import UserError
-from siamese.files.writing import writing
+from siamese.files.places import read_bytes
+from siamese.files.writing import drafting
 from siamese.processors import processors
 
 __all__ = ["DEMO_VERSION", "Traits", "demo_face", "draw_face", "draw_traits", "write_demo_faces"]
@@ -28,6 +27,7 @@ __all__ = ["DEMO_VERSION", "Traits", "demo_face", "draw_face", "draw_traits", "w
 DEMO_VERSION: int = 1
 
 RECORD_NAME = ".demo.json"
+_RECORD_LIMIT = 2**16  # bytes
 SMALLEST_SIZE = 32
 LARGEST_SIZE = 1024
 JPEG_QUALITY = 92
@@ -83,16 +83,13 @@ def write_demo_faces(
     }
     if _is_drawn(out, record):
         return out
-    draft = _make_draft(out)
+    place = out.resolve()
     try:
-        with writing(out):
+        with drafting(place) as draft:
             _draw_all(draft, record, progress=progress, processes=processes or processors())
             (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
-            if out.exists():
-                out.rmdir()  # _is_drawn has found it empty
-            draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"cannot make {out} ({error.strerror}); name another folder") from error
     return out
 
 
@@ -130,23 +127,11 @@ def _is_drawn(out: Path, record: dict[str, int]) -> bool:
     raise UserError(f"{out} already holds {held}; name a new folder or remove this one")
 
 
-def _make_draft(out: Path) -> Path:
-    """Make the hidden folder beside `out` that the set is drawn into."""
-    place = out.resolve()
-    # The process number keeps two runs at the same time apart.
-    draft = place.with_name(f".{place.name}.{os.getpid()}.part")
-    try:
-        draft.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot make {out} ({error.strerror}); name another folder") from error
-    return draft
-
-
 def _read_record(path: Path) -> object:
     """The content of a record file, or None where there is no readable one."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return json.loads(read_bytes(path, limit=_RECORD_LIMIT))
+    except (UserError, ValueError, RecursionError):
         return None
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from siamese.data.decode import check_header, shorter_side
 from siamese.errors import UserError, first_few
+from siamese.files.places import is_regular
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _person_candidates(
             left_out.append(LeftOut(path, "hidden"))
         elif os.path.isdir(entry):
             left_out.append(LeftOut(path, "deeper folder"))
-        elif not os.path.isfile(entry):
+        elif not is_regular(entry):
             left_out.append(LeftOut(path, "not a file"))
         else:
             found = True

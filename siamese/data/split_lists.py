@@ -20,6 +20,7 @@ from typing import Any
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder
 from siamese.data.split import Split, require_pairs
 from siamese.errors import UserError
+from siamese.files.places import is_regular, read_bytes
 
 PARTS = ("train", "validation", "test")
 
@@ -124,7 +125,7 @@ def read_again(
         for part, some in parts.items()
     }
     paths = [path for part in people.values() for some in part.values() for path in some]
-    there = [path for path in paths if os.path.isfile(root / path)]
+    there = [path for path in paths if is_regular(root / path)]
     reasons: dict[str, str | None] = dict.fromkeys(paths, "missing")
     reasons |= zip(there, check_headers(root, there), strict=True)
     return _folders(root, people, reasons)
@@ -160,10 +161,7 @@ def _files(lists: Path) -> dict[str, Path]:
 
 def _text(file: Path) -> str:
     """A list's text; bytes that are not UTF-8 are kept as surrogates, for they may be in a name."""
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    content = read_bytes(file)
     if b"\0" in content:
         raise UserError(f"{file}: is not UTF-8 text (UTF-16?); save it as CSV in UTF-8")
     return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
@@ -258,7 +256,7 @@ def _refuse_shared(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) ->
 
 
 def _refuse_missing(file: Path, rows: list[_Row], root: Path) -> None:
-    missing = [row for row in rows if not os.path.isfile(root / row.path)]
+    missing = [row for row in rows if not is_regular(root / row.path)]
     if not missing:
         return
     path = missing[0].path

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -167,7 +167,7 @@ def open_arrays(path: Path) -> Iterator[ArrayFile]:
         kind = "a folder" if os.path.isdir(path) else "a device or pipe"
         raise UserError(f"{path}: is {kind}; an .npz or .npy file is needed")
     with _readable(path):
-        opened = _Sparing(cast(io.BufferedReader, open_regular(path)).detach())
+        opened = _Sparing(open_regular(path).detach())
     with opened:
         with _readable(path):
             arrays = ArrayFile(path, opened)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import cache
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from siamese.errors import UserError
 from siamese.files.shown import shown
 
 # No list, plan, manifest or study of people's pictures comes near this.
 TEXT_LIMIT = 256 * 2**20
+# What the kernel shows as regular files; reading one may wait for ever (/proc/kmsg).
+_KERNEL = {"proc", "sysfs", "debugfs", "tracefs", "securityfs", "configfs", "cgroup", "cgroup2"}
 
 
 def is_inside(path: str | os.PathLike[str], *roots: str | os.PathLike[str]) -> bool:
@@ -41,29 +44,72 @@ def require_inside(root: Path, name: str, told: str) -> Path:
     climbs = ".." in name.replace("\\", "/").split("/")
     if "\0" in name or os.path.isabs(name) or climbs or not is_inside(root / name, root):
         raise UserError(
-            f"{told}: {shown(name)!r} leads outside {shown(str(root))}; name a path in it"
+            f"{told}: '{shown(name)}' leads outside {shown(str(root))}; name a path in it"
         )
     return root / name
 
 
+def is_near(place: str | os.PathLike[str], checkpoint: Path) -> bool:
+    """Whether a run may be written to a folder that only its checkpoint names.
+
+    It may where the folder lies in the working folder, or beside the folder that holds the run's
+    folder of checkpoints (``CHECKPOINTS/RUN/last.pt``).
+    """
+    beside = os.path.dirname(os.path.realpath(checkpoint.parent.parent))
+    return is_inside(place, os.curdir) or os.path.dirname(os.path.realpath(place)) == beside
+
+
 def is_regular(path: str | os.PathLike[str]) -> bool:
-    """Whether this is a file, or a link to one: no device, pipe, socket or folder. Never raises."""
+    """Whether this is a file of a disk, or a link to one. Never raises.
+
+    No device, pipe, socket or folder, and nothing that the kernel shows below ``/proc`` or
+    ``/sys``.
+    """
     try:
-        return stat.S_ISREG(os.stat(path).st_mode)
+        return _is_file(os.stat(path))
     except (OSError, ValueError):
         return False
 
 
-def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+def _is_file(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) and status.st_dev not in _kernel_devices()
+
+
+@cache
+def _kernel_devices() -> frozenset[int]:
+    """The device numbers of the kernel's own file systems, wherever they are mounted."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:  # no Linux
+        return frozenset()
+    found = set()
+    for line in lines:  # proc(5): ID, parent, major:minor, ... - type, source, options
+        before, _, after = line.partition(" - ")
+        if after.split(" ")[0] in _KERNEL:
+            major, minor = before.split(" ")[2].split(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
+
+
+def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
     """Open a regular file for reading; anything else is never opened, nor waited for.
+
+    Args:
+        path: the file.
+        follow: whether it may be a link to one.
 
     Raises:
         OSError: it is something else, or cannot be opened.
+        ValueError: no system has such a name.
     """
+    if not _is_file(os.stat(path, follow_symlinks=follow)):  # some devices act when opened
+        raise OSError(0, "is not a regular file", os.fspath(path))
     # O_NONBLOCK: a pipe that takes the file's place between the look and the opening.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags if follow else flags | getattr(os, "O_NOFOLLOW", 0))
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        if not _is_file(os.fstat(handle)):
             raise OSError(0, "is not a regular file", os.fspath(path))
         return open(handle, "rb")
     except BaseException:

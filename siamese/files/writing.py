@@ -1,17 +1,33 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all.
+
+What is not whole yet is called ``.NAME.xxxxxxxx.tmp`` (eight hexadecimal digits), lies beside
+``NAME``, and is locked by the process that writes it. One that nobody locks was left by a killed
+process; it is removed when ``NAME`` is written the next time.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import os
+import re
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from siamese.errors import UserError
 from siamese.files.shown import table_cell
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system: there what is left stays
+    fcntl = None  # type: ignore[assignment]
+
+_LONGEST = 200  # bytes of a name that its temporary has in its own
+_OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 class CannotWrite(UserError):  # noqa: N818 - the state of a disk, as the user is told it
@@ -38,21 +54,119 @@ def writing(path: Path) -> Iterator[None]:
 def replacing(path: Path) -> Iterator[Path]:
     """A path to write to, in the same folder, that takes ``path``'s place when all went well.
 
-    Until then, and after any error, ``path`` holds what it held before. Its folder is made.
+    Until then, and after any error, ``path`` holds what it held before. Its folder is made. The
+    file has the permissions that the user's umask gives.
 
     Raises:
         CannotWrite: the system refuses to write.
     """
-    # Two runs that write one file at once must not write into each other's.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path), _temporary(path, folder=False) as temporary:
+        yield temporary
+        os.replace(temporary, path)
+
+
+@contextmanager
+def drafting(path: Path) -> Iterator[Path]:
+    """A folder to fill, in the same folder, that becomes ``path`` when all went well.
+
+    Until then, and after any error, ``path`` is missing or empty as before.
+
+    Raises:
+        OSError: the system refuses to write; there is something at ``path``.
+    """
+    with _temporary(path, folder=True) as temporary:
+        yield temporary
+        if os.path.lexists(path):
+            os.rmdir(path)
+        os.rename(temporary, path)
+
+
+@contextmanager
+def _temporary(path: Path, *, folder: bool) -> Iterator[Path]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stem = path.name
+    while len(os.fsencode(stem)) > _LONGEST:
+        stem = stem[:-1]
+    remove_leftovers(path.parent, re.escape(stem))
+    temporary, lock = _new(path, stem, folder)
     try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            os.replace(temporary, path)
+        yield temporary
     finally:
+        # Two runs that write one file at once must not take away each other's.
+        _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def _new(path: Path, stem: str, folder: bool) -> tuple[Path, int | None]:
+    """A new file or folder that only this process has, and what keeps it locked."""
+    while True:
+        temporary = path.with_name(f".{stem}.{secrets.token_hex(4)}.tmp")
+        try:
+            if folder:
+                temporary.mkdir()
+            else:
+                os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            lock = _locked(temporary)
+        # Between its making and its locking it may pass for a dead process's, and be removed.
+        except (FileExistsError, BlockingIOError):
+            continue
         if os.path.lexists(temporary):
-            temporary.unlink(missing_ok=True)
+            return temporary, lock
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_leftovers(folder: Path, name: str) -> None:
+    """Remove what killed processes left beside a target; what a living one writes stays.
+
+    Args:
+        folder: of the target.
+        name: of the target, a regular expression.
+    """
+    if fcntl is None:
+        return
+    wanted = re.compile(rf"\.(?:{name})\.[0-9a-f]{{8}}\.tmp", re.DOTALL)
+    try:
+        found = [entry for entry in os.listdir(folder) if wanted.fullmatch(entry)]
+    except OSError:  # what is wrong with it is told where it is written
+        return
+    for entry in found:
+        with suppress(BlockingIOError):
+            lock = _locked(folder / entry)
+            if lock is not None:
+                _remove(folder / entry)
+                os.close(lock)
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a file or folder; None where the system has no lock for it.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    if fcntl is None:
+        return None
+    try:
+        lock = os.open(path, _OPEN | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise
+        return None
+    return lock
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # the error that led here is the one to tell
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_text(

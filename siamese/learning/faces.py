@@ -41,6 +41,7 @@ from siamese.learning.runs import (
     find_checkpoint,
     free_name,
     refuse_changes,
+    refuse_far_places,
     refuse_other_home,
     take_name,
 )
@@ -135,7 +136,9 @@ def resume_training(
     # What is damaged is told here; the command line's parser takes its defaults as they are.
     flat = flat_settings(TrainSettings, content["settings"], str(path))
     build_settings(TrainSettings, flat, str(path))
-    settings = parse({**content["settings"], "resume": None})
+    saved = {**content["settings"], "resume": None}
+    refuse_far_places(path, saved, parse)
+    settings = parse(saved)
     settings = replace(settings, resume=None)
     check_settings(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -15,6 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
+from siamese.errors import UserError
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_csv, write_text, writing
 from siamese.learning.loop import Figures
 
@@ -126,8 +129,21 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
 def _read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    text = read_bytes(path).decode("utf-8", "replace")
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            for name, value in row.items():
+                float(value or 0)
+                if name is None:
+                    raise ValueError("a value without a column")
+            int(row["epoch"])
+            rows.append(row)
+    except (TypeError, ValueError, KeyError, csv.Error):
+        raise UserError(
+            f"{path} line {len(rows) + 2}: is damaged; move it away, the run then begins a new one"
+        ) from None
+    return rows
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

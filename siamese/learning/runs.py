@@ -5,14 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from siamese.errors import UserError
+from siamese.files.places import is_near, is_regular
+from siamese.files.shown import shown
 from siamese.files.writing import writing
+
+_WRITTEN = ("runs", "checkpoints", "cache")  # settings that name a folder which a run writes into
+_UNSAID = "(nobody has said it)"
 
 
 def free_name(base: str, runs: str, checkpoints: str) -> str:
@@ -125,7 +130,7 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
     """
     given, folder = Path(target), Path(checkpoints)
     for path in (given, given / "last.pt", folder / target / "last.pt"):
-        if path.is_file():
+        if is_regular(path):
             return path
     if (folder / target / "best.pt").exists():
         raise UserError(
@@ -149,6 +154,30 @@ def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
             f"{checkpoint}: its run is {home}, which would be written over; resume that one, or "
             "give another folder with --checkpoints"
         )
+
+
+def refuse_far_places(
+    checkpoint: Path, saved: Mapping[str, Any], parse: Callable[[dict[str, Any]], Any]
+) -> None:
+    """Refuse to write where nobody but a checkpoint, which may come from anywhere, says so.
+
+    Args:
+        checkpoint: the file.
+        saved: its settings, nested plain values.
+        parse: lays the user's settings over saved ones.
+
+    Raises:
+        UserError: names the setting that must be given.
+    """
+    told = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
+    far = [name for name, place in told.items() if not is_near(place, checkpoint)]
+    given = parse({**saved, **dict.fromkeys(far, _UNSAID)}) if far else None
+    for name in far:
+        if getattr(given, name) == _UNSAID:
+            raise UserError(
+                f"{checkpoint}: says that {name} is {shown(saved[name])}, which lies neither in "
+                f"the working folder nor beside its checkpoints; if that is right, give --{name}"
+            )
 
 
 def refuse_changes(

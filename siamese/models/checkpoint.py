@@ -14,6 +14,7 @@ import torch
 
 from siamese.config import LimitSettings
 from siamese.errors import UserError, first_few
+from siamese.files.places import is_regular
 from siamese.files.writing import replacing
 from siamese.models.contents import faults
 from siamese.models.torch_file import NotReadable, read_torch_file
@@ -199,7 +200,8 @@ def newest_best(checkpoints: Path, limits: LimitSettings | None = None) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    there = filter(is_regular, checkpoints.glob("*/best.pt"))
+    found = sorted(there, key=lambda path: path.stat().st_mtime_ns)
     for path in reversed(found):
         if not _is_classifier(path, limits):
             return path

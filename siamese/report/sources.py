@@ -30,6 +30,7 @@ from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_s
 from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
@@ -295,7 +296,8 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     part = content["split"][part_name]
     root = Path(part["folder"] if data is None else data)
     drawn = content["settings"].get("data") is None and data is None
-    if drawn and not root.exists():
+    # A checkpoint may come from anywhere: not every place that it names is drawn into.
+    if drawn and not root.exists() and is_near(root.parent, path):
         write_demo_faces(root, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
     if not root.exists():
         raise UserError(

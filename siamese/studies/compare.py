@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from siamese.config import ClassificationSettings
 from siamese.config.reading import read_yaml
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
+from siamese.files.places import is_inside
+from siamese.files.shown import shown
 from siamese.files.writing import replacing, write_json
 from siamese.studies.cost import Cost, machine_speed, run_cost
-from siamese.studies.expand import Line, Place, changed, expand
+from siamese.studies.expand import Line, Place, Run, changed, expand
 from siamese.studies.running import TaskTrainer, Trainer, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
 
@@ -62,6 +65,8 @@ def compare(
     )
     lines = expand(study, place, budget)
     runs = [run for line in lines for run in line.runs]
+    for run in runs:
+        _refuse_far_places(study, run, settings)
     costs = {line.label: _cost(study, line) for line in lines}
     stem = study.path.stem + ("" if budget is None else f"-{budget.name}")
     out = Path(settings.out or Path(settings.runs) / "studies" / stem)
@@ -94,6 +99,29 @@ def compare(
         say(sentence)
     say(f"table, plots, every epoch: {out}\nlook at {out / 'table.html'}")
     return out
+
+
+def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
+    """Refuse to write where nobody but a study file, which may come from anywhere, says so.
+
+    What is only read (data, lists, weights) may lie anywhere.
+
+    Raises:
+        UserError: names the setting.
+    """
+    own: Any = run.settings
+    places = {"cache": getattr(own, "cache", None)}
+    downloads = isinstance(own, ClassificationSettings) and own.data.download
+    if downloads and own.data.name != "folder" and settings.root is None:
+        places["data.root"] = own.data.root
+    near = (Path.cwd(), study.path.parent, Path(settings.runs))
+    for name, place in places.items():
+        if place is not None and not is_inside(Path(place).expanduser(), *near):
+            fix = "give --root" if name == "data.root" else "name a folder in one of them"
+            raise UserError(
+                f"{study.path}: {name} {shown(str(place))} would be written, and lies neither in "
+                f"the working folder nor beside the study file; {fix}"
+            )
 
 
 def _write_study(path: Path, study: Study, budget: Budget | None) -> None:

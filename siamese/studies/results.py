@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Literal
 
 from siamese.config import ClassificationSettings
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_csv
 from siamese.studies.expand import Line, Run
 from siamese.studies.running import read_result
@@ -107,15 +109,16 @@ def read_metrics(path: Path) -> list[Row]:
     """
     if not path.exists():
         return []
-    rows = []
-    with open(path, encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.DictReader(file), 2):
-            try:
-                rows.append({name: float(value) for name, value in row.items() if value})
-            except (TypeError, ValueError):
-                raise UserError(
-                    f"{path} line {number}: is damaged; remove its folder to make the run anew"
-                ) from None
+    rows: list[Row] = []
+    text = read_bytes(path).decode("utf-8", "replace")
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for row in reader:
+            rows.append({name: float(value) for name, value in row.items() if value})
+    except (TypeError, ValueError, csv.Error):
+        raise UserError(
+            f"{path} line {len(rows) + 2}: is damaged; remove its folder to make the run anew"
+        ) from None
     return rows
 
 

@@ -7,7 +7,6 @@ A run is named by the hash of its settings. ``result.json``, written last, says 
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -18,13 +17,15 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
+from siamese.files.fields import built, parse_json
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_json
 from siamese.processors import processors
 from siamese.studies.expand import Run, RunSettings
@@ -34,10 +35,11 @@ Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
 
 RESULT = "result.json"
+_RESULT_LIMIT = 2**20  # bytes
 TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
-    "device", "runs", "checkpoints", "data.root", "data", "data.download", "data.workers",
+    "device", "runs", "checkpoints", "cache", "data.root", "data", "data.download", "data.workers",
     "batches.workers", "split.validation_data", "split.test_data", "limits.weights",
     "limits.description",
 )  # fmt: skip
@@ -113,10 +115,31 @@ def read_result(run: Run) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {**content} if content["status"] in ("done", "diverged") else None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: is damaged; remove its folder to make the run anew") from None
+        # Another version may have written more.
+        content = parse_json(read_bytes(path, limit=_RESULT_LIMIT))
+        known = {one.name for one in fields(_Result)}
+        built(_Result, {name: content[name] for name in content if name in known})
+    except (ValueError, TypeError, AttributeError) as error:
+        why = f" ({error})" if type(error) is ValueError else ""
+        raise UserError(
+            f"{path}: is damaged{why}; remove its folder to make the run anew"
+        ) from None
+    return {**content}
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The fields of ``result.json``."""
+
+    status: Literal["done", "diverged"]
+    message: str = ""
+    task: str = ""
+    hash: str = ""
+    seed: int = 0
+    processes: int = 1
+    device: str = ""
+    finished: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:
@@ -227,7 +250,7 @@ def locked(run: Run) -> Iterator[int | None]:
     path = runs / f".{run.name}.lock"
     # The holder takes the file away at the end, so it is looked at again once it is held.
     while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -249,6 +272,14 @@ class BusyError(UserError):
 
 
 # Several processes for one run
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """How the first process says that it ended."""
+
+    status: Literal["done", "diverged", "error", "interrupted"]
+    message: str = ""
 
 
 def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
@@ -282,8 +313,8 @@ def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
     finally:
         task.unlink(missing_ok=True)
     try:
-        told = json.loads(outcome.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = asdict(built(_Outcome, parse_json(read_bytes(outcome, limit=_RESULT_LIMIT))))
+    except (UserError, ValueError):
         told = {"status": "error", "message": f"its processes ended with code {code}"}
     outcome.unlink(missing_ok=True)
     if told["status"] == "diverged":
@@ -441,7 +472,7 @@ def _work(
     os.environ["OMP_NUM_THREADS"] = str(threads)  # before torch is loaded
     with contextlib.suppress(AttributeError, OSError):
         os.setpgrp()  # Ctrl-C reaches the study alone, which then asks each job once
-    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (1, 2):
         os.dup2(written, stream)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()

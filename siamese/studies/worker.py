@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
+from siamese.files.fields import parse_json
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_json
 from siamese.studies.expand import Run
 from siamese.studies.running import TaskTrainer, train_alone
@@ -22,7 +23,7 @@ def main(path: str) -> int:
     Returns:
         The exit code: 0 unless the run failed.
     """
-    content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    content: dict[str, Any] = parse_json(read_bytes(Path(path)))
     task: TaskName = content["task"]
     kind = SETTINGS[task]
     settings = build_settings(kind, flatten(kind, content["settings"]), path)

@@ -42,9 +42,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "random").symlink_to("/dev/random")
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "kernel").symlink_to("/proc/kmsg")  # waits for the kernel's next message
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "link").symlink_to("file")
-    for name in ("pipe", "random", "loop", ".", "missing"):
+    for name in ("pipe", "random", "loop", "kernel", ".", "missing"):
         assert not is_regular(tmp_path / name)
         with pytest.raises(OSError, match=r"."):
             open_regular(tmp_path / name)
@@ -53,6 +54,10 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     for name in ("file", "link"):
         with open_regular(tmp_path / name) as file:
             assert file.read() == b"x"
+    with open_regular(tmp_path / "file", follow=False) as file:
+        assert file.read() == b"x"
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(tmp_path / "link", follow=False)
 
 
 def test_large_files_are_refused_unread(tmp_path: Path) -> None:

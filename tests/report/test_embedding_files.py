@@ -506,7 +506,7 @@ def test_six_people_under_one_name() -> None:
     people = some([6] * 40)
     people.labels[people.labels < 6] = 0
     told = told_of(people)
-    assert "\u2068p0\u2069 has 36 of 240 pictures and 55% of the genuine pairs" in told
+    assert "p0 has 36 of 240 pictures and 55% of the genuine pairs" in told
 
 
 def test_a_crop_that_cuts_nothing_off(trained: Path, evaluate: Callable[..., str]) -> None:

@@ -63,7 +63,8 @@ class Audited:
         if self.manifest is not None:
             count = len(self.audit.suspects)
             told += f"\nmoved {count} suspects to {self.manifest.parent}"
-            told += f"\nundo: {restore_command(self.manifest)}"
+            assert self.audit.root is not None, "its suspects were moved"
+            told += f"\nundo: {restore_command(self.manifest, self.audit.root)}"
         return told
 
 
@@ -91,7 +92,7 @@ def audit_folder(settings: AuditSettings) -> Audited:
     people = _people(settings, root)
     root = people.embeddings.root
     if settings.quarantine is not None:
-        if root is None:
+        if root is None or settings.data is None:  # an .npz may come from anywhere
             raise UserError("--quarantine: needs the folder of the pictures; give it with --data")
         check_quarantine(root, Path(settings.quarantine))
     if settings.embeddings is None:  # another look with other settings need not embed again

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
+from siamese.files.places import is_regular
 
 
 @dataclass(frozen=True)
@@ -192,10 +193,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:
-        return False
+    """As is_regular, but without a call of the system where the listing has told it already."""
+    return is_regular(entry.path) if entry.is_symlink() else entry.is_file()
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from siamese.curation.checking.fingerprints import fingerprint_of
 from siamese.data.decode import check_header, open_picture, to_rgb, upright
+from siamese.files.places import open_regular
 
 Status = Literal["usable", "unreadable", "not a picture", "bomb", "zero bytes", "closed", "failed"]
 
@@ -69,7 +70,7 @@ def inspect_file(path: str) -> FileFacts:
 
 def _inspected(path: str) -> FileFacts:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             data = io.BytesIO(file.read()) if size <= _WHOLE else file
             content = hashlib.file_digest(data, _digest).hexdigest()

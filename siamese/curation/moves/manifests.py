@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -12,9 +13,14 @@ from typing import Any, Literal
 
 from siamese.curation.shell import command_line, path_word
 from siamese.errors import UserError
-from siamese.files.writing import replacing
+from siamese.files.fields import built, parse_json
+from siamese.files.places import is_regular, open_regular
+from siamese.files.writing import remove_leftovers, replacing
 
 _VERSION = 1
+_NAME = r"manifest-[0-9]{8}-[0-9]{6}-[0-9]+"
+_LONGEST_LINE = 2**17  # characters; two paths of 4,096 bytes, each byte escaped, are half of it
+_LARGEST = 2**53  # of sizes
 Kind = Literal["file", "link", "folder", "other"]
 
 
@@ -86,6 +92,8 @@ class Manifest:
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write JSON lines to a new file; when this returns, they are on the disk."""
+    # Every manifest has a name of its own: what was left of others goes, too.
+    remove_leftovers(path.parent, rf"{_NAME}\.jsonl")
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="ascii") as file,  # JSON escapes what is no ASCII
@@ -107,6 +115,9 @@ def _lines(manifest: Manifest) -> Iterator[dict[str, Any]]:
 def read_manifest(path: Path) -> Manifest:
     """Read what :func:`write_manifest` wrote.
 
+    All paths in it stay below where they start; that no link leads them elsewhere is left to who
+    uses them.
+
     Raises:
         UserError: no such file, or not a manifest; names the line.
     """
@@ -114,36 +125,83 @@ def read_manifest(path: Path) -> Manifest:
         inside = sorted(path.glob("manifest-*.jsonl"))
         hint = f"; did you mean {inside[-1]}?" if inside else ""
         raise UserError(f"{path}: is a folder, a manifest (.jsonl) is needed{hint}")
-    number = 1
-    found: dict[str, Any] = {"moved": [], "emptied": [], "made": []}
+    if os.path.exists(path) and not is_regular(path):
+        raise UserError(f"{path}: is a device or pipe, a manifest (.jsonl) is needed")
+    number = 0
+    head: dict[str, Any] | None = None
+    found: dict[str, list[Any]] = {"moved": [], "emptied": [], "made": []}
     kinds = {"moved": Moved, "emptied": Emptied, "made": Made}
     try:
-        with open(path, encoding="utf-8") as file:
-            head = json.loads(file.readline())
-            if head.pop("siamese-moves") != _VERSION:
-                raise UserError(f"{path}: written by another version of siamese")
-            for line in file:
+        with open_regular(path) as file:
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 number += 1
-                ((name, values),) = json.loads(line).items()
-                entry = kinds[name](**values)
-                places = (entry.old, entry.new) if isinstance(entry, Moved) else (entry.path,)
-                if not all(map(is_inside, places)):
-                    raise ValueError("a path that leads out of the folder")
-                found[name].append(entry)
+                values = parse_json(line)
+                if head is None:
+                    head = _head(path, values)
+                else:
+                    ((name, fields),) = values.items()
+                    entry: Any = built(kinds[name], fields)
+                    _check_entry(entry)
+                    found[name].append(entry)
+        number = max(number, 1)
+        if head is None:
+            raise ValueError("empty")
         entries: dict[str, Any] = {name: tuple(values) for name, values in found.items()}
-        return Manifest(**head, **entries)
+        return built(Manifest, {**head, **entries})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(
-            f"{path}, line {number}: not a manifest that siamese-data mend or audit wrote"
+            f"{path}, line {number}: not a manifest that siamese-data mend or audit wrote{why}"
         ) from None
+
+
+def _head(path: Path, values: Any) -> dict[str, Any]:
+    head = dict(values)
+    version = head.pop("siamese-moves")
+    if type(version) is int and version != _VERSION:
+        raise UserError(f"{path}: written by another version of siamese")
+    if type(version) is not int or head.keys() & {"moved", "emptied", "made"}:
+        raise ValueError("its first line is another one's")
+    for key in ("root", "quarantine"):
+        if not os.path.isabs(head[key]) or not _is_possible(head[key]):
+            raise ValueError(f"{key} is no absolute path")
+    if not re.fullmatch(_NAME, head["name"]):
+        raise ValueError("name is not as manifest-20260131-235959-1")
+    return head
+
+
+def _check_entry(entry: Moved | Emptied | Made) -> None:
+    """Refuse what no file has.
+
+    Raises:
+        ValueError: says what.
+    """
+    places = (entry.old, entry.new) if isinstance(entry, Moved) else (entry.path,)
+    if not all(map(is_inside, places)):
+        raise ValueError("a path that leads out of the folder")
+    if entry.mode is not None and not 0 <= entry.mode <= 0o7777:
+        raise ValueError(f"mode {entry.mode} is none")
+    if isinstance(entry, Moved) and not 0 <= entry.size <= _LARGEST:
+        raise ValueError(f"size {entry.size} is none")
+    if not isinstance(entry, Made) and not -(2**63) <= entry.mtime_ns < 2**63:
+        raise ValueError(f"mtime_ns {entry.mtime_ns} is none")
 
 
 def is_inside(path: str) -> bool:
     """Whether a relative path stays below where it starts, and names something there."""
     parts = path.split("/")
-    return bool(path) and not os.path.isabs(path) and ".." not in parts and "\0" not in path
+    plain = bool(path) and not os.path.isabs(path) and ".." not in parts
+    return plain and _is_possible(path)
+
+
+def _is_possible(path: str) -> bool:
+    """Whether a system may have such a path at all."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:  # halves of characters
+        return False
 
 
 def kind_of(mode: int) -> Kind:
@@ -165,6 +223,15 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.close(handle)
 
 
-def restore_command(manifest: str | os.PathLike[str]) -> str:
-    """The command that undoes a manifest's moves, quoted for a shell."""
-    return command_line("siamese-data", "restore", path_word(manifest))
+def restore_command(manifest: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
+    """The command that undoes a manifest's moves, quoted for a shell.
+
+    Args:
+        manifest: the file.
+        root: the folder that its files go back to; it is named where it is not the neighbour of
+            the manifest's folder, as :func:`siamese.curation.moves.moves.restore` asks for.
+    """
+    folder = os.path.dirname(os.path.realpath(manifest))
+    beside = os.path.dirname(os.path.realpath(root)) == os.path.dirname(folder)
+    named = () if beside else ("--root", path_word(root))
+    return command_line("siamese-data", "restore", path_word(manifest), *named)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import sys
@@ -35,9 +36,12 @@ from siamese.curation.moves.transfer import (
     is_spelled_so,
     is_unchanged,
     move_file,
+    set_permissions,
 )
+from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
+from siamese.files.shown import shown
 
 __all__ = [
     "Mended",
@@ -87,7 +91,7 @@ class Mended:
         if self.emptied:
             folders = "folder" if self.emptied == 1 else "folders"
             parts.append(f"{self.emptied} emptied {folders} removed")
-        return f"{self.root}: {'; '.join(parts)}\nundo: {restore_command(self.manifest)}"
+        return f"{self.root}: {'; '.join(parts)}\nundo: {restore_command(self.manifest, self.root)}"
 
 
 @dataclass(frozen=True)
@@ -130,10 +134,7 @@ def mend_folder(settings: MendSettings) -> Mended:
     require_folder(given)
     root = Path(os.path.realpath(given))
     moves = read_plan(plan)
-    if settings.quarantine is None:
-        quarantine = root.with_name(f"{root.name}-quarantine")
-    else:
-        quarantine = Path(settings.quarantine)
+    quarantine = _beside(root) if settings.quarantine is None else Path(settings.quarantine)
     if not moves:
         return Mended(root, quarantine, 0, 0, 0, None)
     manifest, path = _carry_out(root, moves, quarantine, reason=f"mend by {plan}")
@@ -141,6 +142,23 @@ def mend_folder(settings: MendSettings) -> Mended:
     renamed = len(manifest.moved) - taken_out
     quarantine = Path(manifest.quarantine)
     return Mended(root, quarantine, taken_out, renamed, len(manifest.emptied), path)
+
+
+def _beside(root: Path) -> Path:
+    """The quarantine that nobody has named.
+
+    Raises:
+        UserError: there can be none; a link has its name, which leads elsewhere.
+    """
+    if not root.name:
+        raise UserError(f"{root}: nothing lies beside it; give a folder with --quarantine")
+    quarantine = root.with_name(f"{root.name}-quarantine")
+    if os.path.islink(quarantine):
+        raise UserError(
+            f"{quarantine}: is a link to {os.path.realpath(quarantine)}; if that is meant, give it "
+            "with --quarantine"
+        )
+    return quarantine
 
 
 def carry_out(root: Path, moves: Sequence[Move], quarantine: Path, *, reason: str) -> Path:
@@ -269,6 +287,18 @@ class _Places:
     def new(self, path: str, quarantined: bool) -> str:
         return os.path.join(self.quarantine if quarantined else self.root, path)
 
+    def require_plain(self, *places: str) -> None:
+        """Looked at right before each step: no link leads from the way to a place elsewhere.
+
+        Raises:
+            OSError: one does.
+        """
+        for place in places:
+            folder = os.path.dirname(place)
+            if os.path.realpath(folder) != folder:
+                words = f"is not touched: a link leads from there to {os.path.realpath(folder)}"
+                raise OSError(errno.ELOOP, words, folder)
+
     def unfinished(self, place: str, number: int) -> str:
         """Name of a copy beside ``place`` that is not whole yet."""
         return os.path.join(os.path.dirname(place), f".{self.manifest.name}-{number}")
@@ -276,30 +306,33 @@ class _Places:
 
 def _move_all(manifest: Manifest, path: Path) -> None:
     places = _Places(manifest, manifest.root, manifest.quarantine)
-    done = 0
+    done, undo = 0, restore_command(path, manifest.root)
     try:
         for made in manifest.made:
             folder = places.new(made.path, made.quarantined)
-            with contextlib.suppress(FileExistsError):
+            places.require_plain(folder)
+            with contextlib.suppress(FileExistsError):  # then it is somebody else's
                 os.mkdir(folder)
                 sync_folder(os.path.dirname(folder))
-            if made.mode is not None:
-                os.chmod(folder, made.mode | stat.S_IRWXU)
+                if made.mode is not None:
+                    set_permissions(folder, made.mode | stat.S_IRWXU)
         bar = tqdm(manifest.moved, "moving", unit="file", disable=None, leave=False, delay=1)
         for moved in bar:
-            new = places.new(moved.new, moved.quarantined)
-            move_file(places.old(moved.old), new, places.unfinished(new, done), moved)
+            old, new = places.old(moved.old), places.new(moved.new, moved.quarantined)
+            places.require_plain(old, new)
+            move_file(old, new, places.unfinished(new, done), moved)
             done += 1
         for emptied in manifest.emptied:
             with contextlib.suppress(OSError):  # something new is in it
+                places.require_plain(places.old(emptied.path))
                 os.rmdir(places.old(emptied.path))
     except OSError as error:
         raise UserError(
             f"{error.filename}: {error.strerror}; {done} of {len(manifest.moved)} files are moved, "
-            f"undo: {restore_command(path)}"
+            f"undo: {undo}"
         ) from None
     except KeyboardInterrupt:
-        told = f"{done} of {len(manifest.moved)} files are moved, undo: {restore_command(path)}"
+        told = f"{done} of {len(manifest.moved)} files are moved, undo: {undo}"
         print(told, file=sys.stderr)
         raise
 
@@ -308,32 +341,68 @@ class _Left(Exception):  # noqa: N818 - the state of a file, told at the end
     """A file that cannot go back, and why."""
 
 
-def restore(manifest: Path) -> Restored:
+def restore(manifest: Path, root: Path | None = None, quarantine: Path | None = None) -> Restored:
     """Undo :func:`carry_out`, however far it came; may itself be interrupted and run again.
 
     Every file goes back to its old place with its old time and permissions, folders that were
-    emptied are made again, folders that were made are removed when nothing is in them. The
-    quarantine is the folder that the manifest names when that still holds it, else the one that
-    the manifest lies in (the quarantine was moved). A root that is not where it was is looked for
-    at the same place relative to the quarantine (both were moved). Of several manifests the last
-    is undone first.
+    emptied are made again, folders that were made are removed when nothing is in them. Of several
+    manifests the last is undone first.
+
+    A manifest may come from anywhere: nothing outside of the two folders is made, moved or
+    removed, whatever it says, no link is followed on the way, and of the modes in it the
+    permissions count alone.
+
+    Args:
+        manifest: the file.
+        root: the folder that the files go back to. None: the one that the manifest names, where
+            it is the neighbour of the quarantine; both may have been moved together.
+        quarantine: the folder that they are in. None: the one that the manifest lies in.
 
     Raises:
-        UserError: not a manifest; the root is gone; another process is moving files. Files whose
-            place is taken, that have changed, or that are gone are named after the rest went back.
+        UserError: not a manifest; a folder that must be named, or is gone; another process is
+            moving files. Files whose place is taken, that have changed, or that are gone are named
+            after the rest went back.
     """
     known = read_manifest(manifest)
-    quarantine = known.quarantine
-    if not os.path.isfile(os.path.join(quarantine, manifest.name)):
-        quarantine = os.path.realpath(manifest.parent)
-    root = known.root
-    if not os.path.isdir(root):
-        beside = os.path.relpath(root, known.quarantine)
-        root = os.path.normpath(os.path.join(quarantine, beside))
-    if not os.path.isdir(root):
-        raise UserError(f"{known.root}: is gone; make that folder again, or move it back")
-    with _alone(quarantine):
-        return _restore(_Places(known, root, quarantine), manifest)
+    if quarantine is None:
+        held = os.path.realpath(manifest.parent)
+    else:
+        require_folder(quarantine)
+        held = os.path.realpath(quarantine)
+    home = _home(known, manifest, held) if root is None else os.path.realpath(root)
+    if not os.path.isdir(home):
+        raise UserError(f"{home}: is gone; make that folder again, or name it with --root")
+    if os.path.commonpath([home, held]) in (home, held):
+        raise UserError(
+            f"{home} and {held}: one lies in the other; name the folder that the files go back to "
+            "with --root, and that they are in with --quarantine"
+        )
+    with _alone(held):
+        return _restore(_Places(known, home, held), manifest)
+
+
+def _home(known: Manifest, manifest: Path, held: str) -> str:
+    """The folder that files go back to, where the manifest may say so.
+
+    Raises:
+        UserError: it names one that is no neighbour of the quarantine.
+    """
+    neighbours = os.path.dirname(held)
+    own = os.path.realpath(known.root)
+    if os.path.dirname(own) == neighbours:
+        return own
+    moved = os.path.join(neighbours, os.path.basename(known.root))
+    were = os.path.dirname(known.root) == os.path.dirname(known.quarantine)
+    if were and not os.path.isdir(own) and os.path.isdir(moved) and not os.path.islink(moved):
+        return moved
+    words = ["--root", path_word(known.root)]
+    if held != known.quarantine and os.path.isdir(known.quarantine):
+        words += ["--quarantine", path_word(known.quarantine)]
+    fix = command_line("siamese-data", "restore", path_word(manifest), *words)
+    raise UserError(
+        f"{manifest}: its files belong to {shown(known.root)}, it says, which does not lie beside "
+        f"{held}; if that is right: {fix}"
+    )
 
 
 def _restore(places: _Places, path: Path) -> Restored:
@@ -341,6 +410,7 @@ def _restore(places: _Places, path: Path) -> Restored:
     folders = moved = 0
     for emptied in reversed(manifest.emptied):
         with contextlib.suppress(OSError):  # it is there; or told with the files in it
+            places.require_plain(places.old(emptied.path))
             os.mkdir(places.old(emptied.path))
             folders += 1
             sync_folder(os.path.dirname(places.old(emptied.path)))
@@ -356,11 +426,12 @@ def _restore(places: _Places, path: Path) -> Restored:
     _finish_folders(places)
     for made in reversed(manifest.made):
         with contextlib.suppress(OSError):  # in use, or gone
+            places.require_plain(places.new(made.path, made.quarantined))
             os.rmdir(places.new(made.path, made.quarantined))
     if left:
-        shown = "; ".join(left[:3]) + ("; ..." if len(left) > 3 else "")
+        some = "; ".join(left[:3]) + ("; ..." if len(left) > 3 else "")
         raise UserError(
-            f"{path}: {moved} files moved back, {len(left)} not: {shown}. Clear these up and run "
+            f"{path}: {moved} files moved back, {len(left)} not: {some}. Clear these up and run "
             "it again"
         )
     return Restored(Path(places.root), moved, len(manifest.moved) - moved, folders)
@@ -373,6 +444,7 @@ def _put_back(places: _Places, number: int, before: Moved) -> bool:
         _Left: it cannot be brought back.
     """
     old, new = places.old(before.old), places.new(before.new, before.quarantined)
+    places.require_plain(old, new)
     has_old, has_new = os.path.lexists(old), os.path.lexists(new)
     if not has_old and not has_new:
         raise _Left(f"is neither there nor at {new}; undo later moves first")
@@ -392,6 +464,7 @@ def _put_back(places: _Places, number: int, before: Moved) -> bool:
     if not is_unchanged(new, before):
         raise _Left(f"has changed since; it stays at {new}")
     os.makedirs(os.path.dirname(old), exist_ok=True)
+    places.require_plain(old, new)
     with contextlib.suppress(OSError):  # on a disk that cannot keep it the copy gets it
         bring_back_status(new, before)
     move_file(new, old, places.unfinished(old, number), before)
@@ -417,6 +490,7 @@ def _finish_folders(places: _Places) -> None:
     for emptied in places.manifest.emptied:
         folder = places.old(emptied.path)
         with contextlib.suppress(OSError):  # gone, or another's
+            places.require_plain(os.path.join(folder, "what is in it"))
             if set(os.listdir(folder)) == held[emptied.path]:
-                os.chmod(folder, emptied.mode)
+                set_permissions(folder, emptied.mode)
                 os.utime(folder, ns=(emptied.mtime_ns, emptied.mtime_ns))

@@ -13,6 +13,10 @@ from siamese.curation.moves.manifests import Emptied, Made, is_inside, restore_c
 from siamese.curation.moves.plans import Move
 from siamese.curation.moves.transfer import is_same_entry
 from siamese.errors import UserError, first_few
+from siamese.files.shown import shown
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4096  # bytes, where the system does not say
+_ROOM = len(".manifest-20260131-235959-1-1000000")  # bytes of a name that an unfinished copy has
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ def plan_moves(root: str, moves: Sequence[Move], quarantine: str) -> PlannedMove
                 modes[leaf.quarantined, inner.new] = tree.mode(old)
             if not (is_folder and _is_folder(place)):
                 _check_free(root, inner, place)
+    _check_places(root, quarantine, [*wanted, *leaves])
     needed = {folder for leaf in wanted if not leaf.quarantined for folder in _above(leaf.new)}
     emptied = _emptied(tree, [leaf.old for leaf in leaves], folders, needed)
     _check_access(root, leaves, emptied)
@@ -146,7 +151,7 @@ def _check_sources(tree: _Tree, paths: Sequence[str], quarantine: str) -> None:
     missing = [path for path in paths if not tree.holds(path)]
     if missing:
         hint = "was something moved since the plan was written? Write it anew"
-        if earlier := _manifests(quarantine):
+        if earlier := _manifests(tree.root, quarantine):
             hint += f"; if an earlier run was interrupted, undo it first: {earlier[-1]}"
         raise UserError(
             f"{tree.root}: {len(missing)} of the plan's {len(paths)} paths are not there: "
@@ -163,13 +168,13 @@ def _check_sources(tree: _Tree, paths: Sequence[str], quarantine: str) -> None:
                 raise UserError(f"{path}: is in the plan, and so is the folder {folder} around it")
 
 
-def _manifests(quarantine: str) -> list[str]:
+def _manifests(root: str, quarantine: str) -> list[str]:
     """The commands that undo what was moved there, the last one last."""
     if not os.path.isdir(quarantine):
         return []
     names = sorted(os.listdir(quarantine), key=lambda name: (len(name), name))
     return [
-        restore_command(os.path.join(quarantine, name))
+        restore_command(os.path.join(quarantine, name), root)
         for name in names
         if name.startswith("manifest-") and name.endswith(".jsonl")
     ]
@@ -195,6 +200,52 @@ def _check_targets(tree: _Tree, wanted: Sequence[Leaf], quarantine: str) -> None
             leaves = not leaf.quarantined and folder in moved
             if leaves or (leaf.quarantined, folder) in targets:
                 raise UserError(f"{leaf.old}: cannot be moved into {place}, which moves itself")
+
+
+def _check_places(root: str, quarantine: str, leaves: Sequence[Leaf]) -> None:
+    """Refuse places that a link leads away from, and names that their disk does not take."""
+    looked: set[str] = set()
+    for leaf in leaves:
+        top = quarantine if leaf.quarantined else root
+        place = os.path.join(top, leaf.new)
+        folder = os.path.dirname(place)
+        if folder not in looked:
+            looked.add(folder)
+            if (real := os.path.realpath(folder)) != folder:
+                raise UserError(
+                    f"{leaf.old}: cannot be moved, a link leads from {folder} to {real}; move the "
+                    "link away, or give another --quarantine"
+                )
+        _check_length(leaf.old, place)
+
+
+def _check_length(old: str, place: str) -> None:
+    above = os.path.dirname(place)
+    while not os.path.isdir(above):
+        above = os.path.dirname(above)
+    name_limit = _limit(above, "PC_NAME_MAX", _LONGEST_NAME)
+    for name in place[len(above) :].split("/"):
+        if (size := len(os.fsencode(name))) > name_limit:
+            raise UserError(
+                f"{shown(old)}: cannot be moved, its new name {shown(name)} has {size} bytes and "
+                f"{above} takes {name_limit}; give it a shorter one"
+            )
+    path_limit = _limit(above, "PC_PATH_MAX", _LONGEST_PATH) - 1  # with the zero byte at its end
+    size = max(len(os.fsencode(place)), len(os.fsencode(os.path.dirname(place))) + 1 + _ROOM)
+    if size > path_limit:
+        raise UserError(
+            f"{shown(old)}: cannot be moved, its new path {shown(place)} has {size} bytes and the "
+            f"system takes {path_limit}; give another --quarantine"
+        )
+
+
+def _limit(folder: str, name: str, otherwise: int) -> int:
+    """What the folder's file system says of itself."""
+    try:
+        found = os.pathconf(folder, name)
+    except (OSError, ValueError, AttributeError):
+        return otherwise
+    return found if found > 0 else otherwise
 
 
 def _check_free(root: str, leaf: Leaf, place: str) -> None:

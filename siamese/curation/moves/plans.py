@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from siamese.curation.moves.manifests import is_inside
 from siamese.curation.shell import command_line, path_word
 from siamese.curation.tables import write_table
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
+from siamese.files.shown import shown
 
 _COLUMNS = ("path", "to")
 
@@ -44,20 +49,19 @@ def read_plan(path: Path) -> list[Move]:
     Raises:
         UserError: not a plan; names the file and the line.
     """
+    text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            return _moves(path, file)
+        return _moves(path, csv.reader(io.StringIO(text, newline="")))
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV file ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def _moves(path: Path, file: object) -> list[Move]:
-    reader = csv.reader(file)  # type: ignore[arg-type]
-    header = next(reader, [])
+def _moves(path: Path, reader: Any) -> list[Move]:
+    header: list[str] = next(reader, [])
     if not set(_COLUMNS) <= set(header):
         raise UserError(f"{path}, line 1: not a plan; it must begin with the line path,to")
+    if any(header.count(name) > 1 for name in _COLUMNS):
+        raise UserError(f"{path}, line 1: not a plan; it has a column path or to twice")
     source, target = map(header.index, _COLUMNS)
     moves = []
     for row in reader:
@@ -70,6 +74,12 @@ def _moves(path: Path, file: object) -> list[Move]:
             )
         if not row[source]:
             raise UserError(f"{path}, line {reader.line_num}: the path is empty")
+        for place in (row[source], row[target]):
+            if place and not is_inside(place):
+                raise UserError(
+                    f"{path}, line {reader.line_num}: '{shown(place)}' leads out of the folder; "
+                    "name a path inside it"
+                )
         moves.append(Move(row[source], row[target] or None))
     return moves
 

@@ -12,6 +12,8 @@ from typing import TextIO, TypeGuard
 
 from siamese.config import ConvertFit, PictureFormat
 from siamese.errors import UserError
+from siamese.files.fields import parse_json
+from siamese.files.places import is_regular, open_regular
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,13 @@ def _read(path: Path) -> list[object]:
     """
     if not os.path.lexists(path):
         return []
+    if os.path.islink(path) or not is_regular(path):
+        raise UserError(f"{path}: is no file of its own; remove it, or name another --out")
     lines: list[object] = []
     with open(path, encoding="utf-8", errors="replace") as file:
         for text in file:
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:
                 line = None
             if not lines and text.endswith("\n") and not isinstance(line, dict):
@@ -116,13 +120,24 @@ def _read(path: Path) -> list[object]:
 
 
 def _ends_whole(path: Path) -> bool:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
 
 
 def _is_result(line: object) -> TypeGuard[list[str]]:
-    return isinstance(line, list) and len(line) == 4 and all(isinstance(x, str) for x in line)
+    return (
+        isinstance(line, list)
+        and len(line) == 4
+        and all(isinstance(x, str) for x in line)
+        and all(_is_picture(path) for path in line[:2])
+    )
+
+
+def _is_picture(path: str) -> bool:
+    """Whether this is a picture in a person's folder, as all sources and results are."""
+    parts = path.split("/")
+    return len(parts) == 2 and not {"", ".", ".."} & {*parts} and "\0" not in path
 
 
 def _refuse_other_way(path: Path, line: object, way: Way) -> None:

@@ -24,6 +24,7 @@ from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.places import is_inside
 from siamese.files.writing import write_csv
 from siamese.processors import processors
 
@@ -404,7 +405,7 @@ def _require_apart(data: Path, out: Path) -> None:
 
 
 def _require_no_way_back(out: Path, folder: FaceFolder) -> None:
-    """Refuse links in the results that lead into the source.
+    """Refuse links in the results that lead into the source, or out of the results.
 
     Raises:
         UserError: names the link.
@@ -416,3 +417,7 @@ def _require_no_way_back(out: Path, folder: FaceFolder) -> None:
             raise UserError(f"{place}: is a file; a folder of that name is needed: move it away")
         if Path(os.path.realpath(place)).is_relative_to(source):
             raise UserError(f"{place}: leads into {folder.root}; remove the link")
+        if not is_inside(place, out):
+            raise UserError(
+                f"{place}: a link leads out of {out}, where nothing is written; remove the link"
+            )

@@ -30,6 +30,7 @@ from siamese.curation.shell import command_line, path_word
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
 from siamese.files.online import why_unreachable
+from siamese.files.places import is_inside
 from siamese.files.writing import replacing
 
 PAIRS = ("pairs.txt", "pairsDevTrain.txt", "pairsDevTest.txt")
@@ -131,6 +132,8 @@ def fetch(settings: FetchSettings) -> Fetched:
     kept = 0
     for picture in tqdm(pictures, desc="writing", unit="img", leave=False, disable=None):
         file = out / picture.path
+        if not is_inside(file, out):
+            raise UserError(f"{file}: a link leads out of {out}; remove the link")
         if not os.path.lexists(file):
             with replacing(file) as temporary:
                 picture.write(temporary)

@@ -15,6 +15,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ def read_pairs_to_merge(file: Path, names: Iterable[str]) -> list[Pair]:
     Raises:
         UserError: unreadable; no such columns; a name that no folder has. Names file and line.
     """
-    try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror})") from None
+    text = read_bytes(file).decode("utf-8-sig", "surrogateescape")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     known = {_plain(name): name for name in names}
     pairs: list[Pair] = []

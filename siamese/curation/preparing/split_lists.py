@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,8 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
-from siamese.files.writing import write_json, writing
+from siamese.files.places import read_bytes
+from siamese.files.writing import drafting, write_json
 
 if TYPE_CHECKING:
     from siamese.report.sources import Embeddings
@@ -260,7 +260,7 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     if out.is_dir() and not found:
         return False
     same = {name for name in found if name.endswith(".csv")} == set(lists) and all(
-        (out / name).read_bytes() == content for name, content in lists.items()
+        read_bytes(out / name) == content for name, content in lists.items()
     )
     if not same:
         raise UserError(
@@ -291,18 +291,10 @@ def _write(
         "settings": given,
         "version": __version__,
     }
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with writing(out):
-            temporary.mkdir(parents=True)
-            for name, data in lists.items():
-                (temporary / name).write_bytes(data)
-            write_json(temporary / "split.json", content)
-            if out.exists():
-                out.rmdir()  # empty, as was seen
-            temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with drafting(out) as draft:
+        for name, data in lists.items():
+            (draft / name).write_bytes(data)
+        write_json(draft / "split.json", content)
 
 
 def _spread(people: Mapping[str, int]) -> dict[str, float]:

@@ -1,8 +1,10 @@
 """Moves and their undoing: nothing is lost, whenever it ends."""
 
+import contextlib
 import errno
 import json
 import os
+import random
 import re
 import shlex
 import shutil
@@ -22,6 +24,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from siamese.config import MendSettings
+from siamese.curation.moves import transfer
 from siamese.curation.moves.moves import Move, carry_out, mend_folder, restore, write_plan
 from siamese.errors import UserError
 from tests.file_names import file_names
@@ -171,7 +174,7 @@ def killed_at(step: int, work: Callable[[], object], two_disks: tuple[Path, Path
                 if getattr(os, name) in os.supports_follow_symlinks:
                     os.supports_follow_symlinks.add(counted)
                 setattr(os, name, counted)
-            shutil.copyfile = ending(shutil.copyfile, True)
+            transfer.copy_content = ending(transfer.copy_content, True)
             work()
         except BaseException as error:
             print(repr(error), file=sys.__stderr__)
@@ -270,7 +273,9 @@ def test_a_real_second_disk(faces, tmp_path):
     manifest = carry_out(faces, MOVES, tmp_path / "q", reason="")
     assert tree(tmp_path / "q")["Ann/1.jpg"] == (b"ann 1", 0o640, TIME)
     assert sorted(os.listdir(faces)) == ["Ann", "Bob", "new", "夏子"]
-    restore(manifest)
+    with pytest.raises(UserError, match="does not lie beside"):
+        restore(manifest)
+    restore(manifest, faces)
     assert tree(faces) == before
 
 
@@ -320,17 +325,17 @@ def test_a_folder_that_gets_something_is_not_emptied(faces, quarantine, tmp_path
 def test_a_copy_that_differs_is_not_trusted(disks, faces, quarantine, monkeypatch):
     if disks is None:
         pytest.skip("only copies can differ")
-    before, real = tree(faces), shutil.copyfile
+    before, real = tree(faces), transfer.copy_content
 
-    def failing(source, target, **options):
-        real(source, target, **options)
+    def failing(source, target):
+        real(source, target)
         if source.endswith("x.jpg"):
             Path(target).write_bytes(b"dee?")
 
-    monkeypatch.setattr(shutil, "copyfile", failing)
+    monkeypatch.setattr(transfer, "copy_content", failing)
     with pytest.raises(UserError, match=r"x\.jpg: its copy differs.*undo: siamese-data restore"):
         carry_out(faces, MOVES, quarantine, reason="")
-    monkeypatch.setattr(shutil, "copyfile", real)
+    monkeypatch.setattr(transfer, "copy_content", real)
     assert not [name for name in tree(quarantine) if "x.jpg" in name]
     restore(manifest_in(quarantine))
     assert tree(faces) == before
@@ -339,20 +344,20 @@ def test_a_copy_that_differs_is_not_trusted(disks, faces, quarantine, monkeypatc
 def test_a_full_disk_leaves_all_and_says_how_to_undo(disks, faces, quarantine, monkeypatch):
     if disks is None:
         pytest.skip("only copies need room")
-    before, real = tree(faces), shutil.copyfile
+    before, real = tree(faces), transfer.copy_content
 
-    def full(source, target, **options):
+    def full(source, target):
         if source.endswith("y.jpg"):
             Path(target).write_bytes(b"d")
             raise OSError(errno.ENOSPC, "No space left on device", target)
-        real(source, target, **options)
+        real(source, target)
 
-    monkeypatch.setattr(shutil, "copyfile", full)
+    monkeypatch.setattr(transfer, "copy_content", full)
     with pytest.raises(
         UserError, match=r"No space left on device; \d of 7 files are moved"
     ) as told:
         carry_out(faces, MOVES, quarantine, reason="")
-    monkeypatch.setattr(shutil, "copyfile", real)
+    monkeypatch.setattr(transfer, "copy_content", real)
     manifest = shlex.split(str(told.value).split("undo: ")[1])[2]
     restore(Path(manifest))
     assert tree(faces) == before
@@ -584,7 +589,13 @@ def test_the_quarantine_may_be_moved_with_its_manifest(faces, quarantine, place)
     manifest = carry_out(faces, MOVES, quarantine, reason="")
     (place / "disk").mkdir()
     quarantine.rename(place / "disk" / "other name")
-    restore(place / "disk" / "other name" / manifest.name)
+    moved = place / "disk" / "other name" / manifest.name
+    with pytest.raises(UserError, match=r"does not lie beside .*: siamese-data restore") as told:
+        restore(moved)
+    command = shlex.split(str(told.value).split("if that is right: ")[1])
+    assert command == ["siamese-data", "restore", str(moved), "--root", str(faces)]
+    assert tree(faces) != before
+    restore(moved, faces)
     assert tree(faces) == before
 
 
@@ -601,7 +612,11 @@ def test_a_copied_manifest_serves_too(faces, quarantine, tmp_path):
     before = tree(faces)
     manifest = carry_out(faces, MOVES, quarantine, reason="")
     shutil.copy(manifest, tmp_path / manifest.name)
-    restore(tmp_path / manifest.name)
+    with pytest.raises(UserError, match="does not lie beside") as told:
+        restore(tmp_path / manifest.name)
+    words = shlex.split(str(told.value).split("if that is right: ")[1])
+    assert words[3:] == ["--root", str(faces), "--quarantine", str(quarantine)]
+    restore(tmp_path / manifest.name, faces, quarantine)
     assert tree(faces) == before
 
 
@@ -804,10 +819,11 @@ def test_an_empty_plan_moves_nothing(faces, tmp_path, run_here):
         ("", "line 1: not a manifest"), ("{}\n", "line 1: not a manifest"),
         ("[1]\n", "line 1: not a manifest"), ("path,to\n", "line 1: not a manifest"),
         ('{"siamese-moves": 2}\n', "another version"),
-        ('{"siamese-moves": 1, "root": "/r", "quarantine": "/q", "reason": "", "name": "m"}\n'
+        ('{"siamese-moves": 1, "root": "/r", "quarantine": "/q", "reason": "", '
+         '"name": "manifest-20260101-000000-1"}\n'
          '{"emptied": {"path": "../x", "mode": 1, "mtime_ns": 1}}\n', "line 2: not a manifest"),
-        ('{"siamese-moves": 1, "root": "/nowhere", "quarantine": "/q", "reason": "", "name": ""}\n',
-         "/nowhere: is gone"),
+        ('{"siamese-moves": 1, "root": "/nowhere", "quarantine": "/q", "reason": "", '
+         '"name": "manifest-20260101-000000-1"}\n', "does not lie beside"),
     ],
 )  # fmt: skip
 def test_what_is_no_manifest_is_refused_in_one_line(tmp_path, run_here, written, told):
@@ -817,6 +833,316 @@ def test_what_is_no_manifest_is_refused_in_one_line(tmp_path, run_here, written,
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert told in done.stderr
+
+
+HEAD = {
+    "siamese-moves": 1, "root": "/r/faces", "quarantine": "/r/q", "reason": "",
+    "name": "manifest-20260101-000000-1",
+}  # fmt: skip
+MOVED = {
+    "old": "Ann/1.jpg", "new": "Ann/1.jpg", "quarantined": True, "kind": "file", "size": 5,
+    "mode": 0o640, "mtime_ns": 1, "content": None,
+}  # fmt: skip
+HUGE = 10**30
+
+
+@pytest.mark.parametrize(
+    ("line", "value"),
+    [
+        (1, HEAD | {"siamese-moves": "1"}), (1, HEAD | {"siamese-moves": True}),
+        (1, HEAD | {"root": 1}), (1, HEAD | {"root": "faces"}), (1, HEAD | {"root": "/a\0b"}),
+        (1, HEAD | {"quarantine": None}), (1, HEAD | {"quarantine": ["/q"]}),
+        (1, HEAD | {"reason": {}}), (1, HEAD | {"name": "/../../victim/backup"}),
+        (1, HEAD | {"name": 7}), (1, HEAD | {"moved": []}), (1, HEAD | {"more": 1}),
+        (1, {key: value for key, value in HEAD.items() if key != "root"}),
+        (2, 1), (2, []), (2, "moved"), (2, {}), (2, {"moved": MOVED, "made": 1}),
+        (2, {"moved": []}), (2, {"moved": None}), (2, {"gone": MOVED}),
+        *((2, {"moved": MOVED | change}) for change in (
+            {"old": 1}, {"old": ""}, {"old": "/etc/x"}, {"old": "a/../../x"}, {"old": "a\0b"},
+            {"old": "\ud800"}, {"new": None}, {"new": ["a"]}, {"new": "../x"},
+            {"quarantined": 1}, {"quarantined": "yes"}, {"kind": "device"}, {"kind": ["file"]},
+            {"size": "5"}, {"size": 5.0}, {"size": True}, {"size": -1}, {"size": HUGE},
+            {"mode": "0640"}, {"mode": -1}, {"mode": 0o10000}, {"mode": None}, {"mode": HUGE},
+            {"mtime_ns": 1.5}, {"mtime_ns": HUGE}, {"mtime_ns": -HUGE}, {"content": 7},
+            {"more": 1},
+        )),
+        (2, {"moved": {key: value for key, value in MOVED.items() if key != "size"}}),
+        *((2, {"emptied": {"path": "a", "mode": 0o755, "mtime_ns": 1} | change}) for change in (
+            {"path": ".."}, {"path": 5}, {"mode": None}, {"mode": 1e400}, {"mtime_ns": [1]},
+        )),
+        *((2, {"made": {"path": "a", "quarantined": True, "mode": None} | change}) for change in (
+            {"path": "../a"}, {"quarantined": None}, {"mode": "x"}, {"mode": HUGE},
+        )),
+    ],
+)  # fmt: skip
+def test_a_field_of_another_type_or_size_is_refused_with_its_line(tmp_path, line, value):
+    path = tmp_path / "m.jsonl"
+    first = [json.dumps(HEAD)] if line == 2 else []
+    path.write_text("\n".join([*first, json.dumps(value)]) + "\n")
+    with pytest.raises(UserError, match=rf"m\.jsonl, line {line}: not a manifest") as told:
+        restore(path)
+    assert len(str(told.value).splitlines()) == 1
+    assert len(str(told.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"[" * 100_000, b'{"moved": {"size": ' + b"9" * 10_000 + b"}}", b"\xff", b"{" * 200_000],
+)  # fmt: skip
+def test_lines_that_break_readers_are_refused(tmp_path, line):
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(json.dumps(HEAD).encode() + b"\n" + line + b"\n")
+    with pytest.raises(UserError, match=r"m\.jsonl, line 2: not a manifest"):
+        restore(path)
+
+
+def test_a_pipe_or_device_is_no_manifest(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/proc/kmsg")):
+        with pytest.raises(UserError, match="a manifest"):
+            restore(path)
+
+
+# Manifests from somewhere else, and links that lead away: nothing outside is touched.
+
+
+@pytest.fixture
+def trap(faces, quarantine, place):
+    """A quarantined picture, a folder of somebody else, and a function that writes a manifest."""
+    (place / "victim").mkdir()
+    (place / "victim" / "backup-0").write_bytes(b"not ours")
+    manifest = carry_out(faces, [Move("Ann/1.jpg", None)], quarantine, reason="")
+    lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+
+    def write(head: dict[str, object], *entries: dict[str, object], at: Path = manifest) -> Path:
+        moved = [{"moved": lines[1]["moved"] | entry} for entry in entries]
+        at.write_text("\n".join(json.dumps(one) for one in (lines[0] | head, *moved)) + "\n")
+        return at
+
+    return write
+
+
+def outside(place: Path) -> dict[str, object]:
+    return {k: v for k, v in tree(place).items() if not k.startswith("faces")}
+
+
+def test_a_name_in_a_manifest_forms_no_path_outside(trap, place):
+    before = outside(place)
+    with pytest.raises(UserError, match="name is not as"):
+        restore(trap({"name": "/../../victim/backup"}, {}))
+    assert outside(place) == before
+
+
+def test_a_root_elsewhere_must_be_named(trap, faces, place):
+    far = place / "home" / "somebody"
+    far.mkdir(parents=True)
+    before = outside(place)
+    manifest = trap({"root": str(far)}, {"old": "planted", "mode": 0o4777})
+    with pytest.raises(UserError, match="does not lie beside"):
+        restore(manifest)
+    assert outside(place) == before
+    restore(manifest, faces)  # what the user names counts
+    assert stat.S_IMODE((faces / "planted").stat().st_mode) == 0o777
+    assert outside(place) == before
+
+
+def test_a_quarantine_elsewhere_gives_nothing_away(trap, quarantine, place):
+    before = outside(place)
+    status = (place / "victim" / "backup-0").stat()
+    wanted = {"new": "backup-0", "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    manifest = trap({"quarantine": str(place / "victim")}, wanted, at=quarantine / "backup-0")
+    with pytest.raises(UserError, match=r"1 not: Ann/1\.jpg"):
+        restore(manifest)
+    assert outside(place) == before
+
+
+@pytest.mark.parametrize("target", ["../victim", "../faces/Ann"])
+@pytest.mark.parametrize("side", ["faces", "faces-quarantine"])
+def test_a_link_on_the_way_is_not_followed_by_restore(trap, place, side, target):
+    before = outside(place)
+    (place / side / "door").symlink_to(target)
+    status = (place / "victim" / "backup-0").stat()
+    entry: dict[str, object] = {"old": "door/planted", "mode": 0o4777}
+    if side == "faces-quarantine":
+        same = {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        entry = {"old": "Ann/taken", "new": "door/backup-0", **same}
+    manifest = trap({}, entry)
+    with open(manifest, "a") as file:
+        for made in (
+            {"emptied": {"path": "door/made", "mode": 0o777, "mtime_ns": 1}},
+            {"made": {"path": "door/made", "quarantined": True, "mode": 0o777}},
+        ):
+            file.write(json.dumps(made) + "\n")
+    within = sorted(os.listdir(place / "faces" / "Ann"))
+    with pytest.raises(UserError, match="a link leads from there"):
+        restore(manifest)
+    assert outside(place) == before
+    assert sorted(os.listdir(place / "faces" / "Ann")) == within
+
+
+@pytest.mark.parametrize("name", ["Ann", "Bob", "new"])
+def test_a_link_in_the_quarantine_is_not_followed_by_mend(faces, quarantine, place, name):
+    (place / "victim").mkdir()
+    quarantine.mkdir()
+    (quarantine / name).symlink_to("../victim")
+    before = tree(place)
+    moves = [Move(f"{name}/1.jpg", None)] if name == "Ann" else [Move("Bob/same_face", None)]
+    if name == "new":
+        (faces / "new").symlink_to("../victim")
+        moves = [Move("Ann/1.jpg", "new/x.jpg")]
+        before = tree(place)
+    with pytest.raises(UserError, match="link leads"):
+        carry_out(faces, moves, quarantine, reason="")
+    assert tree(place) == before
+
+
+def test_a_link_that_comes_meanwhile_is_not_followed(faces, quarantine, place, monkeypatch):
+    (place / "victim").mkdir()
+    before, rename = tree(faces), os.rename
+
+    def swapping(source, target):
+        rename(source, target)
+        if str(source).endswith("Ann/1.jpg"):
+            rename(quarantine / "Ann", place / "aside")
+            (quarantine / "Ann").symlink_to(place / "victim")
+
+    monkeypatch.setattr(os, "rename", swapping)
+    with pytest.raises(UserError, match="is not touched: a link leads") as told:
+        carry_out(faces, [Move("Ann/1.jpg", None), Move("Ann/2.jpg", None)], quarantine, reason="")
+    monkeypatch.setattr(os, "rename", rename)
+    assert os.listdir(place / "victim") == []
+    (quarantine / "Ann").unlink()
+    (place / "aside").rename(quarantine / "Ann")
+    restore(Path(shlex.split(str(told.value).split("undo: ")[1])[2]))
+    assert tree(faces) == before
+
+
+def test_an_unfinished_copy_that_is_a_link_is_not_written_through(
+    disks, faces, quarantine, place, monkeypatch
+):
+    if disks is None:
+        pytest.skip("only copies are unfinished")
+    (place / "victim").write_bytes(b"not ours")
+    real = transfer.copy_content
+
+    def trapped(source, copy):
+        os.symlink(place / "victim", copy)
+        real(source, copy)
+
+    monkeypatch.setattr(transfer, "copy_content", trapped)
+    with pytest.raises(UserError, match="File exists"):
+        carry_out(faces, [Move("Ann/1.jpg", None)], quarantine, reason="")
+    assert (place / "victim").read_bytes() == b"not ours"
+    assert (faces / "Ann" / "1.jpg").read_bytes() == b"ann 1"
+
+
+def test_a_quarantine_that_nobody_named_is_no_link(faces, quarantine, place):
+    (place / "victim").mkdir()
+    quarantine.symlink_to("victim")
+    write_plan(place / "plan.csv", [Move("Ann/1.jpg", None)])
+    with pytest.raises(UserError, match="give it with --quarantine"):
+        mend_folder(MendSettings(str(faces), str(place / "plan.csv")))
+    assert os.listdir(place / "victim") == []
+    done = mend_folder(MendSettings(str(faces), str(place / "plan.csv"), str(quarantine)))
+    assert (place / "victim" / "Ann" / "1.jpg").exists()
+    restore(done.manifest)
+    assert (faces / "Ann" / "1.jpg").exists()
+
+
+def test_special_bits_are_never_brought_back(faces, quarantine, monkeypatch):
+    (faces / "Ann" / "1.jpg").chmod(0o6755)
+    (faces / "Bob" / "same_face").chmod(0o2775)
+    manifest = carry_out(faces, MOVES, quarantine, reason="")
+    assert stat.S_IMODE((quarantine / "Bob" / "same_face").stat().st_mode) == 0o775
+    os.chmod(quarantine / "Ann" / "1.jpg", 0o600)  # as on a disk that keeps no permissions
+    restore(manifest)
+    assert stat.S_IMODE((faces / "Ann" / "1.jpg").stat().st_mode) == 0o755
+    assert stat.S_IMODE((faces / "Bob" / "same_face").stat().st_mode) == 0o775
+    (faces / "Ann" / "1.jpg").chmod(0o4755)
+    monkeypatch.setattr(os, "rename", other_disks(faces, quarantine))
+    carry_out(faces, [Move("Ann/1.jpg", None)], quarantine, reason="")
+    assert stat.S_IMODE((quarantine / "Ann" / "1.jpg").stat().st_mode) == 0o755
+
+
+# Names that a disk does not take are told before anything is written.
+
+
+@pytest.mark.parametrize("new", ["夏" * 86 + ".jpg", "x" * 256, f"deeper/{'夏' * 86}/1.jpg"])
+def test_a_name_of_too_many_bytes_is_refused_first(faces, quarantine, place, new):
+    before = tree(place)
+    with pytest.raises(UserError, match=r"Ann/1.jpg: cannot be moved, its new name .* has 2\d\d b"):
+        carry_out(faces, [Move("Bob/1.jpg", None), Move("Ann/1.jpg", new)], quarantine, reason="")
+    assert tree(place) == before
+    carry_out(faces, [Move("Ann/1.jpg", "夏" * 83 + ".jpg")], quarantine, reason="")  # 253 bytes
+
+
+def test_a_disk_with_shorter_names_is_asked(faces, quarantine, monkeypatch):
+    real = os.pathconf
+    monkeypatch.setattr(
+        os, "pathconf", lambda place, name: 16 if name == "PC_NAME_MAX" else real(place, name)
+    )
+    with pytest.raises(UserError, match=r"has 17 bytes and .* takes 16"):
+        carry_out(faces, [Move("Ann/1.jpg", "x" * 17)], quarantine, reason="")
+    assert not quarantine.exists()
+
+
+def test_a_path_of_too_many_bytes_is_refused_first(faces, place):
+    long = place / "/".join(["d" * 200] * 19)  # 3,819 bytes
+    deep = "/".join(["e" * 200] * 2)
+    (faces / deep).mkdir(parents=True)
+    (faces / deep / "1.jpg").write_bytes(b"deep")
+    before = tree(place)
+    with pytest.raises(UserError, match=r"its new path .* has 4\d\d\d bytes and the system takes"):
+        carry_out(faces, [Move(f"{deep}/1.jpg", None)], long, reason="")
+    assert tree(place) == before
+
+
+def test_the_next_mend_removes_what_a_killed_one_left(faces, quarantine):
+    before = tree(faces)
+    quarantine.mkdir()
+    left = ".manifest-20260101-000000-7.jsonl.0123abcd.tmp"
+    (quarantine / left).write_bytes(b"half")
+    (quarantine / ".other.0123abcd.tmp").write_bytes(b"somebody's")
+    manifest = carry_out(faces, MOVES, quarantine, reason="")
+    assert not (quarantine / left).exists()
+    assert (quarantine / ".other.0123abcd.tmp").exists()
+    restore(manifest)
+    assert tree(faces) == before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_crash_between_any_two_renames_is_undone_or_gone_on_with(seed, faces, place):
+    """Seeded: many files, mend and restore broken off by an error at chosen renames."""
+    rng = random.Random(seed)
+    root, quarantine = place / "many", place / "many-quarantine"
+    grow(root, {f"p{n % 4}/{n:02d}.jpg": bytes([n]) for n in range(24)})
+    before, rename = tree(root), os.rename
+    for _ in range(6):
+        moves = [Move(f"p{n % 4}/{n:02d}.jpg", rng.choice([None, f"p9/{n}.jpg"]))
+                 for n in rng.sample(range(24), 12)]  # fmt: skip
+        for work in ("mend", "restore"):
+            left = rng.randrange(12)
+
+            def crashing(source, target, *, step=left, seen=[0]):  # noqa: B006 - counts
+                seen[0] += str(source).endswith(".jpg")
+                if seen[0] > step:
+                    raise SystemExit("killed")
+                rename(source, target)
+
+            with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit):
+                patch.setattr(os, "rename", crashing)
+                if work == "mend":
+                    carry_out(root, moves, quarantine, reason="")
+                else:
+                    restore(manifest_in(quarantine))
+            assert contents(root, quarantine) == contents_of(before)
+        restore(manifest_in(quarantine))
+        assert tree(root) == before
+        shutil.rmtree(quarantine)
+
+
+def contents_of(found: dict[str, object]) -> Counter[object]:
+    return Counter(kept[0] for kept in found.values() if isinstance(kept[0], bytes))
 
 
 def test_a_folder_in_place_of_its_manifest_is_told(faces, quarantine, run_here):

@@ -12,7 +12,11 @@ from siamese.curation.moves.plans import Move, mend_command, read_plan, write_pl
 from siamese.errors import UserError
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-ANY_NAME = st.binary(min_size=1, max_size=12).filter(lambda b: b"\0" not in b).map(os.fsdecode)
+ANY_NAME = (
+    st.binary(min_size=1, max_size=12)
+    .filter(lambda b: b"\0" not in b and b[:1] != b"/" and b".." not in b.split(b"/"))
+    .map(os.fsdecode)
+)
 
 
 @given(st.lists(st.builds(Move, ANY_NAME, st.none() | ANY_NAME), max_size=5))
@@ -53,6 +57,15 @@ def test_spreadsheets_may_have_saved_it(tmp_path, written):
         (b"path,to\na,\na,b,c\n", "plan.csv, line 3: 3 values, 2 are needed"),
         (b"path,to\na\n", "plan.csv, line 2: 1 values"),
         (b"path,to\na,b\n,b\n", "plan.csv, line 3: the path is empty"),
+        (b"path,to\na,\n../a,b\n", r"plan\.csv, line 3: '\.\./a' leads out of the folder"),
+        (b"path,to\na,/b\n", "plan.csv, line 2: '/b' leads out"),
+        (b"path,to\na/../../x,\n", "plan.csv, line 2: .* leads out"),
+        (b"path,to\n\x1b[2Ja\0b,\n", r"plan\.csv, line 2: '\\x1b\[2Ja\\x00b' leads out"),
+        (
+            b"path,to,path\na,b,c\n",
+            "plan.csv, line 1: not a plan; it has a column path or to twice",
+        ),
+        (b"\xff\xfep\0a\0t\0h\0", "plan.csv, line 1: not a plan"),
         (b"path,to\n" + b"x" * 200_000 + b",\n", "plan.csv: not a CSV file"),
     ],
 )
@@ -63,7 +76,7 @@ def test_what_is_no_plan_is_refused_with_its_line(tmp_path, written, told):
 
 
 def test_a_folder_is_no_plan(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder"):
         read_plan(tmp_path)
 
 
@@ -72,3 +85,9 @@ def test_the_command_names_both():
         "siamese-data mend ./faces --plan 'runs/a b/plan.csv'"
     )
     assert mend_command("/f", "p/x", "-q") == "siamese-data mend /f --plan p/x --quarantine ./-q"
+
+
+def test_a_pipe_is_no_plan(tmp_path):
+    os.mkfifo(tmp_path / "plan.csv")
+    with pytest.raises(UserError, match="is a device or pipe"):
+        read_plan(tmp_path / "plan.csv")

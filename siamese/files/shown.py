@@ -22,11 +22,12 @@ def shown_lines(text: str) -> str:
 def is_plain(character: str) -> bool:
     """Whether a character is a letter, mark, sign or space of some script, and does nothing.
 
-    The joiners that Persian and Indic names are written with count as letters.
+    The joiners that Persian and Indic names are written with count as letters. The isolates that a
+    sentence puts around a name keep its direction to itself, and stay.
     """
     return (
         character.isprintable()
-        or character in "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}"
+        or character in "\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\u2068\u2069"
         or unicodedata.category(character) == "Zs"
     )
 

@@ -387,8 +387,8 @@ def kinds(place: Path) -> list[Kind]:
 
     def on_folders(command: Callable[[Folders, Path], None]) -> Callable[[Path], None]:
         def read(path: Path) -> None:
-            own = Folders(path.parent / "moves")
-            command(own, path)
+            folders.reset()  # where the manifest says that they are
+            command(folders, path)
 
         return read
 

@@ -22,6 +22,7 @@ from siamese.data.batches import Draw, TrainingPictures
 from siamese.data.cache import open_cache
 from siamese.data.folder import scan_folder
 from siamese.data.transforms import Preprocess
+from siamese.files.shown import table_cell
 from siamese.models.checkpoint import KEYS, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from tests.conftest import draw_person
@@ -261,7 +262,9 @@ def send_through(place: Path, part: int) -> None:
     )  # fmt: skip
     assert code == 0, told
     with open(place / "small-left-out.csv", encoding="utf-8", newline="") as table:
-        assert {row["path"] for row in csv.DictReader(table)} == {*map(plain, bad)}
+        assert {row["path"] for row in csv.DictReader(table)} == {
+            table_cell(plain(path)) for path in bad
+        }
     made = [path for path in (place / "small").rglob("*.png") if path.is_file()]
     assert len(made) == len(before) - len(bad)
     for path in made:
@@ -326,5 +329,6 @@ def test_every_stage_says_that_there_is_nothing_but_broken_files(
         code, told = command(name, *arguments)
         assert code == 2, told
         assert "no usable picture" in told
-        assert len(told.splitlines()) == 1
+        told = told.removeprefix(told[: told.find("\n") + 1] if name == "train" else "")
+        assert len(told.splitlines()) == 1  # beside the learning rate
     assert not (tmp_path / "small").exists()

@@ -22,7 +22,7 @@ from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
 from siamese.files.places import read_bytes
-from siamese.files.writing import drafting, write_json
+from siamese.files.writing import drafting, write_json, writing
 
 if TYPE_CHECKING:
     from siamese.report.sources import Embeddings
@@ -291,7 +291,7 @@ def _write(
         "settings": given,
         "version": __version__,
     }
-    with drafting(out) as draft:
+    with writing(out), drafting(out) as draft:
         for name, data in lists.items():
             (draft / name).write_bytes(data)
         write_json(draft / "split.json", content)

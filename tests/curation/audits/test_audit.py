@@ -190,7 +190,8 @@ def test_quarantine_and_restore_give_the_same_folder(place, audit, run_here):
     assert len(suspects) >= len(misplaced)
     assert not [path for path in suspects if (root / path).exists()]
     assert "siamese-data mend" not in text
-    undo = shlex.split(text.splitlines()[-1].removeprefix("undo: "))
+    (line,) = [line for line in text.splitlines() if line.startswith("undo: ")]
+    undo = shlex.split(line.removeprefix("undo: "))
     assert undo[:2] == ["siamese-data", "restore"]
     done = run_here("data", *undo[1:])
     assert (done.returncode, done.stderr) == (0, "")

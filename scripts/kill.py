@@ -147,6 +147,8 @@ def kill_study(place: Path, times: int, rng: random.Random) -> str:
             if killed(process, (place / "runs").exists, rng.uniform(0, seconds)):
                 done += 1
                 bar.update()
+            elif process.returncode:  # jobs of the killed study are still at work for a moment
+                time.sleep(1)
             elif done < times:  # it is over: begin anew
                 _require_same_study(untouched, place)
                 subprocess.run(["rm", "-rf", place / "runs", place / "checkpoints"], check=True)

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from siamese.classification.judging import summarise_logits
 from siamese.classification.task import ClassificationTask
 from siamese.config import LimitSettings
+from siamese.errors import UserError
+from siamese.files.fields import parse_json
+from siamese.files.places import read_bytes
 from siamese.files.writing import write_json
 from siamese.learning.distribution import SINGLE
 from siamese.models.checkpoint import read_checkpoint
+
+TEST = "test.json"
+_LIMIT = 2**20  # bytes of it
+
+
+def is_tested(path: Path, progress: Mapping[str, Any]) -> bool:
+    """Whether the test that a file tells of is that of the epoch which counts now.
+
+    A run that was given more epochs keeps its test until the new one is there.
+
+    Args:
+        path: the JSON file that :func:`test_once` writes.
+        progress: of the run's checkpoint.
+    """
+    counts = progress.get("best_epoch") or progress["epoch"]  # 0: nothing selects
+    try:
+        told = parse_json(read_bytes(path, limit=_LIMIT))
+    except (UserError, ValueError):  # not there, or damaged: it is tested anew
+        return False
+    return isinstance(told, dict) and told.get("epoch") == counts
 
 
 def test_once(

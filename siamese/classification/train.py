@@ -14,7 +14,7 @@ from siamese.classification.log import ClassLog
 from siamese.classification.network import ClassifierSpec, spec_of
 from siamese.classification.parts import Parts, load_parts
 from siamese.classification.task import ClassificationTask
-from siamese.classification.testing import test_once
+from siamese.classification.testing import TEST, is_tested, test_once
 from siamese.config import (
     CLASSIFICATION_IMMATERIAL,
     SCHEDULE_FREE,
@@ -25,6 +25,7 @@ from siamese.config import (
 )
 from siamese.config.reading import build_settings, flat_settings
 from siamese.errors import UserError
+from siamese.files.writing import going_on
 from siamese.learning.distribution import Distribution, joined
 from siamese.learning.loop import Figures, Loop, LoopOptions
 from siamese.learning.monitoring import write_settings
@@ -38,16 +39,16 @@ from siamese.learning.runs import (
     refuse_other_home,
     take_name,
 )
-from siamese.learning.schedules import schedule_remarks
+from siamese.learning.schedules import lr_line, schedule_remarks
 from siamese.models.building import DoesNotFit, require_fitting
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
+from siamese.verification.enough import too_few_images
 from siamese.zoo import require_network
 
 # What may differ when a run goes on; anything else would make it another run.
 _MAY_CHANGE = CLASSIFICATION_IMMATERIAL | {"trainer.epochs"}
 _RESUME = "siamese-zoo resume"
-_TEST = "test.json"
 _RECALIBRATION = 50  # batches, where weights are averaged
 Say = Callable[[str], None]
 
@@ -129,13 +130,18 @@ def resume_classifier(
     check_classification(settings)
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, "start a new run")
     refuse_other_home(path, settings.checkpoints, settings.name or "")
+    lr = settings.optimizer.lr
+    if lr is None:
+        raise UserError(f"{path}: is damaged, its settings hold no learning rate; start a new run")
     done = content["progress"]["epoch"]
-    tested = (Path(settings.runs) / str(settings.name) / _TEST).exists()
+    tested = is_tested(Path(settings.runs) / str(settings.name) / TEST, content["progress"])
     if done > settings.trainer.epochs or (done == settings.trainer.epochs and tested):
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
         device = _own_device(device, distribution)
+        if distribution.first:
+            print(lr_line(lr, "as the run began", settings.optimizer, settings.schedule))
         parts = _load(settings, distribution)
         counts = {name: part["pictures"] for name, part in content["split"].items()}
         if counts != parts.counts():
@@ -209,6 +215,8 @@ def _run_held(
         log_every=trainer.log_every,
         folder=folder,
         validate_every=trainer.validate_every,
+        resume=_RESUME,
+        smaller="--batches.size and --data.size, in a new run",
     )
     scaler = torch.amp.GradScaler(device.type, enabled=task.scales_loss)
     loop = Loop(task, optimizer, schedule, scaler, options, distribution)
@@ -219,7 +227,6 @@ def _run_held(
     log = None
     if distribution.first:
         write_settings(runs, settings.as_dict())
-        (runs / _TEST).unlink(missing_ok=True)  # of the epochs before more were asked for
         folder.mkdir(parents=True, exist_ok=True)  # refused now, not after an epoch
         log = ClassLog(runs, settings, loop.progress.step, loop.progress.epoch)
     say(_headline(settings, parts, spec, task, lr))
@@ -228,31 +235,35 @@ def _run_held(
             say(remark)
     if settings.augment.flip and settings.data.name in ("mnist", "kmnist"):
         say("note: mirrored digits and letters are others; --augment.flip 0 mirrors none")
+    few = _too_few(parts)
+    if few is not None:
+        say(f"note: {few}")
     say(f"watch: tensorboard --logdir {settings.runs}")
-    try:
+    chosen = folder / ("best.pt" if selects else "last.pt")
+    with log or nullcontext():
+        if few is not None and log is not None:
+            log.note(few)
         if checkpoint is None and log is not None:
             log.training_grid(task.training_examples())
         if not loop.run(log or _Nobody()):
             say(f"saved; go on with: {_RESUME} {folder / 'last.pt'}")
             raise KeyboardInterrupt
-        chosen = folder / ("best.pt" if selects else "last.pt")
         epoch = loop.progress.best_epoch if selects else loop.progress.epoch
-        if log is not None:
-            log.finish(epoch)
-    finally:
-        if log is not None:
-            log.close()
+        with going_on(lambda: f"the training itself is over, its checkpoint is {chosen}"):
+            if log is not None:
+                log.finish(epoch)
     say(
         f"done: {loop.progress.images} images in {loop.progress.seconds:.0f} s of training"
         + (
             f"; best epoch {epoch} with {trainer.select} {loop.progress.best:.4g} on the "
-            "validation images"
+            f"validation images{f' (note: {few})' if few else ''}"
             if selects
             else "; no validation images: the last epoch counts"
         )
     )
     if distribution.first:
-        say(test_once(chosen, runs / _TEST, task, epoch, settings.limits))
+        with going_on(lambda: f"the training itself is over, {_RESUME} {name} tests it"):
+            say(test_once(chosen, runs / TEST, task, epoch, settings.limits))
     say(
         f"checkpoint: {chosen}\nlog, settings, metrics: {runs}\n"
         f"next: siamese-zoo eval --checkpoint {chosen}"
@@ -262,13 +273,21 @@ def _run_held(
 
 def _told_lr(settings: ClassificationSettings, say: Say) -> float:
     """The learning rate, told with its reason in a run's first line."""
-    name, lr = settings.optimizer.name, settings.optimizer.lr
-    if lr is not None:
-        say(f"learning rate {lr:g}: as set")
-        return lr
-    lr = default_classifier_lr(name)
-    say(f"learning rate {lr:g}: the default of {name}; --optimizer.lr sets another")
+    lr, why = settings.optimizer.lr, "as set"
+    if lr is None:
+        lr = default_classifier_lr(settings.optimizer.name)
+        why = f"the default of {settings.optimizer.name}; --lr sets another"
+    say(lr_line(lr, why, settings.optimizer, settings.schedule))
     return lr
+
+
+def _too_few(parts: Parts) -> str | None:
+    """A line where the validation images cannot tell which epoch is best."""
+    images = parts.counts().get("validation")
+    few = None
+    if images is not None:
+        few = too_few_images(images, len(parts.classes), "validation images")
+    return few and f"{few}; which epoch is best is hardly known either"
 
 
 def _headline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -24,7 +25,7 @@ from siamese.config.reading import (
     setting_names,
 )
 from siamese.config.starting import starting_point
-from siamese.errors import UserError
+from siamese.errors import UserError, lack
 from siamese.files.shown import shown
 from siamese.files.terminal import plain_output
 from siamese.libraries import without_collection
@@ -266,49 +267,36 @@ def _run(command: Callable[[Sequence[str]], None], prog: str) -> None:
     try:
         command(sys.argv[1:])
         _tell_of_fonts()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
-    except MemoryError:
-        print(f"{prog}: error: {_NO_MEMORY}", file=sys.stderr)
-        sys.exit(2)
-    except (ImportError, RuntimeError) as error:
-        if not _is_lack_of_memory(error):
-            raise
-        print(f"{prog}: error: {_NO_MEMORY}", file=sys.stderr)
-        sys.exit(2)
+        _end(prog, " ".join(str(error).split()))
     except BrokenPipeError:  # `... | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # a full disk, a folder that may not be written, ...
         place = f"{shown(str(error.filename))}: " if error.filename is not None else ""
-        print(f"{prog}: error: {place}{error.strerror or error}", file=sys.stderr)
-        sys.exit(2)
+        _end(prog, f"{place}{error.strerror or error}")
+    except (MemoryError, ImportError, RuntimeError) as error:
+        if (told := lack(error)) is None:
+            raise
+        _end(prog, told)
     except KeyboardInterrupt:
         print(f"{prog}: interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-_NO_MEMORY = (
-    "not enough memory: give it more (ulimit -v unlimited lifts a limit of the shell), or make "
-    "batches and pictures smaller"
-)
-
-
-def _is_lack_of_memory(error: BaseException) -> bool:
-    """Whether libraries could not be loaded, or tensors made, for want of memory."""
-    told = str(error).lower()
-    return any(
-        sign in told
-        for sign in (
-            "cannot allocate memory",
-            "can't allocate memory",
-            "failed to map segment",
-            "cannot create thread",
-            "can't start new thread",
-            "out of memory",
-        )
-    )
+def _end(prog: str, told: str) -> NoReturn:
+    """Tell one line and end with code 2, also where nobody can be told."""
+    with contextlib.suppress(UserError, OSError):
+        print(f"{prog}: error: {told}", file=sys.stderr)
+    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (UserError, OSError):  # at its end the interpreter would try again, and complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    sys.exit(2)
 
 
 def _told_later(failed: threading.ExceptHookArgs) -> None:

@@ -316,7 +316,7 @@ def loader_options(
     options: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": pin_memory,
-        "collate_fn": collate,
+        "collate_fn": _Shared(collate) if workers > 0 else collate,
         "worker_init_fn": start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),
@@ -324,6 +324,24 @@ def loader_options(
     if workers > 0:
         options |= {"persistent_workers": persistent, "prefetch_factor": 4}
     return options
+
+
+class _Shared:
+    """A batch's tensors are put into shared memory as they are collated.
+
+    Done later, by the queue that sends them, a failure (a full ``/dev/shm``) would be told by a
+    thread that nobody listens to, and the training process would wait for the batch for ever.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any]):
+        self._collate = collate
+
+    def __call__(self, samples: list[Any]) -> Any:
+        batch = self._collate(samples)
+        for value in getattr(batch, "__dict__", {}).values():
+            if isinstance(value, torch.Tensor):
+                value.share_memory_()  # type: ignore[no-untyped-call]
+        return batch
 
 
 def start_worker(worker: int) -> None:

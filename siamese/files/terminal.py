@@ -7,9 +7,11 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from siamese.files.shown import shown_lines
+from siamese.files.writing import CannotWrite, writing
 
 # Progress bars return to the start of their line, and move up by whole lines.
 _MOVES = re.compile(r"[\r\n]*(?:\x1b\[A)*")
@@ -24,16 +26,36 @@ class PlainStream:
     up.
     """
 
-    def __init__(self, stream: TextIO):
-        self._stream = stream
+    def __init__(self, stream: TextIO, name: str = "the stream"):
+        self._stream, self._name = stream, name
 
     def write(self, text: str) -> int:
-        """Write text, escaped; returns the number of characters that were given."""
+        """Write text, escaped; returns the number of characters that were given.
+
+        Raises:
+            CannotWrite: the file that the stream goes to cannot be written, e.g. a full disk.
+        """
         if not _MOVES.fullmatch(text):
             head, body, tail = _BAR.fullmatch(text).groups()  # type: ignore[union-attr]
             text = head + shown_lines(body) + tail
-        self._stream.write(text)
+        with self._told():
+            self._stream.write(text)
         return len(text)
+
+    def flush(self) -> None:
+        """Hand on what is buffered; errors as of :meth:`write`."""
+        with self._told():
+            self._stream.flush()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            with writing(Path(self._name)):
+                yield
+        except CannotWrite as error:
+            if isinstance(error.__cause__, BrokenPipeError):  # its reader has read enough
+                raise error.__cause__ from None
+            raise
 
     def writelines(self, lines: Any) -> None:
         """Write each of some lines."""
@@ -51,7 +73,12 @@ def plain_output() -> Iterator[None]:
     for stream in streams:  # a name in any script never stops a print
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (cast(TextIO, PlainStream(stream)) for stream in streams)
+    names = "standard output", "standard error"
+    sys.stdout, sys.stderr = (
+        # None where the command was started without one.
+        cast(TextIO, stream and PlainStream(stream, name))
+        for stream, name in zip(streams, names, strict=True)
+    )
     try:
         yield
     finally:

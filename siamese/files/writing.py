@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,22 @@ def writing(path: Path) -> Iterator[None]:
         raise CannotWrite(
             f"{path}: cannot be written ({reason}); what was there before stays as it is"
         ) from error
+
+
+@contextmanager
+def going_on(way: Callable[[], str]) -> Iterator[None]:
+    """What cannot be written inside is told together with the way to go on.
+
+    Args:
+        way: gives the words, at the time of the error.
+
+    Raises:
+        CannotWrite: likewise.
+    """
+    try:
+        yield
+    except CannotWrite as error:
+        raise CannotWrite(f"{error}; {way()}") from error
 
 
 @contextmanager
@@ -148,17 +164,37 @@ def _locked(path: Path) -> int | None:
     if fcntl is None:
         return None
     try:
-        lock = os.open(path, _OPEN | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
+        handle = os.open(path, _OPEN | (os.O_RDONLY if path.is_dir() else os.O_RDWR))
     except OSError:
         return None
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        if isinstance(error, BlockingIOError):
-            raise
-        return None
-    return lock
+        if lock_file(handle):
+            return handle
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    os.close(handle)
+    return None
+
+
+def lock_file(handle: int) -> bool:
+    """Lock an open file for this process, until it closes it or ends.
+
+    Returns:
+        whether it is locked; False where the system, or this disk, has no such locks.
+
+    Raises:
+        BlockingIOError: another process has it.
+    """
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:  # some network disks
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from siamese.data.split import Split, make_split
 from siamese.data.split_lists import read_again, read_split
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
+from siamese.files.writing import going_on
 from siamese.learning.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.learning.face_task import FaceTask
 from siamese.learning.loop import Loop, LoopOptions
@@ -45,11 +47,12 @@ from siamese.learning.runs import (
     refuse_other_home,
     take_name,
 )
+from siamese.learning.schedules import lr_line
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
 from siamese.models.loading import embedder_of, load_start_weights, spec_of
-from siamese.verification.enough import too_few_people
+from siamese.verification.enough import too_few_pairs, too_few_people
 
 # What may differ when a run goes on; anything else would make it another run.
 _MAY_CHANGE = FACE_IMMATERIAL | {
@@ -103,13 +106,13 @@ def train_faces(settings: TrainSettings) -> Path:
 def _told_lr(settings: TrainSettings) -> float:
     """The learning rate, told with its reason in a run's first line."""
     name, lr = settings.optimizer.name, settings.optimizer.lr
-    if lr is not None:
-        print(f"learning rate {lr:g}: as set")
-        return lr
-    random_weights = not settings.model.pretrained and settings.model.weights is None
-    lr = default_lr(name, random_weights)
-    kind = "random weights" if random_weights else "weights that were learnt before"
-    print(f"learning rate {lr:g}: the default of {name} from {kind}; --lr sets another")
+    why = "as set"
+    if lr is None:
+        random_weights = not settings.model.pretrained and settings.model.weights is None
+        lr = default_lr(name, random_weights)
+        kind = "random weights" if random_weights else "weights that were learnt before"
+        why = f"the default of {name} from {kind}; --lr sets another"
+    print(lr_line(lr, why, settings.optimizer, settings.schedule))
     return lr
 
 
@@ -144,7 +147,10 @@ def resume_training(
     refuse_changes(content["settings"], settings.as_dict(), _MAY_CHANGE, _ANEW)
     settings = replace(settings, loss=with_earlier_scale(settings.loss))
     refuse_other_home(path, settings.checkpoints, settings.name or "")
-    print(f"learning rate {settings.optimizer.lr:g}: as the run began")
+    lr = settings.optimizer.lr
+    if lr is None:
+        raise UserError(f"{path}: is damaged, its settings hold no learning rate; {_ANEW}")
+    print(lr_line(lr, "as the run began", settings.optimizer, settings.schedule))
     done = content["progress"]["epoch"]
     if done >= settings.trainer.epochs:
         raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
@@ -216,6 +222,8 @@ def _run(
         recalibration_batches=settings.trainer.recalibration_batches,
         log_every=settings.trainer.log_every,
         folder=folder,
+        resume="siamese-train --resume",
+        smaller="--batches.people, --batches.images and --images.size, in a new run",
     )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == torch.float16)
     loop = Loop(task, optimizer, schedule, scaler, options)
@@ -231,21 +239,23 @@ def _run(
         f"{workers} loader process(es)"
     )
     print(f"watch: tensorboard --logdir {settings.runs}")
-    try:
+    best = folder / "best.pt"
+    few = _too_few(split)
+    with log:
+        for line in few:
+            log.note(line)
         if checkpoint is None:
             log.training_grid(next(task.recalibration_inputs(1)).cpu().contiguous())
         if not loop.run(log):
             print(f"saved; go on with: siamese-train --resume {folder / 'last.pt'}")
             raise KeyboardInterrupt
-        log.finish(loop.progress.best_epoch)
-    finally:
-        log.close()
-    best = folder / "best.pt"
-    progress_now, few = loop.progress, _too_few(split) or ""
+        with going_on(lambda: f"the training itself is over, its checkpoint is {best}"):
+            log.finish(loop.progress.best_epoch)
+    progress_now = loop.progress
     print(
         f"done: {progress_now.images} pictures in {progress_now.seconds:.0f} s of training; best "
         f"epoch {progress_now.best_epoch} with {settings.trainer.select} {progress_now.best:.4f}"
-        f"{few and f' (note: {few})'}\n"
+        f"{''.join(f' (note: {line})' for line in few)}\n"
         f"checkpoint: {best}\nlog, settings, metrics, data report: {runs}\n"
         f"next: siamese-eval roc --checkpoint {best}"
         + ("" if split.test is None else " --part test")
@@ -310,17 +320,23 @@ def _say_split(split: Split) -> None:
             print(f"{root}: {part.summary().partition('; ')[2]}; listed in data_report.txt")
     for name, part in split.parts().items():
         print(f"{name}: {len(part.names)} people, {len(part.paths)} pictures")
-    if few := _too_few(split):
-        print(f"note: {few}")
+    for line in _too_few(split):
+        print(f"note: {line}")
     singles = sum(count == 1 for count in split.train.counts().values())
     if singles:
         print(f"{singles} training people with a single picture are never drawn (no genuine pair)")
 
 
-def _too_few(split: Split) -> str | None:
-    """A line where the validation people cannot tell which epoch is best."""
-    few = too_few_people(len(split.validation.names), "validation people")
-    return few and f"{few}; which epoch is best is hardly known either"
+def _too_few(split: Split) -> list[str]:
+    """Lines where validation people or pairs cannot tell which epoch is best."""
+    pictures = split.validation.counts().values()
+    pairs = sum(number * (number - 1) // 2 for number in pictures)
+    impostor = math.comb(sum(pictures), 2) - pairs
+    lines = (
+        too_few_people(len(split.validation.names), "validation people"),
+        too_few_pairs(pairs, impostor, "in validation"),
+    )
+    return [f"{line}; which epoch is best is hardly known either" for line in lines if line]
 
 
 def _say_scale(chosen: LossSettings, given: LossSettings, people: int) -> None:

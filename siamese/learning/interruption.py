@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator, Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -41,10 +42,7 @@ class StopRequest:
 
     def _request(self, number: int, frame: FrameType | None) -> None:
         if number == getattr(signal, "SIGHUP", None):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            for stream in self._terminals:
-                os.dup2(nowhere, stream)
-            os.close(nowhere)
+            _leave(self._terminals)
         elif self.requested:
             raise KeyboardInterrupt
         self.requested = True
@@ -52,6 +50,42 @@ class StopRequest:
         # buffered stream from here would raise.
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP end the work as Ctrl-C does: what it holds is let go in order.
+
+    For what waits for others; where a :class:`StopRequest` is active inside, it decides.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if number == getattr(signal, "SIGHUP", None):
+            _leave(terminals)
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, stop)
+        for number in _STOPPING
+        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(terminals: Sequence[int]) -> None:
+    """Let what is still printed to a terminal that is gone go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in terminals:
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
 
 
 # Windows has no SIGHUP.

@@ -18,13 +18,14 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from siamese.errors import Diverged, UserError
-from siamese.files.writing import CannotWrite
+from siamese.errors import Diverged, UserError, lack
+from siamese.files.writing import going_on
 from siamese.learning.distribution import SINGLE, Distribution
 from siamese.learning.interruption import StopRequest
 from siamese.learning.optimizers import PairedOptimizer
 from siamese.learning.recalibration import recalibrate
 from siamese.learning.resuming import require_alike
+from siamese.learning.runs import goes_on_from
 from siamese.models.checkpoint import write_checkpoint
 from siamese.models.embedder import batch_norms
 
@@ -134,6 +135,7 @@ class LoopOptions:
     """Settings of the loop; see :class:`siamese.config.TrainerSettings` for their meaning.
 
     ``select`` None: nothing selects, ``best.pt`` is not written and the last epoch counts.
+    ``resume``: the command that continues a run. ``smaller``: the settings that need less memory.
     """
 
     epochs: int
@@ -144,6 +146,8 @@ class LoopOptions:
     log_every: int
     folder: Path
     validate_every: int = 1
+    resume: str = "--resume"
+    smaller: str = "settings of batches and pictures, in a new run"
 
 
 class Loop:
@@ -183,9 +187,23 @@ class Loop:
             True when finished; False when interrupted (``last.pt`` holds the exact state).
 
         Raises:
-            UserError: the loss became NaN or infinite; the checkpoints on disk stay as they are.
+            UserError: the loss became NaN or infinite, memory ran out, or something could not be
+                written; the checkpoints on disk stay as they are, and how to go on is told.
         """
         self.observer = observer
+        try:
+            with going_on(lambda: f"free some space, then {self._way_on()}"):
+                return self._run()
+        except (MemoryError, RuntimeError) as error:
+            if (told := lack(error)) is None:
+                raise
+            raise UserError(f"{told} ({self.options.smaller}); then {self._way_on()}") from error
+
+    def _way_on(self) -> str:
+        kept = goes_on_from(self.options.folder)
+        return "start again" if kept is None else f"go on with: {self.options.resume} {kept}"
+
+    def _run(self) -> bool:
         with StopRequest() as stop:
             while self.progress.epoch < self.options.epochs:
                 self.task.start_epoch(self.progress.epoch, self.optimizer)
@@ -375,16 +393,7 @@ class Loop:
             "random": random_states(),
             "figures": figures,
         }
-        try:
-            write_checkpoint(self.options.folder / name, content)
-        except CannotWrite as error:
-            before = self.options.folder / "last.pt"
-            way_on = (
-                f"free some space, then resume from {before}"
-                if before.exists()
-                else ("free some space and start again")
-            )
-            raise CannotWrite(f"{error}; {way_on}") from None
+        write_checkpoint(self.options.folder / name, content)
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
         """Continue exactly where a checkpoint of the same run stands.

@@ -6,9 +6,11 @@ import csv
 import io
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import yaml
@@ -18,7 +20,7 @@ from tqdm import tqdm
 
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
-from siamese.files.writing import write_csv, write_text, writing
+from siamese.files.writing import CannotWrite, write_csv, write_text, writing
 from siamese.learning.loop import Figures
 
 # Columns of metrics.csv that say how far the run is, and those that training itself gives.
@@ -115,9 +117,27 @@ class RunLog:
                 self.writer.add_hparams(_flat_settings(settings), found, run_name=".")
 
     @written
+    def note(self, line: str) -> None:
+        """Keep a line that weakens the run's figures beside them, as text."""
+        self.writer.add_text("note", line, 0)
+
+    @written
     def close(self) -> None:
         """Flush and close the event file."""
         self.writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # What ended the run is told, not that its log cannot be written either.
+        with suppress(*() if error is None else (CannotWrite,)):
+            self.close()
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:

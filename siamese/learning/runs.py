@@ -6,15 +6,15 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from siamese.errors import UserError
-from siamese.files.places import is_near, is_regular
+from siamese.files.places import is_near, is_regular, read_bytes
 from siamese.files.shown import shown
-from siamese.files.writing import writing
+from siamese.files.writing import lock_file, writing
 
 _WRITTEN = ("runs", "checkpoints", "cache")  # settings that name a folder which a run writes into
 _UNSAID = "(nobody has said it)"
@@ -52,9 +52,11 @@ def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None
     there = [place for place in places if os.path.lexists(place)]
     if not there:
         return None
-    if (places[1] / "last.pt").exists():
+    if (kept := goes_on_from(places[1])) is not None:
+        way_on = name if kept.name == "last.pt" else kept
         raise UserError(
-            f"{there[0]} exists already: choose another --name, or continue it with {resume} {name}"
+            f"{there[0]} exists already: choose another --name, or continue it with {resume} "
+            f"{way_on}"
         )
     if not all(map(_is_begun_in_vain, there)):
         raise UserError(f"{there[0]} exists already: choose another --name, or remove it")
@@ -67,7 +69,7 @@ def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None
 # What a run writes before its first checkpoint.
 _FIRST_FILES = (
     "settings.yaml", "split.json", "data_report.txt", "projector_config.pbtxt", "events.out.*",
-    ".*.tmp",
+    "metrics.csv", ".*.tmp",
 )  # fmt: skip
 
 
@@ -80,7 +82,23 @@ def _is_begun_in_vain(place: Path) -> bool:
             file.is_file() and any(fnmatch(file.name, known) for known in _FIRST_FILES)
             for file in place.iterdir()
         )
+        and _epochs_told(place / "metrics.csv") <= 1
     )
+
+
+def _epochs_told(metrics: Path) -> int:
+    """Rows of a table of figures; the first is written just before the first checkpoint."""
+    return max(0, read_bytes(metrics).count(b"\n") - 1) if is_regular(metrics) else 0
+
+
+def goes_on_from(folder: Path) -> Path | None:
+    """The checkpoint in a run's folder that a run goes on from; None where there is none.
+
+    ``best.pt`` alone is left where a run ended between the two writes of its first epoch, and holds
+    the same state as ``last.pt`` would.
+    """
+    kept = (folder / name for name in ("last.pt", "best.pt"))
+    return next((path for path in kept if path.exists()), None)
 
 
 @contextmanager
@@ -90,19 +108,14 @@ def at_work(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield
-        return
     with writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         path = folder.parent / f".{folder.name}.work"
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock_file(handle)
+        except BlockingIOError:
             raise UserError(
                 f"{folder}: another process is at work on this run; wait for it, or choose "
                 "another --name"
@@ -112,7 +125,8 @@ def at_work(folder: Path) -> Iterator[None]:
         finally:
             # Still held: whoever opened it meanwhile gets a lock of no use, but beside a run that
             # is over.
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
     finally:
         os.close(handle)
 
@@ -132,11 +146,12 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
     for path in (given, given / "last.pt", folder / target / "last.pt"):
         if is_regular(path):
             return path
-    if (folder / target / "best.pt").exists():
-        raise UserError(
-            f"{resume} {target}: was stopped before its first last.pt; best.pt can be judged "
-            "but not gone on with: start it again under another --name"
-        )
+    for home in (given, folder / target):
+        if (kept := goes_on_from(home)) is not None:
+            # Not taken unasked: if later epochs were lost with last.pt, their log would be, too.
+            raise UserError(
+                f"{resume} {target}: there is no last.pt; {resume} {kept} goes on from it"
+            )
     runs = sorted(path.parent.name for path in folder.glob("*/last.pt"))
     known = f"; runs here: {', '.join(runs[-5:])}" if runs else ""
     raise UserError(f"{resume} {target}: no such checkpoint or run in {folder}{known}")

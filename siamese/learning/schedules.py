@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from siamese.config import ScheduleSettings
+from siamese.config import SCHEDULE_FREE, OptimizerSettings, ScheduleSettings
 from siamese.errors import UserError
 
 
@@ -136,3 +136,31 @@ def schedule_remarks(schedule: ScheduleSettings, epochs: int) -> list[str]:
             "shares below 1 would not"
         )
     return remarks
+
+
+def lr_line(lr: float, why: str, optimizer: OptimizerSettings, schedule: ScheduleSettings) -> str:
+    """A run's first line: its learning rate, how it changes, and where it comes from.
+
+    Args:
+        lr: the learning rate.
+        why: where it comes from.
+        optimizer: what it is for; schedule-free ones have no schedule, and some a warm-up.
+        schedule: how it changes.
+    """
+    free = optimizer.name in SCHEDULE_FREE
+    warms_up = schedule.warmup > 0 and optimizer.name != "radam_schedulefree"
+    changes = ["after a warm-up"] if warms_up else []
+    if not free and schedule.name != "constant":
+        changes.append(f"then {_SHAPES.get(schedule.name, schedule.name)}")
+    told = f" {', '.join(changes)}" if changes else ""
+    return f"learning rate {lr:g}{told}: {why}"
+
+
+_SHAPES = {
+    "auto": "a cosine down",
+    "cosine": "a cosine down",
+    "multistep": "down in steps",
+    "sgdr": "cosines that start anew",
+    "linear": "linearly down",
+    "polynomial": "down by a polynomial",
+}

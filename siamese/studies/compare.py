@@ -6,6 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
 from siamese.files.places import is_inside
 from siamese.files.shown import shown
-from siamese.files.writing import replacing, write_json
+from siamese.files.writing import CannotWrite, going_on, replacing, write_json
+from siamese.learning.interruption import stoppable
 from siamese.studies.cost import Cost, machine_speed, run_cost
 from siamese.studies.expand import Line, Place, Run, changed, expand
 from siamese.studies.running import TaskTrainer, Trainer, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
+from siamese.verification.enough import too_few_seeds
 
 if TYPE_CHECKING:  # they load matplotlib: a mistyped study answers at once
     from siamese.studies.results import LineResult
@@ -74,31 +77,41 @@ def compare(
         for text in describe(study, lines, costs, budget, settings.device, settings.threads):
             say(text)
         return out
-    out.mkdir(parents=True, exist_ok=True)
-    _write_study(out / "study.yaml", study, budget)
-    report = _Reporter(study, lines, costs, budget, out)
-    if not settings.only_report:
-        try:
-            make_all(
-                runs,
-                trainer or TaskTrainer(study.task),
-                jobs=settings.jobs,
-                threads=settings.threads,
-                logs=out / "logs",
-                say=say,
-                after=report.refresh,
-            )
-        except KeyboardInterrupt:
-            say(f"stopped; the same command goes on. So far: {out / 'table.md'}")
-            report.write()
-            raise
-        except UserError:
-            report.write()
-            raise
-    for sentence in report.write():
+    if few := _too_few(lines):
+        say(f"note: {few}")
+    with going_on(lambda: "the same command goes on with the study"):
+        _write_study(out / "study.yaml", study, budget)
+        report = _Reporter(study, lines, costs, budget, out)
+        if not settings.only_report:
+            try:
+                with stoppable():
+                    make_all(
+                        runs,
+                        trainer or TaskTrainer(study.task),
+                        jobs=settings.jobs,
+                        threads=settings.threads,
+                        logs=out / "logs",
+                        say=say,
+                        after=report.refresh,
+                    )
+            except KeyboardInterrupt:
+                say(f"stopped; the same command goes on. So far: {out / 'table.md'}")
+                report.write()
+                raise
+            except UserError:
+                with suppress(CannotWrite):  # the first error is the one to tell
+                    report.write()
+                raise
+        sentences = report.write()
+    for sentence in sentences:
         say(sentence)
     say(f"table, plots, every epoch: {out}\nlook at {out / 'table.html'}")
     return out
+
+
+def _too_few(lines: Sequence[Line]) -> str | None:
+    """A line where the study's seeds are too few for a verdict, as its file says already."""
+    return too_few_seeds(min(len(line.runs) for line in lines))
 
 
 def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
@@ -189,6 +202,8 @@ def describe(
         if all(name in flat and flat[name] == value for flat in flats)
     }
     texts = [title_of(study, budget), f"all runs: {_settings(shared) or 'the defaults'}"]
+    if few := _too_few(lines):
+        texts.append(f"note: {few}")
     speed = machine_speed(device, threads)
     states: Counter[str] = Counter()
     total = left = 0.0

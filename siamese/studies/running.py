@@ -26,7 +26,7 @@ from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
-from siamese.files.writing import write_json
+from siamese.files.writing import CannotWrite, lock_file, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run, RunSettings
 from siamese.studies.study import TaskName
@@ -36,7 +36,6 @@ Say = Callable[[str], None]
 
 RESULT = "result.json"
 _RESULT_LIMIT = 2**20  # bytes
-TEST = "test.json"  # what a classification run ends with
 # What a resumed run takes from now and not from its checkpoint.
 _FROM_NOW = (
     "device", "runs", "checkpoints", "cache", "data.root", "data", "data.download", "data.workers",
@@ -92,9 +91,13 @@ class TaskTrainer:
         kind = "embedder" if self.task == "face" else "classifier"
         limits = run.settings.limits
         content = read_checkpoint(checkpoint, kind, keys=["progress"], limits=limits)
-        done = int(content["progress"]["epoch"])
-        tested = self.task == "face" or (run.folder / TEST).exists()
-        return done >= run.settings.trainer.epochs and tested
+        if int(content["progress"]["epoch"]) < run.settings.trainer.epochs:
+            return False
+        if self.task == "face":
+            return True
+        from siamese.classification.testing import TEST, is_tested
+
+        return is_tested(run.folder / TEST, content["progress"])
 
 
 def status(run: Run) -> Status:
@@ -234,26 +237,22 @@ def _device(name: str, processes: int) -> str:
 
 
 @contextlib.contextmanager
-def locked(run: Run) -> Iterator[int | None]:
+def locked(run: Run) -> Iterator[int]:
     """Hold a run, so that two studies never train it at once; a kill sets it free.
 
     Raises:
         BusyError: another process holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # no such locks on this system
-        yield None
-        return
     runs = Path(run.settings.runs)
-    runs.mkdir(parents=True, exist_ok=True)
     path = runs / f".{run.name}.lock"
+    with writing(path):
+        runs.mkdir(parents=True, exist_ok=True)
     # The holder takes the file away at the end, so it is looked at again once it is held.
     while True:
         lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            lock_file(lock)
+        except BlockingIOError:
             os.close(lock)
             raise BusyError(f"{run}: another process is at work on {run.name}") from None
         with contextlib.suppress(OSError):
@@ -263,7 +262,8 @@ def locked(run: Run) -> Iterator[int | None]:
     try:
         yield lock
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            path.unlink()
         os.close(lock)
 
 
@@ -282,7 +282,7 @@ class _Outcome:
     message: str = ""
 
 
-def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
+def _train_together(run: Run, lock: int, threads: int | None) -> None:
     """Train or resume a run under torchrun; see :mod:`siamese.studies.worker`.
 
     Raises:
@@ -301,9 +301,7 @@ def _train_together(run: Run, lock: int | None, threads: int | None) -> None:
     share = max(1, (threads or os.cpu_count() or 1) // run.processes)
     environment = {**os.environ, "OMP_NUM_THREADS": str(share)}
     # The lock goes along: it holds as long as anybody trains.
-    process = subprocess.Popen(
-        command, env=environment, pass_fds=() if lock is None else (lock,), start_new_session=True
-    )
+    process = subprocess.Popen(command, env=environment, pass_fds=(lock,), start_new_session=True)
     try:
         code = process.wait()
     except KeyboardInterrupt:
@@ -370,6 +368,8 @@ def make_all(
                 say(str(error))
                 busy.append(run)
                 continue
+            except CannotWrite as error:
+                raise CannotWrite(f"{run} ({run.name}): {error}") from None
             except UserError as error:
                 raise UserError(f"{run} ({run.name}): {error}") from None
             say(f"[{number}/{len(open_runs)}] {run}: {_told(run)}")
@@ -407,7 +407,8 @@ def _make_at_once(
     after: Callable[[], None],
     busy: list[Run],
 ) -> None:
-    logs.mkdir(parents=True, exist_ok=True)
+    with writing(logs):
+        logs.mkdir(parents=True, exist_ok=True)
     waiting, working = list(runs), list[_Job]()
     total = len(waiting)
     try:

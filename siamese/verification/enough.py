@@ -9,8 +9,9 @@ from __future__ import annotations
 # Below: not even the first digit of a figure is known (at 10 people an AUC of 0.97 has an interval
 # of 0.1), and a curve is a picture of a few faces.
 FEWEST_PEOPLE = 10
-# Below: one pair more or less moves an error rate by over a percentage point.
+# Below: one pair or image more or less moves an error rate by over a percentage point.
 FEWEST_PAIRS = 100
+FEWEST_IMAGES = 100
 # Below: the t quantile of a paired difference alone is above 12 (n = 2), or there is none (n = 1).
 FEWEST_SEEDS = 3
 
@@ -49,15 +50,39 @@ def too_few_people(people: int, what: str = "people") -> str | None:
     )
 
 
-def too_few_pairs(genuine: int, impostor: int) -> str | None:
-    """A line where genuine or impostor pairs are too few; None where they are enough."""
+def too_few_pairs(genuine: int, impostor: int, where: str = "") -> str | None:
+    """A line where genuine or impostor pairs are too few; None where they are enough.
+
+    Args:
+        genuine: how many.
+        impostor: how many.
+        where: they are, e.g. ``in validation``.
+    """
+    where = where and f" {where}"
     for count, kind in ((genuine, "genuine"), (impostor, "impostor")):
         if count < FEWEST_PAIRS:
             return (
-                f"{count} {kind} pairs are too few to say how often errors occur; at least "
+                f"{count} {kind} pairs{where} are too few to say how often errors occur; at least "
                 f"{FEWEST_PAIRS} are needed"
             )
     return None
+
+
+def too_few_images(images: int, classes: int, what: str = "images") -> str | None:
+    """A line where images are too few to judge a classifier; None where they are enough.
+
+    Args:
+        images: how many.
+        classes: of how many classes; each needs an image, on the average.
+        what: what they are, e.g. ``validation images``.
+    """
+    needed = max(FEWEST_IMAGES, classes)
+    if images >= needed:
+        return None
+    return (
+        f"{images} {what} of {classes} classes are too few to say how often errors occur; at least "
+        f"{needed} are needed"
+    )
 
 
 def too_few_seeds(seeds: int) -> str | None:

@@ -1,5 +1,6 @@
 """A run's name: free, taken, or begun in vain."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def test_what_was_begun_in_vain_is_taken_over_and_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["runs/mine/metrics.csv", "runs/mine/notes.txt", "checkpoints/mine/best.pt",
-             "runs/mine/00000/sprite.png", "runs/mine"],
+    "file", ["runs/mine/notes.txt", "runs/mine/test.json", "runs/mine/00000/sprite.png",
+             "checkpoints/mine/epoch3.pt", "runs/mine"],
 )  # fmt: skip
 def test_what_somebody_could_miss_stays(tmp_path: Path, file: str) -> None:
     begun = [f"runs/mine/{name}" for name in BEGUN] if file != "runs/mine" else []
@@ -57,10 +58,33 @@ def test_a_run_that_can_go_on_says_how(tmp_path: Path) -> None:
         take_name("mine", *places, "--resume")
 
 
-def test_a_best_checkpoint_alone_cannot_be_resumed(tmp_path: Path) -> None:
-    places = place(tmp_path, "checkpoints/mine/best.pt")
-    with pytest.raises(UserError, match=r"stopped before its first last\.pt"):
+@pytest.mark.parametrize(("epochs", "free"), [(0, True), (1, True), (2, False)])
+def test_a_table_of_epochs_is_missed_from_the_second_on(
+    tmp_path: Path, epochs: int, free: bool
+) -> None:
+    """The first epoch is told just before its checkpoint is written: a full disk ends a run there.
+
+    Of a run with more somebody has removed the checkpoints, and may want to keep the table.
+    """
+    places = place(tmp_path, *(f"runs/mine/{name}" for name in BEGUN))
+    table = tmp_path / "runs/mine/metrics.csv"
+    table.write_text("epoch,auc\n" + "1,0.5\n" * epochs)
+    if free:
+        assert take_name("mine", *places, "--resume") is not None
+        return
+    with pytest.raises(UserError, match="choose another --name, or remove it"):
+        take_name("mine", *places, "--resume")
+    assert table.read_text().count("0.5") == epochs
+
+
+def test_a_best_checkpoint_alone_is_named_to_go_on_from(tmp_path: Path) -> None:
+    places = place(tmp_path, "runs/mine/metrics.csv", "checkpoints/mine/best.pt")
+    kept = tmp_path / "checkpoints/mine/best.pt"
+    with pytest.raises(UserError, match=f"--resume {re.escape(str(kept))} goes on from it"):
         find_checkpoint("mine", places[1], "--resume")
+    with pytest.raises(UserError, match=f"or continue it with --resume {re.escape(str(kept))}"):
+        take_name("mine", *places, "--resume")
+    assert find_checkpoint(str(kept), places[1], "--resume") == kept
 
 
 def test_two_at_work_on_one_run_are_refused_and_nothing_is_left(tmp_path: Path) -> None:

@@ -277,9 +277,9 @@ def test_accumulated_gradient_is_that_of_the_mean_loss(settings: TrainSettings) 
             "adamw",
             None,
             False,
-            "0.001: the default of adamw from random weights; --lr sets another",
+            "0.001 after a warm-up, then a cosine down: the default of adamw",
         ),
-        ("adamw", 0.02, True, "0.02: as set"),
+        ("adamw", 0.02, True, "0.02 after a warm-up, then a cosine down: as set"),
     ],
 )
 def test_the_first_line_says_the_learning_rate_and_why(

@@ -242,7 +242,7 @@ def check_classification(settings: ClassificationSettings) -> None:
     data = settings.data
     share = data.validation
     require(
-        0 <= share < 1 or (share >= 1 and share == int(share)),
+        0 <= share < 1 or (share >= 1 and float(share).is_integer()),
         "data.validation",
         share,
         "a share of the training images below 1, or a whole number of images",

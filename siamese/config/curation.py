@@ -170,7 +170,7 @@ def check_curation(settings: Any) -> None:
             value = getattr(settings, name)
             least = 2 if name == "validation" else 0
             require(
-                0 < value < 1 or (value >= least and value == int(value)),
+                0 < value < 1 or (value >= least and float(value).is_integer()),
                 name,
                 value,
                 f"a share of the people below 1, or a whole number of people from {least} on",

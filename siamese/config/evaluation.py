@@ -183,7 +183,7 @@ def check_evaluation(settings: Any) -> None:
         "workers": (lambda v: v is None or v >= 0, "0 or more"),
         "cache": (lambda v: v != "", "a folder"),
         "crop": (
-            lambda v: v is None or 0 < v < 1 or (v >= 1 and v == int(v)),
+            lambda v: v is None or 0 < v < 1 or (v >= 1 and float(v).is_integer()),
             "a share of the shorter side below 1, or whole pixels",
         ),
         "resamples": (lambda v: v == 0 or 100 <= v <= 10_000, "0, or from 100 to 10000"),

@@ -316,7 +316,7 @@ def check_settings(settings: TrainSettings) -> None:
     for name in ("validation", "test"):
         value = getattr(split, name)
         require(
-            0 <= value < 1 or (value >= 1 and value == int(value)),
+            0 <= value < 1 or (value >= 1 and float(value).is_integer()),
             f"split.{name}",
             value,
             "a share of the people below 1, or a whole number of people",

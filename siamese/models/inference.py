@@ -58,7 +58,7 @@ class Embedder:
     ):
         if batch < 1:
             raise UserError(f"batch {batch}: must be at least 1")
-        if not (crop is None or 0 < crop < 1 or (crop >= 1 and crop == int(crop))):
+        if not (crop is None or 0 < crop < 1 or (crop >= 1 and float(crop).is_integer())):
             raise UserError(f"crop {crop}: must be a share of the side below 1, or whole pixels")
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision

@@ -1,5 +1,6 @@
 """Classification settings: what is refused, and that the message names the setting and the fix."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -116,3 +117,11 @@ def test_defaults_and_a_whole_number_of_validation_images_are_fine() -> None:
     checked(data=DatasetSettings(validation=5000.0))
     checked(loss=ClassLossSettings("bce", 0.1, 0.0))
     checked(batches=ImageBatchSettings(size=2048, ghost=32, repeats=3))
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_number_without_end_is_no_number_of_images(value: float) -> None:
+    settings = ClassificationSettings()
+    settings.data.validation = value
+    with pytest.raises(UserError, match=r"data\.validation"):
+        check_classification(settings)

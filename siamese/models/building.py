@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules import module as registration
+from torch.overrides import TorchFunctionMode
 
 # What a network may have while it is built beyond what its weights are: some of timm's make a head
 # of 1000 classes first and take it off again.
 _MORE_TENSORS, _MORE_NUMBERS, _MORE_MODULES = 1000, 50_000_000, 10_000
+
+
+# How networks draw their weights, beside torch.nn.init.
+_DRAWS = {"normal_", "uniform_", "bernoulli_", "trunc_normal_", "exponential_", "log_normal_"}
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a state of a file
@@ -49,13 +54,30 @@ def require_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Te
         DoesNotFit: other names or shapes than those of ``state``.
     """
     try:
-        with _bounded(state), torch.device("meta"):
+        with _bounded(state), torch.device("meta"), _Undrawn():
             network = build()
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return  # some of timm's look at values while they are built; what fits is seen later
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
     if wanted != {name: tensor.shape for name, tensor in state.items()}:
         raise DoesNotFit
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leave weights undrawn: without memory there are none, and trying loads torch's compiler."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        _types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        named = kwargs or {}
+        is_draw = getattr(func, "__name__", "") in _DRAWS
+        if is_draw or getattr(func, "__module__", "") == nn.init.__name__:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
 
 
 @contextmanager

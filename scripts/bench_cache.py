@@ -36,10 +36,10 @@ from siamese.data.batches import (
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.transforms import Preprocess, augmentation
-from siamese.learning.losses import MetricLoss
 from siamese.models.device import autocast, choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import embed
+from siamese.tasks.faces.metric_losses import MetricLoss
 
 
 class _Bench:

@@ -25,16 +25,16 @@ from siamese.config import (
 )
 from siamese.data.batches import evaluation_loader
 from siamese.data.decode import decode
-from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import split_by_identity
 from siamese.data.transforms import Preprocess
-from siamese.learning.recalibration import recalibrate
+from siamese.demo.demo_faces import write_demo_faces
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.models.inference import load_embedder
+from siamese.training.recalibration import recalibrate
 from siamese.verification.counts import count_pairs
-from siamese.verification.figures import auc
+from siamese.verification.metrics import auc
 
 CPU = torch.device("cpu")
 

@@ -24,7 +24,7 @@ from siamese.verification.bootstrap import (
     quantile_interval,
 )
 from siamese.verification.counts import PairCounts, count_pairs
-from siamese.verification.figures import summarise
+from siamese.verification.metrics import summarise
 from siamese.verification.scores import listed_scores, normalise
 
 DIMENSIONS = 24

@@ -36,13 +36,13 @@ from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import make_split
 from siamese.data.transforms import Preprocess
-from siamese.learning.face_task import FaceTask
-from siamese.learning.loop import Figures, Loop, LoopOptions
-from siamese.learning.losses import MetricLoss
-from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
+from siamese.tasks.faces.face_task import FaceTask
+from siamese.tasks.faces.metric_losses import MetricLoss
+from siamese.training.loop import Figures, Loop, LoopOptions
+from siamese.training.optimizers import build_optimizer, parameter_groups
 
 
 class _TakingTurns:

@@ -50,7 +50,7 @@ def product(unit: torch.Tensor) -> None:
 
 def part_work(part: str, images: int, device: str) -> Callable[[], dict[str, float]]:
     """What a part does, with everything prepared."""
-    from siamese.verification import figures
+    from siamese.verification import metrics as figures
     from siamese.verification.bootstrap import count_and_resample
     from siamese.verification.counts import count_pairs
     from siamese.verification.scores import normalise

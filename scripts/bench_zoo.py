@@ -32,20 +32,20 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from siamese.classification.datasets import ImageSet, load_part
-from siamese.classification.network import ClassifierSpec
-from siamese.classification.parts import Parts
-from siamese.classification.task import ClassificationTask
 from siamese.config import (
     ClassificationSettings,
     ClassifierSettings,
     ClassTrainerSettings,
     DatasetSettings,
 )
-from siamese.learning.distribution import SINGLE
-from siamese.learning.loop import Figures, Loop, LoopOptions
-from siamese.learning.optimizers import build_optimizer, parameter_groups
 from siamese.models.device import choose_device
+from siamese.tasks.classes.class_task import ClassificationTask
+from siamese.tasks.classes.classifier import ClassifierSpec
+from siamese.tasks.classes.datasets import ImageSet, load_part
+from siamese.tasks.classes.parts import Parts
+from siamese.training.distribution import SINGLE
+from siamese.training.loop import Figures, Loop, LoopOptions
+from siamese.training.optimizers import build_optimizer, parameter_groups
 from siamese.zoo import create_network
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

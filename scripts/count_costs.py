@@ -2,7 +2,7 @@
 
     python scripts/count_costs.py
 
-Prints the table of ``siamese/zoo/costs.py`` where it differs, and ends with 1 then.
+Prints the table of ``siamese/zoo/kept_macs.py`` where it differs, and ends with 1 then.
 """
 
 import sys
@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from siamese.zoo import count_cost, create_network, presets
-from siamese.zoo.costs import COSTS
+from siamese.zoo.kept_macs import COSTS
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
             network = create_network(preset.name)
         counted[preset.name] = count_cost(network, 3, 32)
     if counted == COSTS:
-        print(f"siamese/zoo/costs.py: all {len(counted)} as counted")
+        print(f"siamese/zoo/kept_macs.py: all {len(counted)} as counted")
         return 0
     print("COSTS = {")
     for name, (parameters, macs) in counted.items():

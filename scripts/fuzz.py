@@ -43,9 +43,9 @@ from siamese.cli import data as data_command
 from siamese.cli import train as train_command
 from siamese.config import EmbedSettings
 from siamese.data.decode import check_header, decode
-from siamese.data.demo import write_demo_faces
 from siamese.data.pair_lists import read_pairs
 from siamese.data.split_lists import read_split
+from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError
 from siamese.report.embedding_files import load_embeddings, save_embeddings
 from siamese.report.judge import verify

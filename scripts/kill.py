@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from siamese.data.demo import write_demo_faces
+from siamese.demo.demo_faces import write_demo_faces
 
 STUDY = """
 title: Two optimizers

@@ -20,7 +20,7 @@ _HOMES = {
     "UserError": "siamese.errors",
     "count_pairs": "siamese.verification.counts",
     "load_embedder": "siamese.models.inference",
-    "summarise": "siamese.verification.figures",
+    "summarise": "siamese.verification.metrics",
 }
 
 

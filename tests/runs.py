@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from siamese.learning.monitoring import RunLog
+from siamese.training.monitoring import RunLog
 
 
 def same(a: Any, b: Any, where: str = "") -> None:

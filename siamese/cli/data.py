@@ -70,7 +70,7 @@ def _restore(settings: RestoreSettings) -> str:
 
 
 def _split(settings: SplitListSettings) -> str:
-    from siamese.curation.preparing.split_lists import write_split
+    from siamese.curation.preparing.split_writing import write_split
 
     return write_split(settings).text()
 
@@ -88,7 +88,7 @@ def _fetch(settings: FetchSettings) -> str:
 
 
 def _demo(settings: DemoSettings) -> str:
-    from siamese.data.demo import write_demo_faces
+    from siamese.demo.demo_faces import write_demo_faces
 
     folder = write_demo_faces(
         Path(str(settings.out)), settings.people, settings.images, settings.size, settings.seed

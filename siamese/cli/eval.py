@@ -51,8 +51,8 @@ def _embed(settings: EmbedSettings) -> None:
 def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
     def run(settings: CurveSettings) -> None:
         if settings.folds is not None:
-            from siamese.report.folded import judge_folds
-            from siamese.studies.folds import fold_checkpoints
+            from siamese.report.fold_report import judge_folds
+            from siamese.studies.cross_validation import fold_checkpoints
 
             telling.judgement(judge_folds(settings, kind, fold_checkpoints(settings)))
             return
@@ -65,8 +65,8 @@ def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSetting
 
 def _threshold(settings: ThresholdSettings) -> None:
     if settings.folds is not None:
-        from siamese.report.folded import choose_threshold_by_folds
-        from siamese.studies.folds import fold_checkpoints
+        from siamese.report.fold_report import choose_threshold_by_folds
+        from siamese.studies.cross_validation import fold_checkpoints
 
         chosen = choose_threshold_by_folds(settings, fold_checkpoints(settings))
     else:
@@ -89,7 +89,7 @@ def _people(settings: PeopleSettings) -> None:
 
 
 def _compare(settings: CompareSettings) -> None:
-    from siamese.report.compare import compare
+    from siamese.report.two_models import compare
 
     telling.comparison(compare(settings))
 
@@ -126,7 +126,7 @@ COMMANDS = {
         IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, "identify"
     ),
     "compare": _Command(
-        CompareSettings, "two models on the same pictures: compare A B", _compare, "compare"
+        CompareSettings, "two models on the same pictures: compare A B", _compare, "two_models"
     ),
     "report": _Command(
         ReportSettings, "everything on one self-contained HTML page", _report, "report"

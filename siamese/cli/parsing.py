@@ -247,7 +247,7 @@ def choose_command(argv: Sequence[str], commands: Sequence[str], help_text: str)
 
 def _tell_of_fonts() -> None:
     """Say once which fonts the pictures of this command lacked, if it drew any."""
-    text = sys.modules.get("siamese.report.text")
+    text = sys.modules.get("siamese.drawing.text")
     if text is not None and (note := text.font_note()) is not None:
         print(f"note: {note}")
 

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 from siamese.files.shown import shown
 
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
-    from siamese.classification.evaluate import Evaluated
-    from siamese.report.compare import Comparison
     from siamese.report.identify import Identified
     from siamese.report.judge import Judgement
     from siamese.report.people import PeopleTable
     from siamese.report.report import Reported
     from siamese.report.sources import Embeddings
     from siamese.report.threshold import Choice, Rates
+    from siamese.report.two_models import Comparison
+    from siamese.tasks.classes.evaluate import Evaluated
 
 Limits = tuple[float, float] | None
 

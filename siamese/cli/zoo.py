@@ -89,8 +89,8 @@ def parse_training(
 
 def _train(argv: Sequence[str]) -> None:
     settings = parse_training(argv)
-    preload("siamese.classification.train")
-    from siamese.classification.train import train_classifier
+    preload("siamese.tasks.classes.class_training")
+    from siamese.tasks.classes.class_training import train_classifier
 
     train_classifier(settings)
 
@@ -103,8 +103,8 @@ def _resume(argv: Sequence[str]) -> None:
     target, rest = argv[0], argv[1:]
     # What the checkpoint says stands below the command line, so that comes first to be read.
     given = parse_training(rest, "resume")
-    preload("siamese.classification.train")
-    from siamese.classification.train import resume_classifier
+    preload("siamese.tasks.classes.class_training")
+    from siamese.tasks.classes.class_training import resume_classifier
 
     resume_classifier(
         target,
@@ -119,8 +119,8 @@ def _eval(argv: Sequence[str]) -> None:
     check_classifier_evaluation(settings)
     if not os.path.exists(settings.checkpoint):
         raise UserError(f"--checkpoint {settings.checkpoint}: no such checkpoint")
-    preload("siamese.classification.evaluate")
-    from siamese.classification.evaluate import evaluate
+    preload("siamese.tasks.classes.evaluate")
+    from siamese.tasks.classes.evaluate import evaluate
 
     telling.classified(evaluate(settings))
 
@@ -170,7 +170,7 @@ def _augmentations(argv: Sequence[str]) -> None:
     settings = _parsed(GridSettings, "augmentations", argv)
     if settings.out is None:
         raise UserError("--out FILE is missing: the picture to write, e.g. --out grid.png")
-    from siamese.classification.pictures import write_augmentations
+    from siamese.tasks.classes.class_pictures import write_augmentations
 
     path = write_augmentations(
         Path(settings.out), settings.name, settings.root, settings.download, settings.seed

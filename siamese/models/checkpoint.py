@@ -16,7 +16,7 @@ from siamese.config import LimitSettings
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_regular
 from siamese.files.writing import replacing
-from siamese.models.contents import faults
+from siamese.models.checkpoint_schema import faults
 from siamese.models.torch_file import NotReadable, read_torch_file
 
 FORMAT = "siamese-checkpoint"
@@ -149,7 +149,7 @@ def read_checkpoint(
     """Read a checkpoint to the CPU; nothing in the file can run code (``weights_only``).
 
     Sizes that the file declares are checked before anything is allocated for them, and every value
-    that is read is checked against :mod:`siamese.models.contents`.
+    that is read is checked against :mod:`siamese.models.checkpoint_schema`.
 
     Args:
         path: the file.

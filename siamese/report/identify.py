@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from siamese.config import IdentifySettings
+from siamese.drawing.figure import save_figure
 from siamese.report.doubts import doubts, few_of
-from siamese.report.figures import cmc_figure, open_set_figure, save_figure, too_few_enrolled
 from siamese.report.judge import judged_people, output_folder, write_results
 from siamese.report.sources import naming
+from siamese.report.verification_plots import cmc_figure, open_set_figure, too_few_enrolled
 from siamese.verification.identification import (
     Identification,
     Retrieval,

@@ -11,13 +11,13 @@ from typing import Any, Literal
 import numpy as np
 
 from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
+from siamese.drawing.figure import save_figure
 from siamese.errors import UserError
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
 from siamese.report.doubts import doubts, few, few_of
 from siamese.report.embedding_files import given_embeddings, save_embeddings
-from siamese.report.figures import det_figure, pr_figure, roc_figure, save_figure
 from siamese.report.listed import Listed, judge_list
 from siamese.report.sources import (
     Embeddings,
@@ -26,6 +26,7 @@ from siamese.report.sources import (
     find_person,
     naming,
 )
+from siamese.report.verification_plots import det_figure, pr_figure, roc_figure
 from siamese.verification.bootstrap import (
     ROUGH_BELOW,
     Bootstrap,
@@ -36,8 +37,8 @@ from siamese.verification.bootstrap import (
 from siamese.verification.counts import PairCounts, count_pairs, count_target
 from siamese.verification.decision import Decision
 from siamese.verification.enough import FEWEST_PEOPLE
-from siamese.verification.figures import curve, error_rates, summarise, too_coarse
-from siamese.verification.people import mislabelled_share
+from siamese.verification.metrics import curve, error_rates, summarise, too_coarse
+from siamese.verification.per_identity import mislabelled_share
 
 Kind = Literal["roc", "pr", "det", "pairs"]
 _JSON_POINTS = 500
@@ -49,7 +50,7 @@ class Verified:
 
     Attributes:
         counts: the pairs by score.
-        figures: see :func:`siamese.verification.figures.summarise`.
+        figures: see :func:`siamese.verification.metrics.summarise`.
         intervals: 95 % intervals of the figures, by name; empty without a bootstrap.
         bootstrap: the resamples; None where none were drawn.
         notes: what the reader of the intervals must know.
@@ -72,7 +73,7 @@ class FoldFigures:
 
     Attributes:
         checkpoint: the model's file.
-        figures: of its pairs; see :func:`siamese.verification.figures.summarise`.
+        figures: of its pairs; see :func:`siamese.verification.metrics.summarise`.
     """
 
     checkpoint: str

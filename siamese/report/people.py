@@ -20,8 +20,8 @@ from siamese.report.judge import (
 )
 from siamese.report.sources import Embeddings
 from siamese.verification.bootstrap import Interval
-from siamese.verification.figures import error_rates
-from siamese.verification.people import Examination, examine
+from siamese.verification.metrics import error_rates
+from siamese.verification.per_identity import Examination, examine
 
 COLUMNS = (
     "person",
@@ -40,7 +40,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Person:
-    """One row; NaN where a figure does not exist. See ``siamese.verification.people.People``."""
+    """One row; NaN where a figure does not exist. See ``per_identity.People``."""
 
     person: str
     images: int

@@ -12,13 +12,8 @@ from pathlib import Path
 from siamese.config import ReportSettings
 from siamese.data.batches import thumbnail
 from siamese.data.decode import DecodeError
-from siamese.errors import UserError
-from siamese.files.places import is_inside
-from siamese.models.checkpoint import package_versions
-from siamese.report import figures
-from siamese.report.compare import Difference, differences_of, model_people, same_pictures
-from siamese.report.judge import Verified, judged_people, output_folder, verify_resampled
-from siamese.report.page import (
+from siamese.drawing.figure import svg_of
+from siamese.drawing.page import (
     Chart,
     Column,
     Facts,
@@ -30,9 +25,15 @@ from siamese.report.page import (
     Table,
     write_page,
 )
+from siamese.errors import UserError
+from siamese.files.places import is_inside
+from siamese.models.checkpoint import package_versions
+from siamese.report import verification_plots as figures
+from siamese.report.judge import Verified, judged_people, output_folder, verify_resampled
 from siamese.report.people import PeopleTable, people_table, person_name
 from siamese.report.sources import Embeddings
-from siamese.verification import people as errors
+from siamese.report.two_models import Difference, differences_of, model_people, same_pictures
+from siamese.verification import per_identity as errors
 from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
     Calibration,
@@ -41,8 +42,8 @@ from siamese.verification.calibration import (
     minimum_cllr,
     reliability,
 )
-from siamese.verification.figures import curve
 from siamese.verification.identification import Identification, identify
+from siamese.verification.metrics import curve
 
 _POINTS = 600  # of a curve on the page
 _SEARCHED = 40  # pairs looked through for each one shown, so that no picture fills a gallery
@@ -296,7 +297,7 @@ def _charts(
     )
     caption = f"Calibration: {source}; prior {settings.prior:g}. {bits}"
     made.append(("Reliability", caption, drawn))
-    return tuple(Chart(name, words, figures.svg_of(figure)) for name, words, figure in made)
+    return tuple(Chart(name, words, svg_of(figure)) for name, words, figure in made)
 
 
 def _people(table: PeopleTable) -> Table:

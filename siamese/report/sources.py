@@ -25,10 +25,10 @@ from siamese.config import (
 )
 from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.cache import open_cache
-from siamese.data.demo import write_demo_faces
 from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_sides
 from siamese.data.split_lists import names_of, read_again
 from siamese.data.transforms import Preprocess
+from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint

@@ -11,11 +11,11 @@ from siamese.config import ThresholdSettings
 from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of
+from siamese.drawing.figure import save_figure
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.doubts import is_collapsed
-from siamese.report.figures import reliability_figure, save_figure
 from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
 from siamese.report.sources import (
     Model,
@@ -23,6 +23,7 @@ from siamese.report.sources import (
     load_model,
     own_people,
 )
+from siamese.report.verification_plots import reliability_figure
 from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
     Calibration,
@@ -34,7 +35,7 @@ from siamese.verification.calibration import (
 )
 from siamese.verification.counts import PairCounts
 from siamese.verification.decision import Decision
-from siamese.verification.figures import (
+from siamese.verification.metrics import (
     error_rates,
     lowest_supported_fmr,
     supported_fmr,

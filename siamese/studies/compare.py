@@ -20,11 +20,11 @@ from siamese.errors import UserError
 from siamese.files.places import is_inside
 from siamese.files.shown import shown
 from siamese.files.writing import CannotWrite, going_on, replacing, write_json
-from siamese.learning.interruption import stoppable
-from siamese.studies.cost import Cost, machine_speed, run_cost
+from siamese.studies.estimate import Cost, machine_speed, run_cost
 from siamese.studies.expand import Line, Place, Run, changed, expand
 from siamese.studies.running import TaskTrainer, Trainer, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
+from siamese.training.interruption import stoppable
 from siamese.verification.enough import too_few_seeds
 
 if TYPE_CHECKING:  # they load matplotlib: a mistyped study answers at once
@@ -277,7 +277,7 @@ class _Reporter:
 
     def write(self, plots: bool = True) -> list[str]:
         """Write everything; returns the verdict."""
-        from siamese.report.figures import ENDINGS, save_figure
+        from siamese.drawing.figure import ENDINGS, save_figure
         from siamese.studies.plots import draw, names
         from siamese.studies.results import collect, write_long_table
         from siamese.studies.tables import comparison, write_html, write_latex, write_markdown

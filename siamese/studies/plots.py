@@ -16,7 +16,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from siamese.config import ClassificationSettings
-from siamese.report.figures import Title, blank_figure, name_ticks, write_text
+from siamese.drawing.figure import Title, blank_figure, name_ticks, write_text
 from siamese.studies.expand import (
     Line,
     RunSettings,

@@ -67,20 +67,20 @@ class TaskTrainer:
     def train(self, settings: Any) -> Path:
         """See :class:`Trainer`."""
         if self.task == "face":
-            from siamese.learning.faces import train_faces
+            from siamese.tasks.faces.face_training import train_faces
 
             return train_faces(settings)
-        from siamese.classification.train import train_classifier
+        from siamese.tasks.classes.class_training import train_classifier
 
         return train_classifier(settings)
 
     def resume(self, target: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
         """See :class:`Trainer`."""
         if self.task == "face":
-            from siamese.learning.faces import resume_training
+            from siamese.tasks.faces.face_training import resume_training
 
             return resume_training(target, checkpoints, parse)
-        from siamese.classification.train import resume_classifier
+        from siamese.tasks.classes.class_training import resume_classifier
 
         return resume_classifier(target, checkpoints, parse)
 
@@ -95,7 +95,7 @@ class TaskTrainer:
             return False
         if self.task == "face":
             return True
-        from siamese.classification.testing import TEST, is_tested
+        from siamese.tasks.classes.testing import TEST, is_tested
 
         return is_tested(run.folder / TEST, content["progress"])
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from siamese.drawing.figure import svg_of
+from siamese.drawing.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.files.shown import shown
 from siamese.files.writing import replacing, write_text
-from siamese.report.figures import svg_of
-from siamese.report.page import Chart, Column, Facts, Page, Table, write_page
-from siamese.studies.cost import Cost
+from siamese.studies.estimate import Cost
 from siamese.studies.expand import changed, cut_data, short_labels
 from siamese.studies.results import LineResult, Outcome, outcome
 from siamese.studies.statistics import Summary, summarise

@@ -26,7 +26,7 @@ from scipy.special import expit, logit, ndtr, stdtrit
 
 from siamese.errors import UserError
 from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
-from siamese.verification.figures import average_precision, curve, reaching, summarise
+from siamese.verification.metrics import average_precision, curve, reaching, summarise
 from siamese.verification.scores import (
     LEVELS,
     PairMatrix,
@@ -191,7 +191,7 @@ class Bootstrap:
         return np.asarray(np.append(self.counts.score, 1.0)[at[:, 0]])
 
     def figures(self) -> dict[str, Floats]:
-        """Every figure of :func:`siamese.verification.figures.summarise` that varies, (B,) each."""
+        """Every figure of :func:`siamese.verification.metrics.summarise` that varies, (B,) each."""
         eer, eer_threshold = self.eer()
         found = {"auc": self.auc(), "ap": self.ap(), "eer": eer, "eer_threshold": eer_threshold}
         for name, rate in (("1e-2", 1e-2), ("1e-3", 1e-3)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from siamese.zoo.cost import count_cost
+    from siamese.zoo.macs import count_cost
     from siamese.zoo.named import Preset
     from siamese.zoo.registry import (
         create_network,
@@ -31,7 +31,7 @@ __all__ = [
 
 _HOMES = {
     "Preset": "named",
-    "count_cost": "cost",
+    "count_cost": "macs",
     "create_timm_model": "timm_models",
     "pooled_width": "timm_models",
     "require_timm_model": "timm_models",

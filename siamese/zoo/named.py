@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from siamese.zoo.costs import COSTS
+from siamese.zoo.kept_macs import COSTS
 
 
 @dataclass(frozen=True)

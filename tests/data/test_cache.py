@@ -52,13 +52,13 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import make_split
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
-from siamese.learning.face_log import FaceLog
-from siamese.learning.faces import _open_cache, resume_training, train_faces
-from siamese.learning.monitoring import RunLog
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.report.sources import embed_people
 from siamese.studies.expand import settings_hash
+from siamese.tasks.faces.face_log import FaceLog
+from siamese.tasks.faces.face_training import _open_cache, resume_training, train_faces
+from siamese.training.monitoring import RunLog
 from tests.file_names import raw_names
 from tests.runs import same
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese.data.folds import fold_sizes, folds_by_person, pairs_of_people
+from siamese.data.identity_folds import fold_sizes, folds_by_person, pairs_of_people
 from siamese.errors import UserError
 
 PICTURES = {f"人{number:02d}": 1 if number % 4 == 0 else 5 for number in range(14)}

@@ -15,13 +15,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from siamese.classification.network import ClassifierSpec, load_classifier
 from siamese.config import LimitSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import FORMAT, KEYS, newest_best, read_checkpoint, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.inference import load_embedder
 from siamese.models.loading import load_start_weights
+from siamese.tasks.classes.classifier import ClassifierSpec, load_classifier
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
 

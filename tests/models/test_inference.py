@@ -17,7 +17,7 @@ from siamese.models.checkpoint import KEYS, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.report.sources import embed_people
 from siamese.verification.counts import count_pairs
-from siamese.verification.figures import summarise
+from siamese.verification.metrics import summarise
 
 SIZE = 32  # the pictures have 40 x 48 pixels
 MEAN, STD = (0.4, 0.45, 0.5), (0.2, 0.25, 0.3)

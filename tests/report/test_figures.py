@@ -15,28 +15,25 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw
 from scipy.stats import norm
 
-from siamese.classification.figures import confusion_figure
 from siamese.curation.pages.lettering import Letters
-from siamese.report.figures import (
+from siamese.drawing.figure import blank_figure, name_ticks, save_figure, svg_of
+from siamese.drawing.text import drawable, font_note
+from siamese.report.verification_plots import (
     Against,
     AgainstCmc,
     AgainstOpenSet,
-    blank_figure,
     cmc_figure,
     det_figure,
-    name_ticks,
     open_set_figure,
     pr_figure,
     reliability_figure,
     roc_figure,
-    save_figure,
     score_figure,
-    svg_of,
     too_few_enrolled,
 )
-from siamese.report.text import drawable, font_note
+from siamese.tasks.classes.class_figures import confusion_figure
 from siamese.verification.counts import PairCounts, count_pairs, counts_of
-from siamese.verification.figures import Curve, curve, summarise
+from siamese.verification.metrics import Curve, curve, summarise
 
 CURVES = {"roc": roc_figure, "pr": pr_figure, "det": det_figure}
 ALL = [*CURVES, "scores", "cmc", "open set", "reliability"]

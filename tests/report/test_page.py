@@ -19,9 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese.errors import UserError
-from siamese.report.figures import roc_figure, svg_of
-from siamese.report.page import (
+from siamese.drawing.figure import svg_of
+from siamese.drawing.page import (
     Chart,
     Column,
     Facts,
@@ -33,8 +32,10 @@ from siamese.report.page import (
     Table,
     write_page,
 )
+from siamese.errors import UserError
+from siamese.report.verification_plots import roc_figure
 from siamese.verification.counts import count_pairs
-from siamese.verification.figures import curve, summarise
+from siamese.verification.metrics import curve, summarise
 
 
 def data_uri(color: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from siamese.config.studies import StudySettings
-from siamese.studies.cost import Cost
+from siamese.studies.estimate import Cost
 
 SHORT = """\
 title: Rates

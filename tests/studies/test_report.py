@@ -10,7 +10,7 @@ from matplotlib.collections import PolyCollection
 from scipy.stats import ttest_1samp
 
 from siamese.errors import UserError
-from siamese.studies.cost import Cost
+from siamese.studies.estimate import Cost
 from siamese.studies.expand import Place, expand
 from siamese.studies.plots import draw, names
 from siamese.studies.results import (

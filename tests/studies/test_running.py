@@ -321,7 +321,7 @@ def test_a_reduced_study_is_marked(write_study, placed, trainer, tmp_path, free_
 
 
 def test_the_cost_is_that_of_the_network(write_study):
-    from siamese.studies.cost import run_cost
+    from siamese.studies.estimate import run_cost
 
     text = (
         "settings: {data.validation: 0, trainer.epochs: 2}\nruns:\n- label: a\n"

@@ -18,7 +18,7 @@ from siamese.verification.bootstrap import (
     share_interval,
 )
 from siamese.verification.counts import PairCounts, count_pairs, counts_of
-from siamese.verification.figures import error_rates, summarise
+from siamese.verification.metrics import error_rates, summarise
 from siamese.verification.scores import listed_scores, normalise
 from tests.verification.test_scores import people
 

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from siamese.errors import UserError
 from siamese.verification.counts import PairCounts, count_pairs, counts_of
-from siamese.verification.figures import (
+from siamese.verification.metrics import (
     auc,
     average_precision,
     curve,

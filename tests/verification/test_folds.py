@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from siamese.verification.bootstrap import draw_weights
-from siamese.verification.figures import summarise
-from siamese.verification.folds import count_folds
+from siamese.verification.metrics import summarise
+from siamese.verification.pooled_folds import count_folds
 
 Fold = tuple[np.ndarray, np.ndarray]
 

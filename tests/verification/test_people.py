@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from siamese.verification.counts import count_pairs, count_target
-from siamese.verification.figures import threshold_at_fmr
-from siamese.verification.people import Examination, Pairs, examine, mislabelled_share, varied
+from siamese.verification.metrics import threshold_at_fmr
+from siamese.verification.per_identity import Examination, Pairs, examine, mislabelled_share, varied
 from siamese.verification.scores import listed_scores, normalise
 from tests.verification.test_scores import people
 

@@ -10,9 +10,9 @@ from sklearn.metrics import roc_auc_score
 from siamese.errors import UserError
 from siamese.verification.bootstrap import count_and_resample
 from siamese.verification.counts import count_pairs, count_target
-from siamese.verification.figures import auc, error_rates, threshold_at_fmr, too_coarse
 from siamese.verification.identification import identify, retrieval
-from siamese.verification.people import examine
+from siamese.verification.metrics import auc, error_rates, threshold_at_fmr, too_coarse
+from siamese.verification.per_identity import examine
 from siamese.verification.scores import (
     SCALE,
     PairMatrix,

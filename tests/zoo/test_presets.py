@@ -10,7 +10,7 @@ import torch
 
 from siamese.errors import UserError
 from siamese.zoo import Preset, count_cost, create_network, presets, require_network, require_preset
-from siamese.zoo.costs import COSTS
+from siamese.zoo.kept_macs import COSTS
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason=f"{SHARED} does not exist")

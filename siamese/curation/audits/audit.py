@@ -34,7 +34,7 @@ from siamese.report.sources import (
 )
 from siamese.verification.counts import count_pairs
 from siamese.verification.enough import too_weak_to_audit
-from siamese.verification.figures import auc
+from siamese.verification.metrics import auc
 from siamese.verification.scores import check_labels, normalise
 
 _EXAMPLES = 3

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from siamese.curation.audits.audit_page import KINDS, audit_page, summary_of
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
+from siamese.curation.csv_tables import write_table
 from siamese.curation.moves.plans import Move, mend_command, write_plan
 from siamese.curation.pages.pages import write_contact_sheet, write_findings_page
 from siamese.curation.shell import command_line, path_word
-from siamese.curation.tables import write_table
 
 _PLAN = Path("plans") / "suspects.csv"
 _SAME = "same_person.csv"

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
 from siamese.curation.pages.pages import FindingsPage, Group, Row, Section, thumbnail_of
-from siamese.report.page import Column, Facts, Headline, Picture, Table
+from siamese.drawing.page import Column, Facts, Headline, Picture, Table
 
 _TYPICAL = 4  # pictures of a person beside a suspect
 _EXAMPLES = 4  # pictures of either side of two people or two folders

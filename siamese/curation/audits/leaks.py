@@ -15,10 +15,10 @@ from siamese.auditing.two_covariance import Labels
 from siamese.config import CheckSettings
 from siamese.curation.audits.audited import Leak
 from siamese.curation.checking.check import usable_shots
-from siamese.curation.checking.contents import walk_folder
 from siamese.curation.checking.copies import Copies, Shot, exact_copies, near_copies
 from siamese.curation.checking.facts import open_store
 from siamese.curation.checking.gathering import gather_facts
+from siamese.curation.checking.picture_findings import walk_folder
 from siamese.data.folder import shared_names
 from siamese.report.sources import Embeddings
 

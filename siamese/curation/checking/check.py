@@ -10,7 +10,6 @@ from filelock import FileLock
 
 from siamese.config import CheckSettings
 from siamese.curation.checking.checked import Checked
-from siamese.curation.checking.contents import Contents, walk_folder
 from siamese.curation.checking.copies import (
     Copies,
     Shot,
@@ -31,6 +30,7 @@ from siamese.curation.checking.folder_names import find_twins, spelled
 from siamese.curation.checking.gathering import gather_facts
 from siamese.curation.checking.inspection import FileFacts
 from siamese.curation.checking.mending import make_plans, write_plans
+from siamese.curation.checking.picture_findings import Contents, walk_folder
 from siamese.errors import UserError
 from siamese.files.writing import write_json
 from siamese.processors import processors

@@ -23,8 +23,8 @@ from siamese.curation.pages.pages import (
     write_contact_sheet,
     write_findings_page,
 )
-from siamese.report.figures import blank_figure, svg_of
-from siamese.report.page import Chart, Facts, Headline, Picture
+from siamese.drawing.figure import blank_figure, svg_of
+from siamese.drawing.page import Chart, Facts, Headline, Picture
 
 _ROWS = 24  # of a kind of finding
 _PICTURES = 8  # in a row

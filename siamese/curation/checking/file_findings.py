@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 from PIL import Image
 
-from siamese.curation.checking.contents import Contents
 from siamese.curation.checking.findings import Found, Kind
 from siamese.curation.checking.inspection import FileFacts, Status
+from siamese.curation.checking.picture_findings import Contents
 
 _KIND_OF: dict[Status, Kind] = {
     "unreadable": "unreadable",

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from siamese.curation.checking.contents import FoundFile
 from siamese.curation.checking.facts import FactStore, FileKey
 from siamese.curation.checking.inspection import FileFacts, inspect_file
+from siamese.curation.checking.picture_findings import FoundFile
 from siamese.curation.checking.watched import work_watched
 
 PATIENCE = 120.0

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from siamese.curation.checking.contents import Contents
 from siamese.curation.checking.copies import Copies, superfluous
 from siamese.curation.checking.file_findings import Findings, right_name
 from siamese.curation.checking.findings import ABOUT, Finding, Kind
 from siamese.curation.checking.inspection import FileFacts
 from siamese.curation.checking.moving import Planner
+from siamese.curation.checking.picture_findings import Contents
 from siamese.curation.moves.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
 

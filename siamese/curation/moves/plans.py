@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from siamese.curation.csv_tables import write_table
 from siamese.curation.moves.manifests import is_inside
 from siamese.curation.shell import command_line, path_word
-from siamese.curation.tables import write_table
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
 from siamese.files.shown import shown

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from siamese.curation.pages.lettering import Color, Letters
 from siamese.curation.pages.sections import Group, Row, Section
-from siamese.report.page import Picture
+from siamese.drawing.page import Picture
 
 _PAPER, _INK, _MUTED, _RULE = (251, 250, 248), (28, 29, 31), (93, 95, 99), (220, 217, 211)
 _EMPTY: Color = (239, 237, 233)

@@ -10,7 +10,7 @@ from itertools import groupby
 
 from PIL import ImageDraw, ImageFont, features
 
-from siamese.report.text import drawable, font_characters, font_file
+from siamese.drawing.text import drawable, font_characters, font_file
 
 Color = tuple[int, int, int]
 # A path begins at the left whatever its script; Pillow without Raqm knows no direction.

@@ -12,8 +12,8 @@ from PIL import Image
 from siamese.curation.pages.contact_sheet import draw_sheet
 from siamese.curation.pages.sections import FindingsPage, Group, Row, Section, Severity
 from siamese.data.decode import DecodeError, decode
+from siamese.drawing.page import Picture, write_rendered
 from siamese.files.writing import replacing
-from siamese.report.page import Picture, write_rendered
 
 __all__ = [
     "FindingsPage",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from siamese.report.page import Chart, Facts, Headline, Picture, Table
+from siamese.drawing.page import Chart, Facts, Headline, Picture, Table
 
 Severity = Literal["error", "warning", "note", ""]
 

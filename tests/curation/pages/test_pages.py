@@ -21,8 +21,8 @@ from siamese.curation.pages.pages import (
     write_contact_sheet,
     write_findings_page,
 )
+from siamese.drawing.page import Chart, Column, Facts, Headline, Picture, Table
 from siamese.errors import UserError
-from siamese.report.page import Chart, Column, Facts, Headline, Picture, Table
 from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
 
 __all__ = ["browser"]  # the fixture

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from siamese.config import SplitListSettings
 from siamese.curation.preparing.merging import Pair, merge_folders, read_pairs_to_merge
-from siamese.curation.preparing.split_lists import draw_parts, write_split
+from siamese.curation.preparing.split_writing import draw_parts, write_split
 from siamese.data.split import people_wanted, split_by_identity
 from siamese.data.split_lists import read_split
 from siamese.errors import UserError
@@ -282,7 +282,7 @@ def test_a_full_disk_leaves_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("siamese.curation.preparing.split_lists.write_json", full)
+    monkeypatch.setattr("siamese.curation.preparing.split_writing.write_json", full)
     before = sorted(faces.parent.iterdir())
     with pytest.raises(UserError, match="No space"):
         split(faces)

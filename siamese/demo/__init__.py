@@ -1,0 +1,1 @@
+"""Demo faces: drawn people, for trying everything without data."""

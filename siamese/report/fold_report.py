@@ -1,0 +1,145 @@
+"""Judge one checkpoint per fold on the people whom it never saw, and pool what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from siamese.config import CurveSettings, ThresholdSettings
+from siamese.errors import UserError, first_few
+from siamese.models.device import scoring_device
+from siamese.report.judge import (
+    FoldFigures,
+    Judgement,
+    Kind,
+    output_folder,
+    with_figures,
+    write_judgement,
+)
+from siamese.report.sources import (
+    Embeddings,
+    checkpoint_path,
+    embed_folder,
+    load_model,
+    own_people,
+)
+from siamese.report.threshold import Choice, rates_of, write_choice
+from siamese.verification.bootstrap import Interval, share_interval
+from siamese.verification.calibration import fit_calibration
+from siamese.verification.counts import Floats
+from siamese.verification.metrics import summarise, threshold_at_fmr
+from siamese.verification.pooled_folds import Folds, count_folds
+
+
+def judge_folds(settings: CurveSettings, kind: Kind, checkpoints: Sequence[Path]) -> Judgement:
+    """Verify the pairs within every fold, pool them, and write the pictures and JSON.
+
+    Raises:
+        UserError: unusable checkpoints; a person in two folds; fewer than two people in one.
+    """
+    people, folds, figures = _embedded(settings, checkpoints)
+    verified = with_figures(folds.pooled, folds.bootstrap)
+    title = f"{verified.counts.identities} people in {len(checkpoints)} folds"
+    out = output_folder(_placed(settings, checkpoints))
+    return write_judgement(settings, kind, out, people, verified, title, folds=figures)
+
+
+def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence[Path]) -> Choice:
+    """Choose the threshold for an FMR on the pooled pairs of all folds.
+
+    It is checked as LFW's folds are: each by the threshold that the others choose.
+
+    Raises:
+        UserError: as :func:`judge_folds`; too few people for that FMR.
+    """
+    model = load_model(settings)
+    people, folds, _ = _embedded(settings, checkpoints)
+    verified = with_figures(folds.pooled, folds.bootstrap)
+    counts = folds.pooled
+    threshold = threshold_at_fmr(counts, settings.target_fmr)
+    calibration = fit_calibration(counts)
+    chosen = rates_of(people.origin, verified, threshold, calibration)
+    crossed = folds.crossed_rates(settings.target_fmr)
+    checked = replace(
+        chosen,
+        origin=f"{len(checkpoints)} folds, each at the threshold that the others choose",
+        fmr=crossed.fmr,
+        fmr_interval=_interval(crossed.fmr, crossed.fmr_resampled, folds, "impostor_effective"),
+        fnmr=crossed.fnmr,
+        fnmr_interval=_interval(crossed.fnmr, crossed.fnmr_resampled, folds, "genuine_effective"),
+    )
+    note = (
+        f"chosen on {len(checkpoints)} models of {model.path}'s recipe, each on people whom it "
+        "never saw; the checkpoint itself is one more such model: check the threshold on people "
+        "of your own when there are some"
+    )
+    notes = [*people.notes, note]
+    return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
+
+
+def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Interval:
+    if folds.bootstrap is None:
+        return None
+    return share_interval(share, resampled, getattr(folds.bootstrap, people))
+
+
+def _placed(settings: CurveSettings, checkpoints: Sequence[Path]) -> CurveSettings:
+    """With the folder for results: that of the run whose folds they are."""
+    if settings.out is not None:
+        return settings
+    own = checkpoints[0] if settings.fold_checkpoints else checkpoint_path(settings)
+    run = own.resolve().parent.name
+    return replace(settings, out=str(Path(settings.runs) / run / f"eval-{len(checkpoints)}-folds"))
+
+
+def _embedded(
+    settings: CurveSettings | ThresholdSettings, checkpoints: Sequence[Path]
+) -> tuple[Embeddings, Folds, tuple[FoldFigures, ...]]:
+    """Everybody's embeddings, each by the model of their fold, and the pairs within the folds.
+
+    The embeddings of different folds stand in one array but are not to be compared.
+    """
+    embedded: list[Embeddings] = []
+    judged: dict[str, Path] = {}
+    for path in checkpoints:
+        model = load_model(replace(settings, checkpoint=str(path)))
+        notes = []
+        part = "test"
+        if part not in model.content["split"]:
+            part = "validation"
+            notes.append(f"{path} has no test people: figures on those who selected it flatter")
+        folder = own_people(model, part, settings.data)
+        twice = [name for name in folder.names if name in judged]
+        if twice:
+            raise UserError(
+                f"{path}: {len(twice)} of its {part} people are judged by {judged[twice[0]]}, too "
+                f"({first_few(twice)}); give one checkpoint for each fold"
+            )
+        judged |= dict.fromkeys(folder.names, path)
+        origin = f"{part} people of {path}"
+        embedded.append(embed_folder(model, folder, settings, origin, notes))
+    folds = count_folds(
+        [(one.embeddings, one.labels) for one in embedded],
+        resamples=settings.resamples,
+        seed=settings.seed,
+        device=scoring_device(settings.device),
+        progress=True,
+    )
+    figures = tuple(
+        FoldFigures(str(path), summarise(counts))
+        for path, counts in zip(checkpoints, folds.counts, strict=True)
+    )
+    notes = list(dict.fromkeys(note for one in embedded for note in one.notes))
+    first = np.cumsum([0, *(len(one.names or ()) for one in embedded)])
+    people = Embeddings(
+        np.concatenate([one.embeddings for one in embedded]),
+        np.concatenate([one.labels + start for one, start in zip(embedded, first, strict=False)]),
+        tuple(name for one in embedded for name in one.names or ()),
+        None,
+        f"{len(judged)} people in {len(checkpoints)} folds, each by a model that never saw them",
+        tuple(notes),
+    )
+    return people, folds, figures

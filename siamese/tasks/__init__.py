@@ -1,0 +1,1 @@
+"""What a network can learn here: telling people apart, or naming classes."""

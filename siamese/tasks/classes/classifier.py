@@ -1,0 +1,170 @@
+"""A classifier's description, which travels in its checkpoint, and what builds it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from siamese.config.common import LimitSettings, plain
+from siamese.errors import UserError
+from siamese.models.building import DoesNotFit, build_fitting
+from siamese.models.checkpoint import JUDGED, read_checkpoint
+from siamese.models.device import autocast
+from siamese.tasks.classes.class_batches import judged_pictures
+from siamese.tasks.classes.datasets import PictureFolder
+from siamese.tasks.classes.mixing import prepare_test
+from siamese.tasks.classes.parts import Images
+from siamese.training.distribution import SINGLE, Distribution
+from siamese.zoo import create_network, require_network
+
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """What is needed to build a classifier again, and to feed it.
+
+    Attributes:
+        network: preset of the zoo, or ``timm/NAME``.
+        options: constructor arguments over the preset's.
+        drop_path: stochastic depth of timm's networks.
+        classes: their names, in the order of the logits.
+        channels: of the input.
+        size: side of the square input in training, in pixels.
+        test_size: side of the square input in validation and test, in pixels.
+        test_crop: share of the side that the central crop keeps in validation and test.
+        mean: of each channel, pixels in [0, 1].
+        std: of each channel.
+    """
+
+    network: str
+    options: dict[str, Any]
+    drop_path: float
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+    test_size: int
+    test_crop: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {key: plain(value) for key, value in asdict(self).items()}
+
+    def build(self, pretrained: bool = False) -> nn.Module:
+        """The network, with random or timm's pretrained weights."""
+        require_network(self.network, self.options)
+        return create_network(
+            self.network,
+            num_classes=len(self.classes),
+            in_channels=self.channels,
+            image_size=self.size,
+            pretrained=pretrained,
+            drop_path=self.drop_path,
+            **self.options,
+        )
+
+
+def load_classifier(
+    path: Path, limits: LimitSettings | None = None
+) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
+    """The network of a checkpoint on the CPU in eval mode, its description, its content.
+
+    Raises:
+        UserError: the file is no readable checkpoint of a classifier.
+    """
+    content = read_checkpoint(path, "classifier", keys=JUDGED, limits=limits)
+    spec = spec_of(content)
+    try:
+        network = build_fitting(spec.build, content["model"])
+    except DoesNotFit:
+        raise UserError(f"{path}: its weights do not fit {spec.network}") from None
+    return network.eval(), spec, content
+
+
+def spec_of(content: dict[str, Any]) -> ClassifierSpec:
+    """The classifier's description in a checkpoint's content, checked when it was read."""
+    fields = content["classifier"]
+    lists = {name: tuple(fields[name]) for name in ("classes", "mean", "std")}
+    return ClassifierSpec(**{**fields, **lists})
+
+
+@torch.inference_mode()
+def judge_images(
+    network: nn.Module,
+    spec: ClassifierSpec,
+    images: Images,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    batch: int,
+    workers: int,
+    channels_last: bool = True,
+    distribution: Distribution = SINGLE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Classify images as they are prepared for validation and test; the network goes to eval mode.
+
+    Args:
+        network: on ``device``; its weights may be of low precision.
+        spec: its description.
+        images: in memory, or files; broken files are left out.
+        device: where the network is.
+        precision: precision of the network's arithmetic.
+        batch: images at a time.
+        workers: loader processes for files.
+        channels_last: memory layout of the images.
+        distribution: the processes that share images in memory; each must call this.
+
+    Returns:
+        logits float32 (N, classes) and labels int64 (N,), on ``device``, in every process.
+    """
+    network.eval()
+    weights = next(network.parameters()).dtype
+    logits, labels = [], []
+    pinned = device.type == "cuda"
+    for pixels, truth in _test_batches(images, spec, batch, workers, pinned, distribution):
+        prepared = prepare_test(pixels.to(device, non_blocking=True), spec.mean, spec.std)
+        prepared = prepared.to(weights)
+        if channels_last:
+            prepared = prepared.contiguous(memory_format=torch.channels_last)
+        with autocast(device, precision):
+            logits.append(network(prepared).float())
+        labels.append(truth.to(device))
+    if isinstance(images, PictureFolder):
+        return torch.cat(logits), torch.cat(labels)
+    total = len(images)
+    return distribution.gather(torch.cat(logits), total), images.labels.to(device)
+
+
+def _test_batches(
+    images: Images,
+    spec: ClassifierSpec,
+    batch: int,
+    workers: int,
+    pin_memory: bool,
+    distribution: Distribution,
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    if isinstance(images, PictureFolder):
+        loader = judged_pictures(
+            images,
+            spec.test_size,
+            spec.test_crop,
+            batch_size=batch,
+            workers=workers,
+            pin_memory=pin_memory,
+        )
+        good = 0
+        for pictures in loader:
+            good += len(pictures.labels)
+            if len(pictures.labels):
+                yield pictures.images, pictures.labels
+        if not good:
+            raise UserError(f"{images.root}: none of its {len(images)} pictures can be decoded")
+        return
+    own = distribution.share(torch.arange(len(images), device=images.labels.device))
+    for chosen in torch.split(own, batch):
+        yield images.images[chosen], images.labels[chosen]

@@ -1,0 +1,117 @@
+"""Judge a classification checkpoint: figures, a table of classes, a picture, the predictions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from siamese.config import ClassificationSettings, ClassifierEvalSettings
+from siamese.config.reading import build_settings, flat_settings
+from siamese.data.batches import default_workers
+from siamese.drawing.figure import save_figure
+from siamese.errors import UserError
+from siamese.files.writing import replacing, write_csv, write_json
+from siamese.models.device import choose_device, choose_precision
+from siamese.tasks.classes.class_figures import confusion_figure
+from siamese.tasks.classes.classifier import judge_images, load_classifier
+from siamese.tasks.classes.judging import ClassTable, class_table, confusion, summarise_logits
+from siamese.tasks.classes.parts import load_parts
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What was found, and where it lies.
+
+    Attributes:
+        figures: ``error``, ``top5_error``, ``loss``, ``ece``; see :func:`summarise_logits`.
+        classes: names of the classes.
+        table: figures of each class.
+        origin: what was judged, in words.
+        out: the folder with all files.
+    """
+
+    figures: dict[str, float]
+    classes: tuple[str, ...]
+    table: ClassTable
+    origin: str
+    out: Path
+
+
+def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
+    """Judge a checkpoint and write ``figures.json``, ``classes.csv``, ``predictions.npz`` (logits
+    float32 (N, C), probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as
+    PNG, SVG and PDF.
+
+    Raises:
+        UserError: no usable checkpoint, no images, no validation images in that run.
+    """
+    path = Path(settings.checkpoint or "")
+    network, spec, content = load_classifier(path, settings.limits)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    saved = flat_settings(ClassificationSettings, content["settings"], str(path))
+    run = build_settings(ClassificationSettings, saved, str(path))
+    data = run.data if settings.root is None else replace(run.data, root=settings.root)
+    parts = load_parts(data, run.seed).named()
+    if settings.part not in parts:
+        raise UserError(f"{path}: its run kept no validation images aside; use --part test")
+    images = parts[settings.part]
+    if images.classes != spec.classes:
+        raise UserError(f"{data.root}: holds other classes than {path} was trained on")
+    logits, labels = judge_images(
+        network.to(device),
+        spec,
+        images,
+        device,
+        precision,
+        batch=settings.batch,
+        workers=default_workers(device.type) if data.workers is None else data.workers,
+    )
+    logits, labels = logits.cpu(), labels.cpu()
+    figures = summarise_logits(logits, labels, settings.bins)
+    confused = confusion(logits, labels)
+    table = class_table(confused)
+    judged = f"eval-{settings.part}-{path.stem}"
+    out = Path(settings.out or Path(run.runs) / str(run.name) / judged)
+    origin = f"{path.parent.name}/{path.name}: {len(labels)} {settings.part} images of {data.name}"
+    write_json(out / "figures.json", {"checkpoint": str(path), "part": settings.part} | figures)
+    _write_classes(out / "classes.csv", spec.classes, table)
+    title = (
+        f"{path.parent.name}: {spec.network}, {figures['error']:.2f} % error",
+        f"{len(labels)} {settings.part} images of {data.name}",
+    )
+    save_figure(confusion_figure(confused, spec.classes, title), out / "confusion")
+    with replacing(out / "predictions.npz") as temporary, open(temporary, "wb") as file:
+        np.savez(
+            file,
+            logits=logits.numpy(),
+            probabilities=logits.softmax(dim=1).numpy(),
+            labels=labels.numpy(),
+            classes=np.array(spec.classes),
+        )
+    return Evaluated(figures, spec.classes, table, origin, out)
+
+
+def _write_classes(path: Path, classes: tuple[str, ...], table: ClassTable) -> None:
+    def number(value: float) -> Any:
+        return "" if np.isnan(value) else f"{value:.6g}"
+
+    rows = []
+    for at, name in enumerate(classes):
+        other = int(table.confused_with[at])
+        rows.append(
+            [
+                name,
+                int(table.images[at]),
+                int(table.correct[at]),
+                number(table.recall[at]),
+                number(table.precision[at]),
+                number(table.f1[at]),
+                "" if other < 0 else classes[other],
+            ]
+        )
+    header = ["class", "images", "correct", "recall", "precision", "f1", "most_taken_for"]
+    write_csv(path, header, rows)

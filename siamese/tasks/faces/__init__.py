@@ -1,0 +1,1 @@
+"""Faces: an embedder that learns who is who, judged on people it never saw."""

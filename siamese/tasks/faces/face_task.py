@@ -1,0 +1,229 @@
+"""The face task: P x K batches of people, a metric-learning loss, verification of unseen people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from siamese.config import TrainSettings
+from siamese.data.batches import (
+    Batch,
+    PictureReader,
+    PKBatches,
+    TrainingPictures,
+    evaluation_loader,
+    training_loader,
+)
+from siamese.data.folder import FaceFolder
+from siamese.data.split import Split
+from siamese.data.split_lists import pictures_by_person
+from siamese.data.transforms import Preprocess, augmentation
+from siamese.errors import UserError
+from siamese.models.checkpoint import package_versions
+from siamese.models.device import autocast
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedding import embed
+from siamese.tasks.faces.metric_losses import MetricLoss
+from siamese.training.loop import Figures, StepLoss
+from siamese.training.optimizers import PairedOptimizer
+from siamese.verification.counts import PairCounts, count_pairs
+from siamese.verification.metrics import summarise
+
+# Batches of the validation loss: enough for a steady mean, cheap as they reuse the embeddings.
+_VALIDATION_LOSS_BATCHES = 50
+
+
+@dataclass
+class Validation:
+    """The latest validation, kept for pictures of it.
+
+    Attributes:
+        embeddings: float32 (N, D).
+        indices: positions of the embedded pictures in the validation folder, int64 (N,).
+        counts: all pairs by score.
+        figures: figures by name.
+    """
+
+    embeddings: torch.Tensor
+    indices: torch.Tensor
+    counts: PairCounts
+    figures: Figures
+
+
+class FaceTask:
+    """What the loop learns; see :class:`siamese.training.loop.Task`.
+
+    Args:
+        settings: the run's settings, resolved.
+        split: the people of each part.
+        model: the embedder, on ``device``.
+        spec: its description, for the checkpoint.
+        loss: the loss, on ``device``.
+        device: where to train.
+        precision: arithmetic of the network.
+        workers: loader processes.
+        report_failed: called with (path, reason) of each picture that fails to decode.
+        cache: has the pictures of all parts; None: they are decoded each time.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        split: Split,
+        model: SiameseEmbedder,
+        spec: EmbedderSpec,
+        loss: MetricLoss,
+        device: torch.device,
+        precision: torch.dtype,
+        workers: int,
+        report_failed: Callable[[str, str], None],
+        cache: PictureReader | None = None,
+    ):
+        self.settings, self.split, self.model, self.spec = settings, split, model, spec
+        self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
+        self._report_failed, self._cache = report_failed, cache
+        self._prepare = Preprocess(spec.size, settings.images.fit)
+        pictures = TrainingPictures(
+            split.train,
+            self._prepare,
+            augmentation(settings.augment, spec.size),
+            spec.size,
+            cache,
+        )
+        batches = settings.batches
+        self.sampler = PKBatches(
+            split.train.labels,
+            batches.people,
+            batches.images,
+            batches.images_per_epoch,
+            settings.seed,
+        )
+        self._loader = training_loader(
+            pictures, self.sampler, workers=workers, pin_memory=device.type == "cuda"
+        )
+        self.latest: Validation | None = None
+
+    def start_epoch(self, epoch: int, optimizer: PairedOptimizer) -> None:
+        """Freeze the backbone for the first epochs where that is set, then thaw it."""
+        frozen = epoch < self.settings.model.freeze_backbone
+        self.model.freeze_backbone(frozen)
+        if epoch == self.settings.model.freeze_backbone > 0:
+            optimizer.restart_average("backbone")
+
+    def batches(self, epoch: int, first_batch: int) -> DataLoader[Any]:
+        """The epoch's batches; see the sampler."""
+        self.sampler.start_epoch(epoch, first_batch)
+        return self._loader
+
+    def batches_per_epoch(self) -> int:
+        """Batches of a whole epoch."""
+        return self.sampler.batches_per_epoch
+
+    def step_loss(self, batch: Batch, details: bool) -> StepLoss:
+        """Loss of one P x K batch; the details are the share of active triplets."""
+        self._note_failed(batch)
+        if len(batch.labels) == 0:
+            raise UserError(
+                f"{self.split.train.root}: not one picture of a batch can be decoded; see the data "
+                "report in the run's folder"
+            )
+        labels = batch.labels.to(self.device, non_blocking=True)
+        with autocast(self.device, self.precision):
+            embeddings = self.model(self._to_device(batch.images))
+        value = self.loss(embeddings, labels)
+        told = {"active_triplets": self.loss.active_share(embeddings, labels)} if details else {}
+        return StepLoss(value, len(batch.labels), told)
+
+    def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
+        """The same augmented training pictures each time, drawn by a generator of their own."""
+        self.sampler.start_recalibration(batches)
+        for batch in self._loader:
+            self._note_failed(batch)
+            if len(batch.images):
+                yield self._to_device(batch.images)
+
+    def validate(self) -> Figures:
+        """Embed all validation pictures once; figures over all their pairs.
+
+        With ``trainer.test_curve`` the test people, too, under names that begin with ``test_``.
+        """
+        self.latest = self._judge(self.split.validation)
+        figures = self.latest.figures
+        if not self.loss.has_class_weights:
+            labels = np.asarray(self.split.validation.labels)[self.latest.indices.numpy()]
+            figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
+        if self.settings.trainer.test_curve and self.split.test is not None:
+            tested = self._judge(self.split.test).figures
+            figures |= {f"test_{name}": tested[name] for name in ("auc", "ap", "eer")}
+        return figures
+
+    def _judge(self, folder: FaceFolder) -> Validation:
+        """Embed a part's pictures once and count all their pairs."""
+        loader = evaluation_loader(
+            folder,
+            self._prepare,
+            self.spec.size,
+            batch_size=self.settings.trainer.embed_batch,
+            workers=self.workers,
+            pin_memory=self.device.type == "cuda",
+            cache=self._cache,
+        )
+        embeddings, indices = embed(
+            self.model, self._noting(loader), device=self.device, precision=self.precision
+        )
+        labels = np.asarray(folder.labels)[indices.numpy()]
+        counts = count_pairs(embeddings, labels, device=self.device)
+        return Validation(embeddings, indices, counts, summarise(counts))
+
+    @torch.no_grad()
+    def _validation_loss(self, embeddings: torch.Tensor, labels: np.ndarray) -> float:
+        """Mean loss over fixed P x K batches of validation people."""
+        people, images = self.settings.batches.people, self.settings.batches.images
+        if np.sum(np.bincount(labels) >= 2) < 2:
+            return math.nan
+        draws = PKBatches(labels.tolist(), people, images, None, seed=0)
+        draws.start_recalibration(_VALIDATION_LOSS_BATCHES)
+        values = []
+        for batch in draws:
+            chosen = torch.tensor([draw.picture for draw in batch])
+            batch_labels = torch.from_numpy(labels)[chosen].to(self.device)
+            values.append(float(self.loss(embeddings[chosen].to(self.device), batch_labels)))
+        return float(np.mean(values))
+
+    def describe(self) -> Mapping[str, Any]:
+        """Embedder, settings, split and versions, for the checkpoint."""
+        return {
+            "embedder": self.spec.as_dict(),
+            "settings": self.settings.as_dict(),
+            "split": {
+                name: {
+                    "folder": str(part.root.resolve()),
+                    "identities": list(part.names),
+                    "pictures": len(part.paths),
+                    **({"listed": pictures_by_person(part)} if self.split.listed else {}),
+                }
+                for name, part in self.split.parts().items()
+            },
+            "versions": package_versions(),
+        }
+
+    def _to_device(self, images: torch.Tensor) -> torch.Tensor:
+        images = images.to(self.device, non_blocking=True)
+        if self.settings.trainer.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return images
+
+    def _note_failed(self, batch: Batch) -> None:
+        for path, reason in batch.failed:
+            self._report_failed(path, reason)
+
+    def _noting(self, loader: DataLoader[Any]) -> Iterator[Batch]:
+        for batch in loader:
+            self._note_failed(batch)
+            yield batch

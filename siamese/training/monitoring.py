@@ -1,0 +1,183 @@
+"""What a run leaves behind to watch and to read: TensorBoard, metrics.csv, lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, cast
+
+import torch
+import yaml
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
+from tqdm import tqdm
+
+from siamese.errors import UserError
+from siamese.files.places import read_bytes
+from siamese.files.writing import CannotWrite, write_csv, write_text, writing
+from siamese.training.loop import Figures
+
+# Columns of metrics.csv that say how far the run is, and those that training itself gives.
+_PROGRESS = frozenset({"epoch", "step", "images_seen", "seconds", "lr"})
+
+
+_Method = TypeVar("_Method", bound=Callable[..., None])
+
+
+def written(method: _Method) -> _Method:
+    """A method of :class:`RunLog` in which a full disk is one line about the run's folder.
+
+    TensorBoard writes in a thread of its own; what happened there is raised by the next call.
+    """
+
+    @wraps(method)
+    def guarded(log: RunLog, *args: Any, **options: Any) -> None:
+        with writing(log.folder):
+            method(log, *args, **options)
+
+    return cast(_Method, guarded)
+
+
+class RunLog:
+    """Watches a run; see :class:`siamese.training.loop.Observer`. Each task adds its own pictures.
+
+    Args:
+        folder: the run's folder under ``runs/``.
+        epochs: epochs of the whole run.
+        step: step to continue from; TensorBoard's points beyond it are dropped.
+        epoch: epoch to continue from; rows of metrics.csv beyond it are dropped.
+    """
+
+    def __init__(self, folder: Path, epochs: int, step: int = 0, epoch: int = 0):
+        self.folder, self.epochs = folder, epochs
+        with writing(folder):
+            # What lies at `step` itself is the validation that the run goes on from: it stays.
+            self.writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
+        self._metrics = folder / "metrics.csv"
+        self.rows = [row for row in _read_rows(self._metrics) if int(row["epoch"]) <= epoch]
+
+    @written
+    def step(self, step: int, figures: Figures) -> None:
+        """Training curves."""
+        for name, value in figures.items():
+            if not math.isnan(value):
+                self.writer.add_scalar(f"train/{name}", value, step)
+
+    @written
+    def epoch(self, row: Figures, best: bool) -> None:
+        """Figures of an epoch: curves, its row in the table, its line."""
+        step = int(row["step"])
+        for name, value in row.items():
+            if name in _PROGRESS or name.startswith("train_") or math.isnan(value):
+                continue
+            part = "test" if name.startswith("test_") else "validation"
+            self.writer.add_scalar(f"{part}/{name.removeprefix(f'{part}_')}", value, step)
+        self.rows.append({name: repr(value) for name, value in row.items()})
+        _write_rows(self._metrics, self.rows)
+        self.say(
+            f"epoch {int(row['epoch'])}/{self.epochs}: loss {row['train_loss']:.4f}"
+            f"{self.line(row)}" + ("  <- best" if best else "")
+        )
+        self.writer.flush()
+
+    def line(self, row: Figures) -> str:
+        """What a task tells of an epoch behind its loss; begins with a comma."""
+        return ""
+
+    def say(self, line: str) -> None:
+        """A line for the terminal that leaves the progress bar whole."""
+        tqdm.write(line)
+
+    @written
+    def training_grid(self, images: torch.Tensor) -> None:
+        """One grid of augmented training pictures, uint8 or float in [0, 1], (N, C, H, W)."""
+        self.writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
+
+    @written
+    def add_settings(
+        self, settings: Mapping[str, Any], epoch: int, figures: Sequence[str], prefix: str
+    ) -> None:
+        """TensorBoard's table of settings, with an epoch's figures.
+
+        Args:
+            settings: nested plain values.
+            epoch: the epoch that counts.
+            figures: columns of metrics.csv; those that the run lacks are left out.
+            prefix: what the epoch is, e.g. ``best``.
+        """
+        for row in self.rows:
+            if int(row["epoch"]) == epoch:
+                found = {f"{prefix}/{name}": float(row[name]) for name in figures if name in row}
+                self.writer.add_hparams(_flat_settings(settings), found, run_name=".")
+
+    @written
+    def note(self, line: str) -> None:
+        """Keep a line that weakens the run's figures beside them, as text."""
+        self.writer.add_text("note", line, 0)
+
+    @written
+    def close(self) -> None:
+        """Flush and close the event file."""
+        self.writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # What ended the run is told, not that its log cannot be written either.
+        with suppress(*() if error is None else (CannotWrite,)):
+            self.close()
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """``settings.yaml``: the resolved settings that the run goes by now, as plain values."""
+    text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    write_text(folder / "settings.yaml", text)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    text = read_bytes(path).decode("utf-8", "replace")
+    rows: list[dict[str, Any]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            for name, value in row.items():
+                float(value or 0)
+                if name is None:
+                    raise ValueError("a value without a column")
+            int(row["epoch"])
+            rows.append(row)
+    except (TypeError, ValueError, KeyError, csv.Error):
+        raise UserError(
+            f"{path} line {len(rows) + 2}: is damaged; move it away, the run then begins a new one"
+        ) from None
+    return rows
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The whole table anew, so that a crash leaves the old or the new one."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows), exact=True)
+
+
+def _flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as TensorBoard's table wants them: flat, numbers and text."""
+    flat: dict[str, Any] = {}
+    for group, value in settings.items():
+        items = value.items() if isinstance(value, dict) else [(None, value)]
+        for name, item in items:
+            key = group if name is None else f"{group}.{name}"
+            flat[key] = item if isinstance(item, (bool, int, float, str)) else str(item)
+    return flat

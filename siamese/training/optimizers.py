@@ -1,0 +1,332 @@
+"""Optimizers behind one face: every one has a training and an evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import schedulefree
+import timm.optim
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from siamese.config import SCHEDULE_FREE, OptimizerSettings, ScheduleSettings
+from siamese.training.adabound import AdaBound
+from siamese.training.resuming import require_alike, require_moments
+from siamese.training.schedules import in_steps, schedule_factor
+
+Group = dict[str, Any]
+
+
+class PairedOptimizer:
+    """An optimizer whose weights are in one of two modes.
+
+    Schedule-free optimizers train one set of weights and evaluate another, an average; so does an
+    exponential moving average (EMA) over any other optimizer. ``eval()`` puts the averaged weights
+    into the model, ``train()`` puts the very training weights back, bit for bit (schedule-free's
+    own way back rounds). Without an average there is one set of weights, and both calls only keep
+    account, so that no caller needs to know which kind it has.
+
+    Args:
+        optimizer: a torch optimizer; schedule-free ones are recognised by their ``train`` method.
+        ema: decay of the moving average, below 1; None: none. After t steps the decay is at most
+            (1 + t) / (10 + t), as in TensorFlow's average, so that a short run does not end at an
+            average of its random beginning. The average is kept in float32 at least.
+
+    Attributes:
+        inner: the optimizer itself.
+        averages: whether the evaluated weights are an average of the trained ones.
+        mode: "train" or "eval".
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, ema: float | None = None):
+        self.inner = optimizer
+        self.schedule_free = callable(getattr(optimizer, "train", None))
+        self.averages = self.schedule_free or ema is not None
+        self.mode = "eval"
+        self._train_weights: list[torch.Tensor] | None = None
+        self._ema = ema
+        self._ema_steps = 0
+        self._ema_weights = [_precise(p) for p in self.parameters()] if ema is not None else []
+
+    def parameters(self) -> Iterable[torch.Tensor]:
+        """All parameters, in the order of the groups."""
+        return (p for group in self.inner.param_groups for p in group["params"])
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Training weights into the model."""
+        if self.mode == "train":
+            return
+        if self.schedule_free:
+            self.inner.train()  # type: ignore[attr-defined]
+        if self._train_weights is not None:
+            for parameter, saved in zip(self.parameters(), self._train_weights, strict=True):
+                parameter.copy_(saved)
+            self._train_weights = None
+        self.mode = "train"
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Weights to validate and save into the model."""
+        if self.mode == "eval":
+            return
+        if self.averages:
+            self._train_weights = [p.detach().clone() for p in self.parameters()]
+        if self.schedule_free:
+            self.inner.eval()  # type: ignore[attr-defined]
+        elif self.averages:
+            for parameter, average in zip(self.parameters(), self._ema_weights, strict=True):
+                parameter.copy_(average)
+        self.mode = "eval"
+
+    def step(self, scaler: torch.amp.GradScaler) -> None:
+        """One optimizer step from gradients that are unscaled and clipped already.
+
+        Where the scaler finds a broken gradient it leaves the step out, and the average with it.
+
+        Args:
+            scaler: the loss scaler, which is updated, too; disabled but for float16.
+
+        Raises:
+            RuntimeError: called in evaluation mode, whose weights are not the ones that learn.
+        """
+        if self.mode != "train":
+            raise RuntimeError("call train() first: these are not the weights that learn")
+        # Asking for the scale makes a GPU wait, so nobody asks without need.
+        watched = self._ema is not None and scaler.is_enabled()
+        before = scaler.get_scale() if watched else 0.0
+        scaler.step(self.inner)
+        scaler.update()
+        if self._ema is not None and (not watched or scaler.get_scale() >= before):
+            self._update_ema(self._ema)
+
+    def _update_ema(self, decay: float) -> None:
+        decay = min(decay, (1 + self._ema_steps) / (10 + self._ema_steps))
+        weights = self._ema_weights
+        now = [p.detach().to(w.dtype) for p, w in zip(self.parameters(), weights, strict=True)]
+        get_ema_multi_avg_fn(decay)(weights, now, self._ema_steps)  # type: ignore[no-untyped-call]
+        self._ema_steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """State in eval mode; an EMA's weights are the model's own then.
+
+        Raises:
+            RuntimeError: called in training mode, whose weights are not the ones to save.
+        """
+        self._require_eval()
+        state: dict[str, Any] = self.inner.state_dict()
+        if self._ema is not None:
+            pairs = zip(self.parameters(), self._ema_weights, strict=True)
+            rounded = any(p.dtype != average.dtype for p, average in pairs)
+            state["ema"] = {"steps": self._ema_steps, "weights": []}
+            if rounded:  # bfloat16 and float16 models do not hold the average exactly
+                state["ema"]["weights"] = list(self._ema_weights)
+        return state
+
+    def train_weights(self) -> list[torch.Tensor]:
+        """The parameters that ``train()`` will put back; empty where there is one set only."""
+        self._require_eval()
+        return self._train_weights or []
+
+    def load_state_dict(self, state: dict[str, Any], train_weights: list[torch.Tensor]) -> None:
+        """Continue from a saved state; the model must hold the weights saved beside it.
+
+        Raises:
+            ValueError, KeyError, IndexError, TypeError: it is no state of this optimizer.
+        """
+        require_alike(self.inner.state_dict()["param_groups"], state["param_groups"])
+        require_moments(list(self.parameters()), state["state"])
+        self.inner.load_state_dict(state)
+        self.mode = "eval"
+        if self._ema is not None:
+            self._ema_steps = state["ema"]["steps"]
+            saved = state["ema"]["weights"] or list(self.parameters())
+            pairs = zip(self._ema_weights, saved, strict=True)
+            self._ema_weights = [w.detach().to(a, copy=True) for a, w in pairs]
+        if train_weights:
+            learnt = zip(self.parameters(), train_weights, strict=True)
+            self._train_weights = [w.to(p.device, copy=True) for p, w in learnt]
+
+    def restart_average(self, group_name: str) -> None:
+        """Start the average of groups that have not learnt yet, e.g. of a backbone that thaws now.
+
+        Groups that have made a step stay as they are, so that a run stopped within the epoch that
+        thaws them goes on exactly. An EMA needs no restart: of weights that stood still it is these
+        weights.
+        """
+        for group in self.inner.param_groups:
+            learnt = any(self.inner.state.get(parameter) for parameter in group["params"])
+            if self.schedule_free and not learnt and group.get("name", "").startswith(group_name):
+                group.update({"k": 0, "weight_sum": 0.0, "lr_max": -1.0})
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the first group at this step, warm-up included."""
+        group = self.inner.param_groups[0]
+        warmed = group.get("scheduled_lr", 0.0) if self.schedule_free else group["lr"]
+        return float(warmed or group["lr"])
+
+    def _require_eval(self) -> None:
+        if self.mode != "eval":
+            raise RuntimeError("call eval() first: these are not the weights to validate or save")
+
+
+def _precise(parameter: torch.Tensor) -> torch.Tensor:
+    """A copy in float32 at least: one step of an average is below what bfloat16 can tell."""
+    dtype = torch.promote_types(parameter.dtype, torch.float32)
+    return parameter.detach().to(dtype, copy=True)
+
+
+class Lookahead(timm.optim.Lookahead):  # type: ignore[misc]
+    """Lookahead (arXiv 1907.08610): timm's, with slow weights that start where training starts.
+
+    timm's own slow weights start at the first synchronisation, which so does nothing; the paper's
+    start from the initial weights. They live in the state of the wrapped optimizer.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """One step of the wrapped optimizer; every ``lookahead_k`` steps the slow weights move."""
+        state, kept = self._base_optimizer.state, "lookahead_slow_buff"
+        starting = {
+            p: p.detach().clone()
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and kept not in state.get(p, {})
+        }
+        loss: float | None = self._base_optimizer.step(closure)
+        for parameter, start in starting.items():
+            state[parameter][kept] = start
+        for group in self.param_groups:
+            group["lookahead_step"] += 1
+            if group["lookahead_step"] % group["lookahead_k"] == 0:
+                self.update_slow(group)
+        return loss
+
+
+def parameter_groups(
+    modules: dict[str, nn.Module],
+    weight_decay: float,
+    lr: float,
+    factors: dict[str, float],
+    decay_norms: bool = False,
+) -> list[Group]:
+    """Named groups: weights decay; norms and biases (one-dimensional) do not unless asked to.
+
+    Frozen parameters are listed, too, so that thawing them needs no new optimizer.
+
+    Args:
+        modules: name -> module; a parameter belongs to the first module that has it.
+        weight_decay: decay of weights.
+        lr: learning rate.
+        factors: name -> factor on the learning rate, 1 where absent.
+        decay_norms: norms and biases decay like weights.
+    """
+    groups: list[Group] = []
+    spared = weight_decay if decay_norms else 0.0
+    for name, module in modules.items():
+        # timm's transformers name what else shall not decay: position embeddings, class tokens.
+        own = getattr(module, "no_weight_decay", None)
+        exempt = set(own()) if callable(own) else set()
+        for kind, decay in (("weights", weight_decay), ("norms_and_biases", spared)):
+            wanted = [
+                parameter
+                for place, parameter in module.named_parameters()
+                if (parameter.ndim > 1 and place not in exempt) == (kind == "weights")
+            ]
+            if wanted:
+                groups.append(
+                    {
+                        "params": wanted,
+                        "name": f"{name}.{kind}",
+                        "weight_decay": decay,
+                        "lr": lr * factors.get(name, 1.0),
+                    }
+                )
+    return groups
+
+
+def build_optimizer(
+    optimizer: OptimizerSettings,
+    schedule: ScheduleSettings,
+    groups: list[Group],
+    lr: float,
+    steps_per_epoch: int,
+    epochs: int,
+) -> tuple[PairedOptimizer, LambdaLR | None]:
+    """The optimizer of a run and its schedule, which schedule-free ones do without.
+
+    Args:
+        optimizer: which optimizer, and what it listens to.
+        schedule: learning rate over the run; of it schedule-free optimizers take the warm-up.
+        groups: parameter groups with their own lr and weight decay.
+        lr: learning rate of the run, for groups that set none.
+        steps_per_epoch: optimizer steps of an epoch.
+        epochs: epochs of the whole run.
+
+    Returns:
+        The optimizer, and the schedule to step after each of its steps.
+
+    Raises:
+        UserError: ``schedule.min_lr`` is above ``lr``.
+    """
+    if optimizer.name in SCHEDULE_FREE:
+        warmup = in_steps(schedule.warmup, steps_per_epoch, epochs)
+        return PairedOptimizer(_schedule_free(optimizer, groups, lr, warmup)), None
+    inner = _scheduled(optimizer, groups, lr)
+    if optimizer.lookahead:
+        inner = Lookahead(inner, alpha=optimizer.lookahead_alpha, k=optimizer.lookahead)
+    factor = schedule_factor(schedule, lr, steps_per_epoch, epochs)
+    return PairedOptimizer(inner, optimizer.ema), LambdaLR(inner, factor)
+
+
+def _schedule_free(
+    settings: OptimizerSettings, groups: list[Group], lr: float, warmup: int
+) -> torch.optim.Optimizer:
+    inner: torch.optim.Optimizer
+    if settings.name == "radam_schedulefree":
+        inner = schedulefree.RAdamScheduleFree(groups, lr=lr, betas=settings.betas)
+    elif settings.name == "adamw_schedulefree":
+        betas = settings.betas
+        inner = schedulefree.AdamWScheduleFree(groups, lr=lr, betas=betas, warmup_steps=warmup)
+    else:
+        momentum = settings.momentum
+        inner = schedulefree.SGDScheduleFree(groups, lr=lr, momentum=momentum, warmup_steps=warmup)
+    return inner
+
+
+def _scheduled(
+    settings: OptimizerSettings, groups: list[Group], lr: float
+) -> torch.optim.Optimizer:
+    name, betas = settings.name, settings.betas
+    momentum, nesterov = settings.momentum, settings.nesterov
+    inner: torch.optim.Optimizer
+    if name == "sgd":
+        inner = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    elif name in ("adam", "amsgrad"):
+        inner = torch.optim.Adam(groups, lr=lr, betas=betas, amsgrad=name == "amsgrad")
+    elif name == "radam":
+        inner = torch.optim.RAdam(groups, lr=lr, betas=betas)
+    elif name in ("adabound", "adaboundw"):
+        # A group with its own learning rate keeps its proportion to the end.
+        scaled = [{**g, "final_lr": settings.final_lr * g.get("lr", lr) / lr} for g in groups]
+        inner = AdaBound(scaled, lr=lr, betas=betas, decoupled=name == "adaboundw")
+    elif name == "lars":
+        inner = timm.optim.Lars(
+            groups,
+            lr=lr,
+            momentum=momentum,
+            nesterov=nesterov,
+            # With timm's own values it is not the published LARS.
+            trust_coeff=1.0,
+            always_adapt=True,
+        )
+    elif name == "lamb":
+        # Clipping is the loop's, after all gradients of a step are averaged.
+        inner = timm.optim.Lamb(groups, lr=lr, betas=betas, max_grad_norm=None)
+    else:
+        inner = torch.optim.AdamW(groups, lr=lr, betas=betas)
+    return inner

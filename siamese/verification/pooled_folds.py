@@ -1,0 +1,186 @@
+"""Figures of cross-validation: every fold has a model of its own, and its pairs are pooled.
+
+Scores of two models cannot be compared picture by picture, so only pictures of one fold are paired.
+The pooled scores hold what differs from model to model besides what differs from pair to pair: this
+is what a threshold meets that is used with one more model of the same recipe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from siamese.verification.bootstrap import (
+    BUNDLES,
+    Bootstrap,
+    Resampler,
+    draw_weights,
+    edges_of,
+    effective_people,
+)
+from siamese.verification.counts import Counts, Floats, PairCounts, count_pairs
+from siamese.verification.metrics import error_rates, threshold_at_fmr
+from siamese.verification.scores import PairMatrix, level_scores, levels_of
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Counted pairs of all folds.
+
+    Attributes:
+        counts: of each fold.
+        bootstraps: of each fold, of the same resamples; empty where none were drawn.
+        pooled: all pairs together.
+        bootstrap: resamples of all pairs together; None where none were drawn.
+    """
+
+    counts: tuple[PairCounts, ...]
+    bootstraps: tuple[Bootstrap, ...]
+    pooled: PairCounts
+    bootstrap: Bootstrap | None
+
+    def crossed_rates(self, fmr: float) -> CrossedRates:
+        """What a threshold does on people who did not choose it, each fold judged by the others'.
+
+        As the folds of LFW's protocol (Huang et al. 2007), with the threshold of an FMR.
+
+        Args:
+            fmr: that each threshold keeps on the pairs of the other folds.
+        """
+        thresholds, wrong = [], np.zeros(2)
+        resampled = np.zeros((2, len(self.bootstraps[0].genuine) if self.bootstraps else 0))
+        totals = np.zeros_like(resampled)
+        for at, counts in enumerate(self.counts):
+            others = pool_counts([*self.counts[:at], *self.counts[at + 1 :]])
+            threshold = threshold_at_fmr(others, fmr)
+            thresholds.append(threshold)
+            false = [float(rate) for rate in error_rates(counts, threshold)]
+            wrong += np.array(false) * [counts.impostor_pairs, counts.genuine_pairs]
+            if self.bootstraps:
+                own = self.bootstraps[at]
+                drawn = np.array([own.impostor.sum(1), own.genuine.sum(1)])
+                # A fold of which a resample has no pair adds no error either.
+                resampled += np.nan_to_num(np.array(own.rates_at(threshold))) * drawn
+                totals += drawn
+        rates = wrong / [self.pooled.impostor_pairs, self.pooled.genuine_pairs]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = resampled / totals
+        return CrossedRates(tuple(thresholds), float(rates[0]), float(rates[1]), found[0], found[1])
+
+
+@dataclass(frozen=True)
+class CrossedRates:
+    """Error rates at thresholds that other folds chose.
+
+    Attributes:
+        thresholds: of each fold.
+        fmr: false-match rate over all pairs.
+        fnmr: false-non-match rate over all pairs.
+        fmr_resampled: float64 (B,), of each resample; NaN where it has no such pair.
+        fnmr_resampled: likewise.
+    """
+
+    thresholds: tuple[float, ...]
+    fmr: float
+    fnmr: float
+    fmr_resampled: Floats
+    fnmr_resampled: Floats
+
+
+def pool_counts(parts: Sequence[PairCounts]) -> PairCounts:
+    """Pairs of several models together; the same person is in one of them only."""
+    score, where = np.unique(np.concatenate([p.score for p in parts]), return_inverse=True)
+    sums = []
+    for kind in ("genuine", "impostor"):
+        total = np.zeros(len(score), np.int64)
+        np.add.at(total, where, np.concatenate([getattr(part, kind) for part in parts]))
+        sums.append(total)
+    return PairCounts(
+        score,
+        sums[0],
+        sums[1],
+        sum(part.identities for part in parts),
+        sum(part.images for part in parts),
+        sum(part.identity_pairs for part in parts),
+    )
+
+
+def count_folds(
+    folds: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]],
+    *,
+    resamples: int = 0,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = False,
+) -> Folds:
+    """Count the pairs within each fold, and resample the people of all folds together.
+
+    People are drawn out of everybody, not fold by fold: of the two or three people of a small fold
+    hardly anything could be drawn.
+
+    Args:
+        folds: embeddings (N, D) and integer labels (N,) of each.
+        resamples: bootstrap resamples B; 0: none.
+        seed: of the resamples.
+        device: where scores are computed: a CUDA device, else the CPU.
+        progress: show bars.
+
+    Raises:
+        UserError: see :class:`siamese.verification.scores.PairMatrix`.
+    """
+    counts = tuple(
+        count_pairs(vectors, labels, device=device, progress=progress) for vectors, labels in folds
+    )
+    pooled = pool_counts(counts)
+    if not resamples:
+        return Folds(counts, (), pooled, None)
+    units = [min(one.identities, max(2, BUNDLES // len(folds))) for one in counts]
+    weights = draw_weights(sum(units), resamples, seed)
+    starts = np.cumsum([0, *units])
+    matrices, groups = [], []
+    for (vectors, labels), one, own in zip(folds, counts, units, strict=True):
+        shuffled = np.random.default_rng(seed).permutation(one.identities)
+        group = np.asarray(shuffled % own)[np.unique(labels, return_inverse=True)[1]]
+        matrices.append(PairMatrix(vectors, labels, groups=group, device=device))
+        groups.append(group[matrices[-1].order])
+    # Bins are the same scores in every fold, though a fold's own grid may be finer.
+    zoom = min(pairs.zoom for pairs in matrices)
+    edges = np.unique(level_scores(levels_of(edges_of(pooled), zoom), zoom))
+    images = [pairs.counts for pairs in matrices]
+    own_pairs = [pairs.counts * (pairs.counts - 1) // 2 for pairs in matrices]
+    bootstraps: list[Bootstrap] = []
+    for at, pairs in enumerate(matrices):
+        drawn = weights[:, starts[at] : starts[at + 1]]
+        resampler = Resampler(pairs, groups[at], levels_of(edges, pairs.zoom), drawn)
+        pairs.feed(resampler, progress=progress)
+        sums = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
+        bootstraps.append(_bootstrap(counts[at], edges, sums, own_pairs[at : at + 1], [images[at]]))
+    pooled_sums = [
+        np.sum([getattr(one, kind) for one in bootstraps], axis=0)
+        for kind in ("genuine", "impostor")
+    ]
+    whole = _bootstrap(pooled, edges, (pooled_sums[0], pooled_sums[1]), own_pairs, images)
+    return Folds(counts, tuple(bootstraps), pooled, whole)
+
+
+def _bootstrap(
+    counts: PairCounts,
+    edges: Floats,
+    sums: tuple[Floats, Floats],
+    own_pairs: Sequence[Counts],
+    images: Sequence[Counts],
+) -> Bootstrap:
+    """The resamples of some folds, from each person's genuine pairs and images there."""
+    pairs_of_all = np.concatenate(own_pairs)
+    return Bootstrap(
+        counts,
+        edges,
+        *sums,
+        int((pairs_of_all > 0).sum()),
+        effective_people(pairs_of_all),
+        effective_people(np.concatenate(images)),
+    )

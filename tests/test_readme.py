@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from siamese.config import TrainSettings
-from siamese.tasks.faces.face_training import train_faces
+from siamese.tasks.faces.face_runs import train_faces
 from tests.conftest import draw_person
 
 README = Path(__file__).resolve().parents[1] / "README.md"

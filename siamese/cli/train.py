@@ -41,8 +41,8 @@ def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainS
 def _command(argv: Sequence[str]) -> None:
     settings = parse(argv)
     if settings.resume is not None:
-        preload("siamese.tasks.faces.face_training")
-        from siamese.tasks.faces.face_training import resume_training
+        preload("siamese.tasks.faces.face_runs")
+        from siamese.tasks.faces.face_runs import resume_training
 
         resume_training(
             settings.resume,
@@ -62,8 +62,8 @@ def _command(argv: Sequence[str]) -> None:
         from siamese.data.split_lists import require_lists
 
         require_lists(Path(settings.split.lists))
-    preload("siamese.tasks.faces.face_training")
-    from siamese.tasks.faces.face_training import train_faces
+    preload("siamese.tasks.faces.face_runs")
+    from siamese.tasks.faces.face_runs import train_faces
 
     train_faces(settings)
 
@@ -71,3 +71,7 @@ def _command(argv: Sequence[str]) -> None:
 def main() -> NoReturn:
     """Entry point of ``siamese-train``."""
     run_command(_command, "siamese-train")
+
+
+if __name__ == "__main__":  # torchrun --nproc_per_node 4 -m siamese.cli.train ...
+    main()

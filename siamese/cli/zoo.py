@@ -89,8 +89,8 @@ def parse_training(
 
 def _train(argv: Sequence[str]) -> None:
     settings = parse_training(argv)
-    preload("siamese.tasks.classes.class_training")
-    from siamese.tasks.classes.class_training import train_classifier
+    preload("siamese.tasks.classes.class_runs")
+    from siamese.tasks.classes.class_runs import train_classifier
 
     train_classifier(settings)
 
@@ -103,8 +103,8 @@ def _resume(argv: Sequence[str]) -> None:
     target, rest = argv[0], argv[1:]
     # What the checkpoint says stands below the command line, so that comes first to be read.
     given = parse_training(rest, "resume")
-    preload("siamese.tasks.classes.class_training")
-    from siamese.tasks.classes.class_training import resume_classifier
+    preload("siamese.tasks.classes.class_runs")
+    from siamese.tasks.classes.class_runs import resume_classifier
 
     resume_classifier(
         target,

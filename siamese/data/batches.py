@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
@@ -32,28 +34,15 @@ class PictureReader(Protocol):
         """
 
 
-def _read(
-    folder: FaceFolder,
-    index: int,
-    preprocess: Transform,
-    size: int | None,
-    cache: PictureReader | None,
-) -> torch.Tensor:
-    path = folder.paths[index]
-    if cache is not None:
-        return cache.read(folder.root, path)
-    return preprocess(decode(folder.root / path, size))
-
-
 # Purposes of random streams: each has batches and augmentation of its own.
-_TRAINING, _RECALIBRATION = 0, 1
+TRAINING, RECALIBRATION = 0, 1
 
 
 class Draw(NamedTuple):
-    """One picture drawn for training (its position), and the key of its random stream."""
+    """One picture drawn for training (its position), and the seed of its augmentation."""
 
     picture: int
-    key: tuple[int, ...]
+    seed: int
 
 
 @dataclass
@@ -63,111 +52,142 @@ class Batch:
     Attributes:
         images: uint8 (N, 3, H, W), RGB.
         labels: int64 (N,).
-        indices: int64 (N,), positions in the folder's list of pictures.
+        indices: int64 (N,), positions in the list of pictures.
         failed: (path, reason) of each picture that could not be decoded.
+        wanted: how many pictures were asked for; N is less where some could not be replaced.
     """
 
     images: torch.Tensor
     labels: torch.Tensor
     indices: torch.Tensor
     failed: list[tuple[str, str]]
+    wanted: int
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader, so that copies to a GPU can overlap with its work."""
-        return Batch(self.images.pin_memory(), self.labels.pin_memory(), self.indices, self.failed)
+        images, labels = self.images.pin_memory(), self.labels.pin_memory()
+        return replace(self, images=images, labels=labels)
 
 
-class _Sample(NamedTuple):
+class Sample(NamedTuple):
+    """One picture of a batch; its image is None where it could not be decoded."""
+
     image: torch.Tensor | None
     label: int
     picture: int
     failed: tuple[tuple[str, str], ...]
 
 
-class TrainingPictures(Dataset[_Sample]):
-    """Augmented pictures by :class:`Draw`.
+class Pictures(Dataset[Sample]):
+    """Labelled pictures, for every task: read, and changed at random in training.
 
-    The augmentation's randomness derives from the draw's key alone (seed, purpose, epoch,
-    position), so it is the same with any number of loader processes and after a resume. A
-    picture that fails to decode is replaced by the same person's next one and reported.
+    The randomness derives from a draw's seed alone, so it is the same with any number of loader
+    processes and after a resume.
 
     Args:
-        folder: the pictures.
-        preprocess: a decoded picture to uint8 (3, H, W).
-        augment: changes that at random.
-        size: side for which large JPEGs may be decoded reduced.
-        cache: gives the preprocessed pictures instead; None: they are decoded.
+        paths: names of the pictures, for reports.
+        labels: one per picture.
+        read: the picture at a position; raises ``DecodeError`` where it cannot be decoded.
+        change: makes the network's input of a read picture, at random with torch's global
+            generator, which is seeded for each draw; None: what was read is the input.
+        replace_broken: a picture that cannot be decoded gives way to the next with its label.
     """
 
     def __init__(
         self,
-        folder: FaceFolder,
-        preprocess: Transform,
-        augment: Transform,
-        size: int,
-        cache: PictureReader | None = None,
+        paths: Sequence[str],
+        labels: Sequence[int],
+        read: Callable[[int], Any],
+        change: Transform | None = None,
+        *,
+        replace_broken: bool = False,
     ):
-        self.folder, self.preprocess, self.augment, self.size = folder, preprocess, augment, size
-        self.cache = cache
-        labels = np.asarray(folder.labels)
-        self._first = np.searchsorted(labels, labels, side="left")
-        self._after = np.searchsorted(labels, labels, side="right")
-
-    def __getitem__(self, draw: Draw) -> _Sample:
-        failed: list[tuple[str, str]] = []
-        image, index = self._decode(draw.picture, failed)
-        if image is not None:
-            # torch.manual_seed and fork_rng ask every backend and cost as much as the decoding.
-            state = torch.get_rng_state()
-            torch.default_generator.manual_seed(derive_seed(*draw.key))
-            try:
-                image = self.augment(image)
-            finally:
-                torch.set_rng_state(state)
-        return _Sample(image, self.folder.labels[draw.picture], index, tuple(failed))
-
-    def _decode(self, index: int, failed: list[tuple[str, str]]) -> tuple[torch.Tensor | None, int]:
-        first, after = int(self._first[index]), int(self._after[index])
-        for step in range(after - first):
-            candidate = first + (index - first + step) % (after - first)
-            try:
-                image = _read(self.folder, candidate, self.preprocess, self.size, self.cache)
-                return image, candidate
-            except DecodeError as error:
-                failed.append((self.folder.paths[candidate], str(error)))
-        return None, index
-
-
-class EvaluationPictures(Dataset[_Sample]):
-    """Pictures in folder order, preprocessed and never augmented; broken ones come as failed."""
-
-    def __init__(
-        self,
-        folder: FaceFolder,
-        preprocess: Transform,
-        size: int | None,
-        cache: PictureReader | None = None,
-    ):
-        self.folder, self.preprocess, self.size, self.cache = folder, preprocess, size, cache
+        self.paths, self.labels, self.read, self.change = paths, labels, read, change
+        self._replacements: dict[int, list[int]] = {}
+        if replace_broken:
+            for position, label in enumerate(labels):
+                self._replacements.setdefault(label, []).append(position)
 
     def __len__(self) -> int:
-        return len(self.folder.paths)
+        return len(self.paths)
 
-    def __getitem__(self, index: int) -> _Sample:
-        path, label = self.folder.paths[index], self.folder.labels[index]
+    def __getitem__(self, draw: Draw | int) -> Sample:
+        position, seed = draw if isinstance(draw, Draw) else (draw, 0)
+        label, failed = self.labels[position], list[tuple[str, str]]()
+        for candidate in self._candidates(position, label):
+            try:
+                picture = self.read(candidate)
+            except DecodeError as error:
+                failed.append((self.paths[candidate], str(error)))
+                continue
+            image = picture if self.change is None else self._changed(picture, seed)
+            return Sample(image, label, candidate, tuple(failed))
+        return Sample(None, label, position, tuple(failed))
+
+    def _candidates(self, position: int, label: int) -> Iterator[int]:
+        yield position
+        alike = self._replacements.get(label)
+        if alike is not None:
+            place = bisect_left(alike, position)
+            yield from alike[place + 1 :]
+            yield from alike[:place]
+
+    def _changed(self, picture: Any, seed: int) -> torch.Tensor:
+        assert self.change is not None
+        # torch.manual_seed and fork_rng ask every backend and cost as much as the decoding.
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(seed)
         try:
-            image = _read(self.folder, index, self.preprocess, self.size, self.cache)
-        except DecodeError as error:
-            return _Sample(None, label, index, ((path, str(error)),))
-        return _Sample(image, label, index, ())
+            return self.change(picture)
+        finally:
+            torch.set_rng_state(state)
+
+
+def face_pictures(
+    folder: FaceFolder,
+    preprocess: Transform,
+    size: int | None,
+    cache: PictureReader | None = None,
+    *,
+    augment: Transform | None = None,
+) -> Pictures:
+    """The pictures of a face folder, augmented for training or as they are for evaluation.
+
+    Args:
+        folder: the pictures.
+        preprocess: a decoded picture to uint8 (3, H, W).
+        size: side for which large JPEGs may be decoded reduced (see
+            :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
+        cache: gives the preprocessed pictures instead; None: they are decoded.
+        augment: changes a preprocessed picture at random; broken ones are replaced then.
+    """
+    read = _Reader(folder.root, folder.paths, preprocess, size, cache)
+    replaced = augment is not None
+    return Pictures(folder.paths, folder.labels, read, augment, replace_broken=replaced)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    root: Path
+    paths: Sequence[str]
+    preprocess: Transform
+    size: int | None
+    cache: PictureReader | None
+
+    def __call__(self, position: int) -> torch.Tensor:
+        path = self.paths[position]
+        if self.cache is not None:
+            return self.cache.read(self.root, path)
+        return self.preprocess(decode(self.root / path, self.size))
 
 
 class PKBatches(Sampler[list[Draw]]):
-    """Batches of P people with K pictures each, drawn by PML's ``MPerClassSampler``.
+    """Batches of P people with K pictures each, drawn as PML's ``MPerClassSampler`` draws them.
 
     People with fewer than K pictures give each of theirs, some of them again; people with a single
     picture are never drawn, as they have no genuine pair. With fewer than P people a batch holds
-    all of them. The order depends on (seed, epoch) alone.
+    all of them. The order depends on (seed, epoch) alone. Of several training processes each gets
+    some of a batch's people; together they draw what one alone would.
 
     Args:
         labels: one label per picture.
@@ -176,9 +196,11 @@ class PKBatches(Sampler[list[Draw]]):
         images_per_epoch: pictures drawn per epoch, rounded down to whole batches, at least one
             batch; None: as many as there are.
         seed: seed of the draws.
+        rank: number of this process.
+        world: number of processes.
 
     Raises:
-        UserError: fewer than two people with two pictures.
+        UserError: fewer than two people with two pictures; more processes than people in a batch.
     """
 
     def __init__(
@@ -188,19 +210,30 @@ class PKBatches(Sampler[list[Draw]]):
         images: int,
         images_per_epoch: int | None = None,
         seed: int = 0,
+        *,
+        rank: int = 0,
+        world: int = 1,
     ):
         values = np.asarray(labels)
         counts = np.bincount(values)
         self._usable = np.flatnonzero(counts[values] >= 2)
         self._labels = values[self._usable]
-        self.people_available = len(np.unique(self._labels))
-        if self.people_available < 2:
+        self._people = np.unique(self._labels)
+        if len(self._people) < 2:
             raise UserError(
                 "training needs at least two people with two pictures each; "
-                f"{self.people_available} found: add pictures or lower --split.validation"
+                f"{len(self._people)} found: add pictures or lower --split.validation"
             )
-        self.people = min(people, self.people_available)
+        self.people = min(people, len(self._people))
         self.images = images
+        if self.people < world:
+            raise UserError(
+                f"--batches.people: {self.people} people cannot be shared by {world} processes"
+            )
+        self._share = range(self.people * images)
+        if world > 1:
+            first, after = (self.people * at // world * images for at in (rank, rank + 1))
+            self._share = range(first, after)
         self.batch_size = self.people * images
         drawn = images_per_epoch or len(values)
         self.batches_per_epoch = max(1, drawn // self.batch_size)
@@ -209,50 +242,97 @@ class PKBatches(Sampler[list[Draw]]):
 
     def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Let the next iteration draw this epoch, from some batch on (for a resume)."""
-        self._key = (self.seed, _TRAINING, epoch)
+        self._key = (self.seed, TRAINING, epoch)
         self._range = range(first_batch, self.batches_per_epoch)
 
     def start_recalibration(self, batches: int) -> None:
         """Let the next iteration draw the fixed batches of batch-norm recalibration."""
-        self._key = (self.seed, _RECALIBRATION, 0)
+        self._key = (self.seed, RECALIBRATION, 0)
         self._range = range(batches)
 
     def __len__(self) -> int:
         return len(self._range)
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        key, size = self._key, self.batch_size
-        order = self._draw_order(key, self._range.stop)
+        order = self._draw_order(self._range.stop)
         for batch in self._range:
-            positions = range(batch * size, (batch + 1) * size)
-            yield [Draw(int(self._usable[order[at]]), (*key, at)) for at in positions]
+            positions = [batch * self.batch_size + place for place in self._share]
+            yield [
+                Draw(int(self._usable[order[at]]), derive_seed(*self._key, at)) for at in positions
+            ]
 
-    def _draw_order(self, key: tuple[int, ...], batches: int) -> list[int]:
-        # Here: it imports half of scikit-learn, which no evaluation needs.
-        from pytorch_metric_learning.samplers import MPerClassSampler
-        from pytorch_metric_learning.utils import common_functions
-
-        # PML draws from one module-wide generator and keeps its shuffled labels: a sampler and a
-        # generator of the epoch's own make the order a function of the key.
-        sampler = MPerClassSampler(
-            self._labels,
-            m=self.images,
-            batch_size=self.batch_size,
-            length_before_new_iter=batches * self.batch_size,
-        )
-        generator = np.random.RandomState(derive_seed(*key) % 2**32)
-        outer, common_functions.NUMPY_RANDOM = common_functions.NUMPY_RANDOM, generator
-        try:
-            order = list(sampler)
-        finally:
-            common_functions.NUMPY_RANDOM = outer
+    def _draw_order(self, batches: int) -> list[int]:
+        """Positions among the usable pictures, batch after batch."""
+        generator = np.random.RandomState(derive_seed(*self._key) % 2**32)
+        pictures = {int(person): np.flatnonzero(self._labels == person) for person in self._people}
+        shuffled = list(dict.fromkeys(self._labels.tolist()))
+        order: list[int] = []
+        for _ in range(batches):
+            generator.shuffle(shuffled)
+            for person in shuffled[: self.people]:
+                own = pictures[person]
+                few = len(own) < self.images
+                drawn = generator.choice(own, size=self.images, replace=few)
+                order += drawn.tolist()
         # Where a person has fewer than K pictures PML may draw K times the same one.
         for first in range(0, len(order), self.images):
-            own = sampler.labels_to_indices[self._labels[order[first]]]
+            own = pictures[int(self._labels[order[first]])]
             if len(own) < self.images:
                 shares = np.resize(generator.permutation(own), self.images)
                 order[first : first + self.images] = shares.tolist()
         return order
+
+
+class SampledBatches(Sampler[list[Draw]]):
+    """Batches of any torch sampler over the training pictures.
+
+    The order is the sampler's own affair: where it is not a function of its ``set_epoch``, a
+    resumed run draws other batches than the uninterrupted one would have.
+
+    Args:
+        sampler: gives positions, or lists of positions (a batch sampler).
+        batch_size: pictures per batch, where it gives single positions.
+        seed: of the augmentation.
+
+    Raises:
+        UserError: the sampler has no length, or less than one batch.
+    """
+
+    def __init__(self, sampler: Iterable[Any], batch_size: int, seed: int = 0):
+        first = next(iter(sampler), None)
+        single = not isinstance(first, list | tuple)
+        self._sampler = BatchSampler(sampler, batch_size, drop_last=True) if single else sampler
+        self._inner, self.seed, self.batch_size = sampler, seed, batch_size
+        try:
+            self.batches_per_epoch = len(self._sampler)  # type: ignore[arg-type]
+        except TypeError:
+            raise UserError("`sampler`: has no length; give it a __len__") from None
+        if self.batches_per_epoch < 1:
+            raise UserError(f"`sampler`: gives less than one batch of {batch_size}")
+        self.start_epoch(0)
+
+    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Let the next iteration draw this epoch, from some batch on (for a resume)."""
+        set_epoch = getattr(self._inner, "set_epoch", None)
+        if callable(set_epoch):
+            set_epoch(epoch)
+        self._key = (self.seed, TRAINING, epoch)
+        self._range = range(first_batch, self.batches_per_epoch)
+
+    def start_recalibration(self, batches: int) -> None:
+        """Let the next iteration draw an epoch's first batches, for batch-norm recalibration."""
+        self.start_epoch(0)
+        self._key = (self.seed, RECALIBRATION, 0)
+        self._range = range(min(batches, self.batches_per_epoch))
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        drawn = islice(self._sampler, self._range.start, self._range.stop)
+        for batch, positions in zip(self._range, drawn, strict=False):
+            stream = (*self._key, batch)
+            yield [Draw(int(p), derive_seed(*stream, at)) for at, p in enumerate(positions)]
 
 
 def derive_seed(*parts: int) -> int:
@@ -270,13 +350,13 @@ def default_workers(device_type: str) -> int:
 
 
 def training_loader(
-    pictures: TrainingPictures, batches: PKBatches, *, workers: int, pin_memory: bool
+    pictures: Pictures, batches: Sampler[list[Draw]], *, workers: int, pin_memory: bool
 ) -> DataLoader[Any]:
-    """Loader of :class:`Batch` objects, one per P x K draw, in the sampler's order."""
+    """Loader of :class:`Batch` objects, one per batch of draws, in the sampler's order."""
     return DataLoader(
         pictures,
         batch_sampler=batches,
-        **loader_options(workers, pin_memory, persistent=True, collate=_collate),
+        **loader_options(workers, pin_memory, persistent=True, collate=collate),
     )
 
 
@@ -289,16 +369,43 @@ def evaluation_loader(
     workers: int,
     pin_memory: bool = False,
     cache: PictureReader | None = None,
+    positions: Sequence[int] | None = None,
 ) -> DataLoader[Any]:
-    """Loader of :class:`Batch` objects over every picture of a folder, in order.
+    """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
-    ``size`` lets large JPEGs be decoded reduced (see :func:`siamese.data.decode.decode`); None
-    where the preprocessing counts their pixels. ``cache`` gives the preprocessed pictures instead.
+    Args:
+        folder: the pictures.
+        preprocess: see :func:`face_pictures`, as ``size`` and ``cache``.
+        size: likewise.
+        batch_size: pictures per batch, before broken ones are left out.
+        workers: loader processes; 0: none.
+        pin_memory: prepare the copies to a GPU.
+        cache: likewise.
+        positions: of the pictures that are wanted; None: all.
     """
-    return DataLoader(
-        EvaluationPictures(folder, preprocess, size, cache),
+    return ordered_loader(
+        face_pictures(folder, preprocess, size, cache),
         batch_size=batch_size,
-        **loader_options(workers, pin_memory, persistent=False, collate=_collate),
+        workers=workers,
+        pin_memory=pin_memory,
+        positions=positions,
+    )
+
+
+def ordered_loader(
+    pictures: Pictures,
+    *,
+    batch_size: int,
+    workers: int,
+    pin_memory: bool,
+    positions: Sequence[int] | None = None,
+) -> DataLoader[Any]:
+    """Loader of :class:`Batch` objects over pictures in their order; see above."""
+    return DataLoader(
+        pictures,
+        batch_size=batch_size,
+        sampler=positions,
+        **loader_options(workers, pin_memory, persistent=False, collate=collate),
     )
 
 
@@ -352,7 +459,8 @@ def start_worker(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def _collate(samples: list[_Sample]) -> Batch:
+def collate(samples: list[Sample]) -> Batch:
+    """A batch of what could be decoded."""
     good = [sample for sample in samples if sample.image is not None]
     images = [sample.image for sample in good if sample.image is not None]
     return Batch(
@@ -360,6 +468,7 @@ def _collate(samples: list[_Sample]) -> Batch:
         labels=torch.tensor([sample.label for sample in good], dtype=torch.int64),
         indices=torch.tensor([sample.picture for sample in good], dtype=torch.int64),
         failed=[item for sample in samples for item in sample.failed],
+        wanted=len(samples),
     )
 
 

@@ -67,20 +67,20 @@ class TaskTrainer:
     def train(self, settings: Any) -> Path:
         """See :class:`Trainer`."""
         if self.task == "face":
-            from siamese.tasks.faces.face_training import train_faces
+            from siamese.tasks.faces.face_runs import train_faces
 
             return train_faces(settings)
-        from siamese.tasks.classes.class_training import train_classifier
+        from siamese.tasks.classes.class_runs import train_classifier
 
         return train_classifier(settings)
 
     def resume(self, target: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
         """See :class:`Trainer`."""
         if self.task == "face":
-            from siamese.tasks.faces.face_training import resume_training
+            from siamese.tasks.faces.face_runs import resume_training
 
             return resume_training(target, checkpoints, parse)
-        from siamese.tasks.classes.class_training import resume_classifier
+        from siamese.tasks.classes.class_runs import resume_classifier
 
         return resume_classifier(target, checkpoints, parse)
 

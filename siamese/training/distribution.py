@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -97,6 +97,54 @@ class Distribution:
         parts = [torch.empty_like(padded) for _ in range(self.world)]
         dist.all_gather(parts, padded)
         return torch.stack(parts, dim=1).flatten(0, 1)[:total]
+
+    def gather_rows(self, mine: torch.Tensor) -> torch.Tensor:
+        """Every process's rows one after the other, (sum of n, ...); each must call it.
+
+        Gradients reach this process's own rows, times the number of processes: averaged over them,
+        as ``DistributedDataParallel`` does, they are those of a loss over all rows.
+
+        Args:
+            mine: (n, ...), where n may differ between processes.
+        """
+        if self.world == 1:
+            return mine
+        sizes = [torch.zeros(1, dtype=torch.int64, device=mine.device) for _ in range(self.world)]
+        dist.all_gather(sizes, torch.tensor([len(mine)], device=mine.device))
+        longest = int(max(sizes))
+        padded = mine.new_zeros((longest, *mine.shape[1:]))
+        padded[: len(mine)] = mine.detach()
+        parts = [torch.empty_like(padded) for _ in range(self.world)]
+        dist.all_gather(parts, padded)
+        rows = [part[: int(size)] for part, size in zip(parts, sizes, strict=True)]
+        rows[self.rank] = mine
+        if mine.requires_grad:
+            mine.register_hook(lambda gradient: gradient * self.world)  # type: ignore[no-untyped-call]
+        return torch.cat(rows)
+
+    def positions(self, total: int) -> range | None:
+        """This process's share of some positions; None: all of them."""
+        return None if self.world == 1 else range(self.rank, total, self.world)
+
+    def gather_shares(
+        self, rows: torch.Tensor, positions: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The rows that all processes made of their :meth:`positions`, in the order of these.
+
+        Args:
+            rows: (n, ...) on the CPU.
+            positions: int64 (n,), those that could be made.
+
+        Returns:
+            rows (N, ...) and positions (N,), the same in every process.
+        """
+        if self.world == 1:
+            return rows, positions
+        parts: list[Any] = [None] * self.world
+        dist.all_gather_object(parts, (rows, positions))
+        everything, places = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        order = torch.argsort(places)
+        return everything[order], places[order]
 
 
 SINGLE = Distribution()

@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from siamese.data.batches import derive_seed
 from siamese.errors import Diverged, UserError, lack
 from siamese.files.writing import going_on
 from siamese.models.checkpoint import write_checkpoint
@@ -136,6 +137,7 @@ class LoopOptions:
 
     ``select`` None: nothing selects, ``best.pt`` is not written and the last epoch counts.
     ``resume``: the command that continues a run. ``smaller``: the settings that need less memory.
+    ``seed``: of the run.
     """
 
     epochs: int
@@ -148,6 +150,7 @@ class LoopOptions:
     validate_every: int = 1
     resume: str = "--resume"
     smaller: str = "settings of batches and pictures, in a new run"
+    seed: int = 0
 
 
 class Loop:
@@ -425,6 +428,10 @@ class Loop:
             self.scaler.load_state_dict(content["scaler"])
         self.progress = Progress(**content["progress"])
         set_random_states(content["random"])
+        if not self.distribution.first:  # the saved random state is the first process's
+            torch.manual_seed(
+                derive_seed(self.options.seed, self.distribution.rank, self.progress.step)
+            )
 
 
 def random_states() -> dict[str, Any]:

@@ -121,6 +121,10 @@ class RunLog:
         """Keep a line that weakens the run's figures beside them, as text."""
         self.writer.add_text("note", line, 0)
 
+    def finish(self, epoch: int) -> None:
+        """What is left to write of a run that is over, whose figures are an epoch's."""
+        self.close()
+
     @written
     def close(self) -> None:
         """Flush and close the event file."""

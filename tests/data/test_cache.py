@@ -57,7 +57,7 @@ from siamese.models.embedder import EmbedderSpec
 from siamese.report.sources import embed_people
 from siamese.studies.expand import settings_hash
 from siamese.tasks.faces.face_log import FaceLog
-from siamese.tasks.faces.face_training import _open_cache, resume_training, train_faces
+from siamese.tasks.faces.face_runs import _open_cache, resume_training, train_faces
 from siamese.training.monitoring import RunLog
 from tests.file_names import raw_names
 from tests.runs import same

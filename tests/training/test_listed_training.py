@@ -33,7 +33,7 @@ from siamese.report.sources import embed_people, load_model
 from siamese.report.threshold import _others
 from siamese.studies.estimate import _listed
 from siamese.studies.expand import settings_hash
-from siamese.tasks.faces.face_training import resume_training, train_faces
+from siamese.tasks.faces.face_runs import resume_training, train_faces
 from tests.runs import interrupt_at, same
 
 NAMES = tuple(f"人{number:02d} x" for number in range(12))

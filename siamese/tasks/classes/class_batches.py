@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 from siamese.config import PictureSettings
-from siamese.data.batches import derive_seed, loader_options
-from siamese.data.decode import DecodeError, decode
+from siamese.data.batches import (
+    RECALIBRATION,
+    TRAINING,
+    Batch,
+    Draw,
+    Pictures,
+    derive_seed,
+    ordered_loader,
+)
+from siamese.data.decode import decode
 from siamese.errors import UserError
 from siamese.tasks.classes.augment import (
     rand_augment_of,
@@ -24,11 +33,8 @@ from siamese.tasks.classes.augment import (
 )
 from siamese.tasks.classes.datasets import PictureFolder, fit_square
 
-Purpose = Literal["training", "recalibration"]
-
 # Random streams: which images a batch holds, how the batch is augmented, how each picture file is.
 _ORDER, _BATCH, _PICTURE = 1, 2, 3
-_PURPOSES: dict[Purpose, int] = {"training": 0, "recalibration": 1}
 
 
 class Draws(NamedTuple):
@@ -99,7 +105,7 @@ class EpochOrder:
             first_batch: where to start; the batches are those of the whole epoch all the same.
             device: where the positions shall lie.
         """
-        order = self._permutation("training", epoch).to(device)
+        order = self._permutation(TRAINING, epoch).to(device)
         for batch in range(first_batch, len(self)):
             yield self._share(order, batch, batch)
 
@@ -108,11 +114,11 @@ class EpochOrder:
         for number in range(batches):
             lap, batch = divmod(number, len(self))
             if batch == 0:
-                order = self._permutation("recalibration", lap).to(device)
+                order = self._permutation(RECALIBRATION, lap).to(device)
             yield self._share(order, batch, number)
 
-    def _permutation(self, purpose: Purpose, epoch: int) -> Tensor:
-        seed = derive_seed(self.seed, _ORDER, _PURPOSES[purpose], epoch)
+    def _permutation(self, purpose: int, epoch: int) -> Tensor:
+        seed = derive_seed(self.seed, _ORDER, purpose, epoch)
         generator = torch.Generator().manual_seed(seed)
         return torch.randperm(self.images, generator=generator)
 
@@ -135,103 +141,14 @@ def batch_generator(
     device: torch.device | str = "cpu",
     *,
     rank: int = 0,
-    purpose: Purpose = "training",
+    purpose: int = TRAINING,
 ) -> torch.Generator:
     """The generator of a batch's augmentation, on the images' device.
 
     Its seed is a hash of all arguments: neighbouring batches, epochs and seeds share nothing.
     """
-    mixed = derive_seed(seed, _BATCH, _PURPOSES[purpose], epoch, batch, rank)
+    mixed = derive_seed(seed, _BATCH, purpose, epoch, batch, rank)
     return torch.Generator(device).manual_seed(mixed)
-
-
-@dataclass
-class PictureBatch:
-    """A batch that loader processes made of picture files.
-
-    Attributes:
-        batch: its number in the epoch, from 0.
-        images: uint8 (N, 3, S, S).
-        labels: int64 (N,).
-        failed: (path, reason) of each picture that could not be decoded.
-        wanted: number of pictures asked for; fewer where a class has none that can be decoded.
-    """
-
-    batch: int
-    images: Tensor
-    labels: Tensor
-    failed: list[tuple[str, str]]
-    wanted: int
-
-    def pin_memory(self) -> PictureBatch:
-        """Called by the DataLoader, so that copies to a GPU can overlap with its work."""
-        images, labels = self.images.pin_memory(), self.labels.pin_memory()
-        return replace(self, images=images, labels=labels)
-
-
-class _Key(NamedTuple):
-    """What a loader process is asked for: a picture, its batch, and the seed of its changes."""
-
-    batch: int
-    picture: int
-    seed: int
-
-
-class _Sample(NamedTuple):
-    batch: int
-    image: Tensor | None
-    label: int
-    failed: list[tuple[str, str]]
-
-
-_Change = Callable[[Image.Image], Tensor]
-
-
-class _Pictures(Dataset[_Sample]):
-    """Pictures by key, changed by draws that come from the key alone.
-
-    Where ``replaced`` is set a picture that cannot be decoded gives way to the next of its class.
-    """
-
-    def __init__(
-        self, folder: PictureFolder, change: _Change, decode_size: int | None, replaced: bool
-    ):
-        self.folder, self.change, self.decode_size = folder, change, decode_size
-        self.labels = folder.labels.tolist()
-        self.of_class: dict[int, list[int]] = {}
-        for at, label in enumerate(self.labels):
-            self.of_class.setdefault(label, []).append(at)
-        self.replaced = replaced
-
-    def __getitem__(self, key: _Key) -> _Sample:
-        label, failed = self.labels[key.picture], list[tuple[str, str]]()
-        for candidate in self._candidates(key.picture):
-            path = self.folder.paths[candidate]
-            try:
-                picture = decode(self.folder.root / path, self.decode_size)
-            except DecodeError as error:
-                failed.append((path, str(error)))
-                continue
-            return _Sample(key.batch, self._changed(picture, key.seed), label, failed)
-        return _Sample(key.batch, None, label, failed)
-
-    def _candidates(self, picture: int) -> Iterator[int]:
-        yield picture
-        if self.replaced:
-            own = self.of_class[self.labels[picture]]
-            at = own.index(picture)
-            yield from own[at + 1 :] + own[:at]
-
-    def _changed(self, picture: Image.Image, seed: int) -> Tensor:
-        # torch.manual_seed and fork_rng ask every backend and cost as much as the decoding.
-        state = torch.get_rng_state()
-        with untouched_random_states():
-            torch.default_generator.manual_seed(seed)
-            seed_python(seed)
-            try:
-                return self.change(picture)
-            finally:
-                torch.set_rng_state(state)
 
 
 class _Train:
@@ -254,103 +171,66 @@ class _Train:
         self.steps = steps
 
     def __call__(self, picture: Image.Image) -> Tensor:
-        for step in self.steps:
-            picture = step(picture)
+        with untouched_random_states():
+            seed_python(torch.initial_seed())
+            for step in self.steps:
+                picture = step(picture)
         pixels: Tensor = functional.pil_to_tensor(picture)
         return pixels
 
 
-class _Fit:
-    """The preparation of validation and test pictures: the central square, resized."""
+class FileBatches(Sampler[list[Draw]]):
+    """The draws of an :class:`EpochOrder`, with the seeds of each picture's changes.
 
-    def __init__(self, size: int, crop: float):
-        self.size, self.crop = size, crop
-
-    def __call__(self, picture: Image.Image) -> Tensor:
-        pixels: Tensor = functional.pil_to_tensor(fit_square(picture, self.size, self.crop))
-        return pixels
-
-
-class _Keys(Sampler[list[_Key]]):
-    """The batches of keys that the loader's next iteration asks for."""
+    They are the same with any number of loader processes, and of training processes.
+    """
 
     def __init__(self, order: EpochOrder):
         self.order = order
         self.start_epoch(0, 0)
 
-    def start_epoch(self, epoch: int, first_batch: int) -> None:
-        self.purpose: Purpose = "training"
-        self.epoch, self.first, self.count = epoch, first_batch, len(self.order) - first_batch
+    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Let the next iteration draw this epoch, from some batch on."""
+        self.purpose, self.epoch, self.first = TRAINING, epoch, first_batch
+        self.count = len(self.order) - first_batch
 
     def start_recalibration(self, batches: int) -> None:
-        self.purpose = "recalibration"
-        self.epoch, self.first, self.count = 0, 0, batches
+        """Let the next iteration draw the fixed batches of batch-norm recalibration."""
+        self.purpose, self.epoch, self.first, self.count = RECALIBRATION, 0, 0, batches
 
     def __len__(self) -> int:
         return self.count
 
-    def __iter__(self) -> Iterator[list[_Key]]:
-        stream = (self.order.seed, _PICTURE, _PURPOSES[self.purpose], self.epoch)
-        if self.purpose == "training":
+    def __iter__(self) -> Iterator[list[Draw]]:
+        stream = (self.order.seed, _PICTURE, self.purpose, self.epoch)
+        if self.purpose == TRAINING:
             draws = self.order.batches(self.epoch, self.first)
         else:
             draws = self.order.recalibration(self.count)
         for batch in draws:
             yield [
-                _Key(batch.batch, picture, derive_seed(*stream, batch.first + at))
+                Draw(picture, derive_seed(*stream, batch.first + at))
                 for at, picture in enumerate(batch.images.tolist())
             ]
 
 
-class TrainingPictures:
-    """Augmented batches of picture files, in an :class:`EpochOrder`.
+def training_pictures(
+    folder: PictureFolder, settings: PictureSettings, size: int, mean: Sequence[float]
+) -> Pictures:
+    """Picture files with the changes that are made to each alone: crop, flip, RandAugment.
 
-    Crop, flip and RandAugment are made to each picture by loader processes; what is left is
-    :func:`siamese.tasks.classes.mixing.mix_batch`'s. A picture's draws derive from (seed, epoch,
-    draw) and are the same with any number of loader processes, and of training processes.
+    What is left is :func:`siamese.tasks.classes.mixing.mix_batch`'s.
 
     Args:
         folder: the pictures.
-        order: their order.
         settings: which changes are on.
         size: side of the result in pixels.
         mean: of each channel in [0, 1], for RandAugment.
-        workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
     """
-
-    def __init__(
-        self,
-        folder: PictureFolder,
-        order: EpochOrder,
-        settings: PictureSettings,
-        size: int,
-        mean: Sequence[float],
-        *,
-        workers: int,
-        pin_memory: bool = False,
-    ):
-        # No circle of references: a garbage collector that breaks one closes the processes' pipes
-        # before they are told to end, and then waits for them.
-        self.root, self.order, self._keys = folder.root, order, _Keys(order)
-        # A crop may take a small part of a large picture: then it is decoded in full.
-        decode_size = size if settings.resized_crop is None else None
-        pictures = _Pictures(folder, _Train(settings, size, mean), decode_size, replaced=True)
-        self._loader = DataLoader(
-            pictures,
-            batch_sampler=self._keys,
-            **loader_options(workers, pin_memory, persistent=True, collate=_collate),
-        )
-
-    def batches(self, epoch: int, first_batch: int = 0) -> Iterator[PictureBatch]:
-        """An epoch's batches, from some batch on; see :meth:`EpochOrder.batches`."""
-        self._keys.start_epoch(epoch, first_batch)
-        yield from self._loader
-
-    def recalibration(self, batches: int) -> Iterator[PictureBatch]:
-        """See :meth:`EpochOrder.recalibration`."""
-        self._keys.start_recalibration(batches)
-        yield from self._loader
+    # A crop may take a small part of a large picture: then it is decoded in full.
+    read = _Reader(folder.root, folder.paths, size if settings.resized_crop is None else None)
+    change = _Train(settings, size, mean)
+    return Pictures(folder.paths, folder.labels.tolist(), read, change, replace_broken=True)
 
 
 def judged_pictures(
@@ -361,7 +241,7 @@ def judged_pictures(
     batch_size: int,
     workers: int,
     pin_memory: bool = False,
-) -> Iterator[PictureBatch]:
+) -> Iterable[Batch]:
     """Every picture in its order, prepared for validation or test; broken ones are left out.
 
     Args:
@@ -372,22 +252,24 @@ def judged_pictures(
         workers: loader processes; 0: none.
         pin_memory: prepare the copies to a GPU.
     """
-    pictures = _Pictures(folder, _Fit(size, crop), round(size / crop), replaced=False)
-    keys = [
-        [_Key(batch, at, 0) for at in range(first, min(first + batch_size, len(folder)))]
-        for batch, first in enumerate(range(0, len(folder), batch_size))
-    ]
-    options = loader_options(workers, pin_memory, persistent=False, collate=_collate)
-    yield from DataLoader(pictures, batch_sampler=keys, **options)
+    read = _Reader(folder.root, folder.paths, round(size / crop), (size, crop))
+    pictures = Pictures(folder.paths, folder.labels.tolist(), read)
+    return ordered_loader(pictures, batch_size=batch_size, workers=workers, pin_memory=pin_memory)
 
 
-def _collate(samples: list[_Sample]) -> PictureBatch:
-    good = [(sample.image, sample.label) for sample in samples if sample.image is not None]
-    images = [image for image, _ in good]
-    return PictureBatch(
-        batch=samples[0].batch,
-        images=torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
-        labels=torch.tensor([label for _, label in good], dtype=torch.int64),
-        failed=[item for sample in samples for item in sample.failed],
-        wanted=len(samples),
-    )
+@dataclass(frozen=True)
+class _Reader:
+    """Decodes files; with ``fit`` (side, crop) to the central square of that side, else as PIL."""
+
+    root: Path
+    paths: Sequence[str]
+    decode_size: int | None
+    fit: tuple[int, float] | None = None
+
+    def __call__(self, position: int) -> Any:
+        picture = decode(self.root / self.paths[position], self.decode_size)
+        return (
+            picture
+            if self.fit is None
+            else functional.pil_to_tensor(fit_square(picture, *self.fit))
+        )

@@ -9,16 +9,16 @@ import torch
 from tqdm import tqdm
 
 from siamese.config import PictureSettings
+from siamese.data.batches import RECALIBRATION, TRAINING, Batch, training_loader
 from siamese.errors import UserError
 from siamese.tasks.classes.class_batches import (
     Draws,
     EpochOrder,
-    PictureBatch,
-    Purpose,
-    TrainingPictures,
+    FileBatches,
     batch_generator,
+    training_pictures,
 )
-from siamese.tasks.classes.datasets import ImageSet
+from siamese.tasks.classes.datasets import ImageSet, PictureFolder
 from siamese.tasks.classes.mixing import Mixed, augment_batch, mix_batch
 from siamese.tasks.classes.parts import Images
 
@@ -58,10 +58,7 @@ def training_source(
     """
     if isinstance(images, ImageSet):
         return _Resident(images, order, settings, mean, std, size)
-    files = TrainingPictures(
-        images, order, settings, size, mean, workers=workers, pin_memory=device.type == "cuda"
-    )
-    return _Files(files, len(images.classes), settings, mean, std, device)
+    return _Files(images, order, settings, mean, std, size, device, workers)
 
 
 class _Resident:
@@ -83,13 +80,13 @@ class _Resident:
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Mixed]:
         for draws in self.order.batches(epoch, first_batch, self.device):
-            yield self._augmented(draws, "training", epoch)
+            yield self._augmented(draws, TRAINING, epoch)
 
     def recalibration(self, batches: int) -> Iterator[Mixed]:
         for draws in self.order.recalibration(batches, self.device):
-            yield self._augmented(draws, "recalibration", 0)
+            yield self._augmented(draws, RECALIBRATION, 0)
 
-    def _augmented(self, draws: Draws, purpose: Purpose, epoch: int) -> Mixed:
+    def _augmented(self, draws: Draws, purpose: int, epoch: int) -> Mixed:
         order = self.order
         generator = batch_generator(
             order.seed, epoch, draws.batch, self.device, rank=order.rank, purpose=purpose
@@ -111,43 +108,54 @@ class _Files:
 
     def __init__(
         self,
-        files: TrainingPictures,
-        classes: int,
+        images: PictureFolder,
+        order: EpochOrder,
         settings: PictureSettings,
         mean: Sequence[float],
         std: Sequence[float],
+        size: int,
         device: torch.device,
+        workers: int,
     ):
-        self.files, self.classes, self.settings = files, classes, settings
-        self.mean, self.std, self.device = mean, std, device
-        self._told: set[str] = set()
+        self.root, self.classes, self.order = images.root, len(images.classes), order
+        self.settings, self.mean, self.std, self.device = settings, mean, std, device
+        self._draws = FileBatches(order)
+        self._loader = training_loader(
+            training_pictures(images, settings, size, mean),
+            self._draws,
+            workers=workers,
+            pin_memory=device.type == "cuda",
+        )
+        self._reported: set[str] = set()
 
     def batches(self, epoch: int, first_batch: int) -> Iterator[Mixed]:
-        for batch in self.files.batches(epoch, first_batch):
-            yield self._mixed(batch, "training", epoch)
+        self._draws.start_epoch(epoch, first_batch)
+        for number, batch in enumerate(self._loader, first_batch):
+            yield self._mixed(batch, number, TRAINING, epoch)
 
     def recalibration(self, batches: int) -> Iterator[Mixed]:
-        for batch in self.files.recalibration(batches):
-            yield self._mixed(batch, "recalibration", 0)
+        self._draws.start_recalibration(batches)
+        for number, batch in enumerate(self._loader):
+            yield self._mixed(batch, number, RECALIBRATION, 0)
 
-    def _mixed(self, batch: PictureBatch, purpose: Purpose, epoch: int) -> Mixed:
+    def _mixed(self, batch: Batch, number: int, purpose: int, epoch: int) -> Mixed:
         for path, reason in batch.failed:
-            if path not in self._told:
-                self._told.add(path)
+            if path not in self._reported:
+                self._reported.add(path)
                 tqdm.write(f"left out from now on: {reason}")
         if len(batch.labels) == 0:
             raise UserError(
-                f"{self.files.root}: not one picture of a batch can be decoded; is the folder "
-                "still there?"
+                f"{self.root}: not one picture of a batch can be decoded; is the folder still "
+                "there?"
             )
         # For a picture whose class has no other that can be decoded one of the batch stands twice.
         images, labels = batch.images, batch.labels
         if batch.wanted > len(labels):
             filled = torch.arange(batch.wanted) % len(labels)
             images, labels = images[filled], labels[filled]
-        order = self.files.order
+        order = self.order
         generator = batch_generator(
-            order.seed, epoch, batch.batch, self.device, rank=order.rank, purpose=purpose
+            order.seed, epoch, number, self.device, rank=order.rank, purpose=purpose
         )
         return mix_batch(
             images.to(self.device, non_blocking=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def load_classifier(
     return network.eval(), spec, content
 
 
-def spec_of(content: dict[str, Any]) -> ClassifierSpec:
+def spec_of(content: Mapping[str, Any]) -> ClassifierSpec:
     """The classifier's description in a checkpoint's content, checked when it was read."""
     fields = content["classifier"]
     lists = {name: tuple(fields[name]) for name in ("classes", "mean", "std")}

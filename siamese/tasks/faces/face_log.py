@@ -18,7 +18,7 @@ from siamese.report.verification_plots import pr_figure, roc_figure, score_figur
 from siamese.tasks.faces.collapse import collapse_warning
 from siamese.tasks.faces.face_task import FaceTask, Validation
 from siamese.training.loop import Figures
-from siamese.training.monitoring import RunLog, write_settings, written
+from siamese.training.monitoring import RunLog, written
 from siamese.verification.counts import PairCounts
 from siamese.verification.metrics import curve
 
@@ -98,7 +98,7 @@ class FaceLog(RunLog):
         )
 
     @written
-    def finish(self, best_epoch: int) -> None:
+    def finish(self, epoch: int) -> None:
         """Projector and hyper-parameters with the best epoch's figures; closes the log.
 
         Where the best epoch lies before a resume, the projector shows the latest validation.
@@ -106,7 +106,7 @@ class FaceLog(RunLog):
         shown = self._best or self.task.latest
         if shown is not None:
             self._projector(shown)
-        self.add_settings(self.settings.as_dict(), best_epoch, ("auc", "ap", "eer"), "best")
+        self.add_settings(self.settings.as_dict(), epoch, ("auc", "ap", "eer"), "best")
         self.close()
 
     def _projector(self, validation: Validation) -> None:
@@ -125,9 +125,8 @@ class FaceLog(RunLog):
         )
 
 
-def write_run_files(folder: Path, settings: TrainSettings, split: Split) -> None:
-    """``settings.yaml``, ``split.json`` and ``data_report.txt`` of a new run."""
-    write_settings(folder, settings.as_dict())
+def write_run_files(folder: Path, split: Split) -> None:
+    """``split.json`` and ``data_report.txt`` of a new run."""
     people = {name: list(part.names) for name, part in split.parts().items()}
     write_json(folder / "split.json", people)
     lines = []

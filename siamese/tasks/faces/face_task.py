@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from siamese.config import TrainSettings
@@ -16,8 +18,8 @@ from siamese.data.batches import (
     Batch,
     PictureReader,
     PKBatches,
-    TrainingPictures,
     evaluation_loader,
+    face_pictures,
     training_loader,
 )
 from siamese.data.folder import FaceFolder
@@ -30,6 +32,7 @@ from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.tasks.faces.metric_losses import MetricLoss
+from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
 from siamese.verification.counts import PairCounts, count_pairs
@@ -70,6 +73,11 @@ class FaceTask:
         workers: loader processes.
         report_failed: called with (path, reason) of each picture that fails to decode.
         cache: has the pictures of all parts; None: they are decoded each time.
+        distribution: the processes that train together; each takes some people of a batch, and the
+            loss is that of the whole batch.
+
+    Raises:
+        UserError: too few people; fewer of them in a batch than processes.
     """
 
     def __init__(
@@ -84,17 +92,26 @@ class FaceTask:
         workers: int,
         report_failed: Callable[[str, str], None],
         cache: PictureReader | None = None,
+        distribution: Distribution = SINGLE,
     ):
+        self.distribution = distribution
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed, self._cache = report_failed, cache
         self._prepare = Preprocess(spec.size, settings.images.fit)
-        pictures = TrainingPictures(
+        self._forward: nn.Module = model
+        if distribution.world > 1:
+            self._forward = DistributedDataParallel(
+                model,
+                device_ids=[device] if device.type == "cuda" else None,
+                find_unused_parameters=settings.model.freeze_backbone > 0,
+            )
+        pictures = face_pictures(
             split.train,
             self._prepare,
-            augmentation(settings.augment, spec.size),
             spec.size,
             cache,
+            augment=augmentation(settings.augment, spec.size),
         )
         batches = settings.batches
         self.sampler = PKBatches(
@@ -103,6 +120,8 @@ class FaceTask:
             batches.images,
             batches.images_per_epoch,
             settings.seed,
+            rank=distribution.rank,
+            world=distribution.world,
         )
         self._loader = training_loader(
             pictures, self.sampler, workers=workers, pin_memory=device.type == "cuda"
@@ -128,17 +147,19 @@ class FaceTask:
     def step_loss(self, batch: Batch, details: bool) -> StepLoss:
         """Loss of one P x K batch; the details are the share of active triplets."""
         self._note_failed(batch)
-        if len(batch.labels) == 0:
+        if self.distribution.any(len(batch.labels) == 0):
             raise UserError(
                 f"{self.split.train.root}: not one picture of a batch can be decoded; see the data "
                 "report in the run's folder"
             )
         labels = batch.labels.to(self.device, non_blocking=True)
         with autocast(self.device, self.precision):
-            embeddings = self.model(self._to_device(batch.images))
+            mine = self._forward(self._to_device(batch.images))
+        embeddings = self.distribution.gather_rows(mine)
+        labels = self.distribution.gather_rows(labels)
         value = self.loss(embeddings, labels)
-        told = {"active_triplets": self.loss.active_share(embeddings, labels)} if details else {}
-        return StepLoss(value, len(batch.labels), told)
+        logged = {"active_triplets": self.loss.active_share(embeddings, labels)} if details else {}
+        return StepLoss(value, len(labels), logged)
 
     def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
         """The same augmented training pictures each time, drawn by a generator of their own."""
@@ -173,10 +194,12 @@ class FaceTask:
             workers=self.workers,
             pin_memory=self.device.type == "cuda",
             cache=self._cache,
+            positions=self.distribution.positions(len(folder.paths)),
         )
         embeddings, indices = embed(
             self.model, self._noting(loader), device=self.device, precision=self.precision
         )
+        embeddings, indices = self.distribution.gather_shares(embeddings, indices)
         labels = np.asarray(folder.labels)[indices.numpy()]
         counts = count_pairs(embeddings, labels, device=self.device)
         return Validation(embeddings, indices, counts, summarise(counts))

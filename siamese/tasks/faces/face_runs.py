@@ -1,0 +1,337 @@
+"""Runs of the face task: their settings, people, network and end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from siamese.config import (
+    DEMO_IMAGES,
+    DEMO_PEOPLE,
+    DEMO_SEED,
+    DEMO_SIZE,
+    FACE_IMMATERIAL,
+    LimitSettings,
+    LossSettings,
+    TrainSettings,
+    check_settings,
+    default_lr,
+)
+from siamese.data.batches import default_workers
+from siamese.data.cache import PictureCache, open_cache
+from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.split import Split, make_split
+from siamese.data.split_lists import read_again, read_split
+from siamese.data.transforms import Preprocess
+from siamese.demo.demo_faces import write_demo_faces
+from siamese.errors import UserError, first_few
+from siamese.models.device import choose_precision
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
+from siamese.models.loading import embedder_of, load_start_weights, spec_of
+from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_files
+from siamese.tasks.faces.face_task import FaceTask
+from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
+from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
+from siamese.verification.enough import too_few_pairs, too_few_people
+
+
+def train_faces(settings: TrainSettings) -> Path:
+    """Train a new run; see :func:`siamese.training.launch.start_run`."""
+    return start_run(FaceRuns(), settings)
+
+
+def resume_training(
+    target: str,
+    checkpoints: str,
+    parse: Callable[[dict[str, Any]], TrainSettings],
+    limits: LimitSettings | None = None,
+) -> Path:
+    """Continue a run; see :func:`siamese.training.launch.resume_run`."""
+    return resume_run(FaceRuns(), target, checkpoints, parse, limits)
+
+
+class FaceRuns:
+    """See :class:`siamese.training.launch.TaskRuns`."""
+
+    kind = "embedder"
+    settings_class = TrainSettings
+    resume = "siamese-train --resume"
+    anew = "start a new run with --model.weights CHECKPOINT"
+    may_change = FACE_IMMATERIAL | {
+        "data",
+        "split.validation_data",
+        "split.test_data",
+        "trainer.epochs",
+    }
+
+    def check(self, settings: TrainSettings) -> None:
+        """Refuse settings that cannot work; UserError."""
+        check_settings(settings)
+
+    def check_network(self, settings: TrainSettings) -> None:
+        """Refuse an unknown backbone; UserError."""
+        require_backbone(settings.model.backbone)
+
+    def base_name(self, settings: TrainSettings) -> str:
+        """The data and the backbone."""
+        data = "demo" if settings.data is None else Path(settings.data).resolve().name
+        return f"{data}-{settings.model.backbone.split('.')[0].replace('/', '-')}"
+
+    def default_lr(self, settings: TrainSettings) -> tuple[float, str]:
+        """By optimizer, and by where the weights come from."""
+        name, model = settings.optimizer.name, settings.model
+        random_weights = not model.pretrained and model.weights is None
+        kind = "random weights" if random_weights else "weights that were learnt before"
+        return default_lr(name, random_weights), f"{name} from {kind}"
+
+    def check_content(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Whether the weights fit is seen when the embedder is built."""
+
+    def is_finished(self, settings: TrainSettings, progress: Mapping[str, Any]) -> bool:
+        """Nothing is left to do after the last epoch."""
+        return True
+
+    def load(self, settings: TrainSettings, context: RunContext) -> Split:
+        """The people of each part; the first process draws the demo faces where they are wanted."""
+
+        def split() -> Split:
+            if context.content is None:
+                return _split(settings)
+            return _saved_split(context.content["split"], settings, context)
+
+        found = context.distribution.first_then_all(split)
+        _say_split(found, context.say)
+        return found
+
+    def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
+        """Build embedder and loss, with the weights to start from, and the P x K batches."""
+        people = len(data.train.names)
+        if context.content is None:
+            model = _build_model(settings, context.say)
+            loss_settings = with_scale(settings.loss, people)
+            _say_scale(loss_settings, settings.loss, people, context.say)
+            spec = _spec(settings, model)
+            _check_input_size(model, spec.size)
+        else:
+            assert context.source is not None
+            loss_settings = with_earlier_scale(settings.loss)
+            spec = spec_of(dict(context.content))
+            dropout, drop_path = settings.model.dropout, settings.model.drop_path
+            model = embedder_of(
+                dict(context.content), context.source, dropout=dropout, drop_path=drop_path
+            ).train()
+        settings = replace(settings, loss=loss_settings)
+        cache = context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
+        device, trainer = context.device, settings.trainer
+        loss = MetricLoss(settings.loss, people, spec.embedding_dim).to(device)
+        layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
+        model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+        workers = settings.batches.workers
+        precision = choose_precision(trainer.precision, device)
+        folder = Path(settings.runs) / str(settings.name)
+        task = FaceTask(
+            settings,
+            data,
+            model,
+            spec,
+            loss,
+            device,
+            precision,
+            default_workers(device.type) if workers is None else workers,
+            failure_reporter(folder, context.say),
+            cache,
+            context.distribution,
+        )
+        return Prepared(
+            settings=settings,
+            task=task,
+            modules={"backbone": model.backbone, "head": model.head, "loss": loss},
+            headline=[_headline(settings, task)],
+            watched=trainer.select,
+            open_log=lambda folder, step, epoch: FaceLog(folder, task, settings, step, epoch),
+            begin=lambda folder: write_run_files(folder, data),
+            examples=lambda: next(task.recalibration_inputs(1)).cpu().contiguous(),
+            notes=_too_few(data),
+            next_step="siamese-eval roc --checkpoint {}"
+            + ("" if data.test is None else " --part test"),
+            lr_factors={"loss": settings.loss.lr_factor},
+            accumulate=trainer.accumulate,
+            recalibration_batches=trainer.recalibration_batches,
+            smaller="--batches.people, --batches.images and --images.size, in a new run",
+            scales_loss=precision == torch.float16,
+            unit="pictures",
+            written="log, settings, metrics, data report",
+        )
+
+
+def _spec(settings: TrainSettings, model: SiameseEmbedder) -> EmbedderSpec:
+    mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
+    return EmbedderSpec(
+        settings.model.backbone,
+        settings.model.embedding_dim,
+        settings.images.size,
+        settings.images.fit,
+        (mean[0], mean[1], mean[2]),
+        (std[0], std[1], std[2]),
+    )
+
+
+def _headline(settings: TrainSettings, task: FaceTask) -> str:
+    parameters = sum(p.numel() for p in task.model.parameters())
+    world = task.distribution.world
+    return (
+        f"{task.spec.backbone}, {parameters / 1e6:.1f} M parameters, {task.spec.size} px on "
+        f"{task.device} in {str(task.precision).removeprefix('torch.')}; batches of "
+        f"{task.sampler.people} people x {task.sampler.images} pictures"
+        f"{f' shared by {world} processes' * (world > 1)}; {settings.optimizer.name} at lr "
+        f"{settings.optimizer.lr:g}; {task.workers} loader process(es)"
+    )
+
+
+def _split(settings: TrainSettings) -> Split:
+    if settings.split.lists is not None and settings.data is not None:
+        split = read_split(Path(settings.split.lists), Path(settings.data))
+        if settings.trainer.test_curve and split.test is None:
+            raise UserError(
+                f"--trainer.test_curve true: there is no test.csv in {settings.split.lists}"
+            )
+        return split
+    folders = _scan(settings)
+    return make_split(
+        folders["data"],
+        validation=settings.split.validation,
+        test=settings.split.test,
+        seed=settings.split_seed,
+        validation_folder=folders.get("validation"),
+        test_folder=folders.get("test"),
+    )
+
+
+def _scan(settings: TrainSettings) -> dict[str, FaceFolder]:
+    """The folders that the settings name; the demo faces are drawn where there is no --data."""
+    roots = {
+        "data": Path(settings.data) if settings.data is not None else demo_folder(settings.runs),
+        "validation": settings.split.validation_data,
+        "test": settings.split.test_data,
+    }
+    return {name: scan_folder(Path(root)) for name, root in roots.items() if root is not None}
+
+
+def _open_cache(settings: TrainSettings, split: Split, spec: EmbedderSpec) -> PictureCache | None:
+    """The decoded pictures that the run will read; None where no cache is asked for."""
+    if settings.cache is None:
+        return None
+    parts = split.parts()
+    if not settings.trainer.test_curve:  # nobody reads them
+        parts.pop("test", None)
+    return open_cache(
+        Path(settings.cache),
+        list(parts.values()),
+        Preprocess(spec.size, settings.images.fit),
+        spec.size,
+        workers=settings.batches.workers,
+    )
+
+
+def demo_folder(runs: str) -> Path:
+    """Draw the demo faces below ``runs`` where they are not there yet; returns their folder."""
+    out = Path(runs) / "demo-faces"
+    return write_demo_faces(out, DEMO_PEOPLE, DEMO_IMAGES, DEMO_SIZE, DEMO_SEED)
+
+
+def _say_split(split: Split, say: Say) -> None:
+    for root, part in {part.root: part for part in split.parts().values()}.items():
+        if part.left_out:
+            say(f"{root}: {part.summary().partition('; ')[2]}; listed in data_report.txt")
+    for name, part in split.parts().items():
+        say(f"{name}: {len(part.names)} people, {len(part.paths)} pictures")
+    singles = sum(count == 1 for count in split.train.counts().values())
+    if singles:
+        say(f"{singles} training people with a single picture are never drawn (no genuine pair)")
+
+
+def _too_few(split: Split) -> list[str]:
+    """Lines where validation people or pairs cannot tell which epoch is best."""
+    pictures = split.validation.counts().values()
+    pairs = sum(number * (number - 1) // 2 for number in pictures)
+    impostor = math.comb(sum(pictures), 2) - pairs
+    lines = (
+        too_few_people(len(split.validation.names), "validation people"),
+        too_few_pairs(pairs, impostor, "in validation"),
+    )
+    return [f"{line}; which epoch is best is hardly known either" for line in lines if line]
+
+
+def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say) -> None:
+    """Tell a scale that the user left to the number of people."""
+    if chosen.scale is not None and given.scale is None:
+        say(
+            f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
+            "people (AdaCos, arXiv 1905.00292); --loss.scale sets another"
+        )
+
+
+def _build_model(settings: TrainSettings, say: Say) -> SiameseEmbedder:
+    model_settings = settings.model
+    from_timm = model_settings.pretrained and model_settings.weights is None
+    if from_timm:
+        say(f"loading the pretrained weights of {model_settings.backbone} ...")
+    model = SiameseEmbedder(
+        model_settings.backbone,
+        model_settings.embedding_dim,
+        mean=settings.images.mean,
+        std=settings.images.std,
+        pretrained=from_timm,
+        dropout=model_settings.dropout,
+        drop_path=model_settings.drop_path,
+        size=settings.images.size,
+    )
+    if model_settings.weights is not None:
+        load_start_weights(model, Path(model_settings.weights), settings.limits)
+    return model
+
+
+def _check_input_size(model: SiameseEmbedder, size: int) -> None:
+    """One small forward pass: some backbones (transformers) take one size only."""
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    except Exception as error:  # whatever the backbone asserts
+        raise UserError(
+            f"--images.size {size}: the backbone does not take it ({error}); use its own size"
+        ) from None
+    model.train(training)
+
+
+def _saved_split(saved: Mapping[str, Any], settings: TrainSettings, context: RunContext) -> Split:
+    """The people of the parts that a run began with; UserError where some are missing."""
+    checkpoint = context.source
+    listed = "listed" in saved["train"]
+    if listed:  # the lists themselves may be gone by now
+        lists = {name: part.get("listed", {}) for name, part in saved.items()}
+        root = Path(settings.data or saved["train"]["folder"])
+        folders = read_again(root, lists, str(checkpoint))
+    else:
+        folders = _scan(settings)
+    parts: dict[str, FaceFolder] = {}
+    for name, part in saved.items():
+        folder = folders[name] if listed else folders.get(name, folders["data"])
+        missing = sorted(set(part["identities"]) - set(folder.names))
+        if missing:
+            raise UserError(
+                f"{folder.root}: {len(missing)} {name} people of {checkpoint} are missing "
+                f"({first_few(missing)}); give the same data with --data"
+            )
+        parts[name] = folder.only(part["identities"])
+        if len(parts[name].paths) != part["pictures"]:
+            context.say(
+                f"note: {name} has {len(parts[name].paths)} pictures now, {part['pictures']} "
+                "before; the run goes on, but not as it would have"
+            )
+    return Split(parts["train"], parts["validation"], parts.get("test"), listed)

@@ -26,11 +26,10 @@ import torch
 from siamese.config import AugmentSettings, LossSettings
 from siamese.data.batches import (
     Batch,
-    EvaluationPictures,
     PKBatches,
-    TrainingPictures,
     default_workers,
     evaluation_loader,
+    face_pictures,
     training_loader,
 )
 from siamese.data.cache import PictureCache, open_cache
@@ -61,7 +60,7 @@ class _Bench:
 
     def read(self, cache: PictureCache | None) -> float:
         """Processor time of one picture in this process, in ms."""
-        pictures = EvaluationPictures(self.folder, self.prepare, self.size, cache)
+        pictures = face_pictures(self.folder, self.prepare, self.size, cache)
         started = time.process_time()
         for index in range(len(pictures)):
             pictures[index]
@@ -94,7 +93,7 @@ class _Bench:
         return len(found)
 
     def _drawn(self, cache: PictureCache | None) -> Iterable[Batch]:
-        pictures = TrainingPictures(self.folder, self.prepare, self.augment, self.size, cache)
+        pictures = face_pictures(self.folder, self.prepare, self.size, cache, augment=self.augment)
         pinned = self.device.type == "cuda"
         return training_loader(pictures, self.batches, workers=self.workers, pin_memory=pinned)
 

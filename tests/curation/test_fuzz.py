@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from siamese.curation.checking import check_page
-from siamese.data.batches import Draw, TrainingPictures
+from siamese.data.batches import Draw, face_pictures
 from siamese.data.cache import open_cache
 from siamese.data.folder import scan_folder
 from siamese.data.transforms import Preprocess
@@ -249,7 +249,7 @@ def send_through(place: Path, part: int) -> None:
     prepare = Preprocess(SIZE, "squash")
     kept = open_cache(place / "cache", [folder], prepare, SIZE, workers=0, progress=False)
     for cache_ in (None, kept):
-        drawn = TrainingPictures(folder, prepare, torch.nn.Identity(), SIZE, cache_)
+        drawn = face_pictures(folder, prepare, SIZE, cache_, augment=torch.nn.Identity())
         for at, path in enumerate(folder.paths):
             sample = drawn[Draw(at, (0, at))]
             assert (path in dict(sample.failed)) == (path in undecodable)

@@ -12,11 +12,13 @@ from pytorch_metric_learning.utils import common_functions
 from siamese.config import AugmentSettings
 from siamese.data.batches import (
     Batch,
+    Pictures,
     PKBatches,
-    TrainingPictures,
+    SampledBatches,
     default_workers,
     derive_seed,
     evaluation_loader,
+    face_pictures,
     thumbnail,
     training_loader,
 )
@@ -46,9 +48,11 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:6000])
 
 
-def training_pictures(folder: FaceFolder, **augment) -> TrainingPictures:
+def training_pictures(folder: FaceFolder, **augment) -> Pictures:
     settings = AugmentSettings(**augment)
-    return TrainingPictures(folder, Preprocess(SIZE, "squash"), augmentation(settings, SIZE), SIZE)
+    return face_pictures(
+        folder, Preprocess(SIZE, "squash"), SIZE, augment=augmentation(settings, SIZE)
+    )
 
 
 def train_batches(
@@ -197,8 +201,8 @@ def test_a_later_first_batch_gives_the_tail_of_the_epoch(first):
 
 
 def test_each_draw_has_a_random_stream_of_its_own():
-    keys = [draw.key for e in (0, 1) for batch in sampler(epoch=e) for draw in batch]
-    assert len({derive_seed(*key) for key in keys}) == len(keys)
+    seeds = [draw.seed for e in (0, 1) for batch in sampler(epoch=e) for draw in batch]
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_recalibration_draws_are_fixed_and_unlike_the_training_draws():
@@ -210,7 +214,7 @@ def test_recalibration_draws_are_fixed_and_unlike_the_training_draws():
     batches.start_recalibration(5)
     assert list(batches) == drawn
     assert [[d.picture for d in b] for b in drawn] != [[d.picture for d in b] for b in training[:5]]
-    keys = [{draw.key for batch in part for draw in batch} for part in (drawn, training)]
+    keys = [{draw.seed for batch in part for draw in batch} for part in (drawn, training)]
     assert not keys[0] & keys[1]
 
 
@@ -252,9 +256,9 @@ def test_a_training_batch(face_folder):
 
 def test_a_picture_drawn_again_is_augmented_differently(face_folder):
     pictures = training_pictures(scan(face_folder))
-    batches = PKBatches(pictures.folder.labels, 2, 2, seed=7)
+    batches = PKBatches(pictures.labels, 2, 2, seed=7)
     first, second = next(iter(batches))[:2]
-    again = first._replace(key=second.key)
+    again = first._replace(seed=second.seed)
     assert torch.equal(pictures[first].image, pictures[first].image)
     assert not torch.equal(pictures[first].image, pictures[again].image)
 
@@ -348,3 +352,67 @@ def test_everybody_in_a_batch_has_two_different_pictures():
     for batch in pictures_drawn(PKBatches(labels.tolist(), 4, 4, images_per_epoch=1600)):
         for label in range(4):
             assert len({at for at in batch if labels[at] == label}) >= 2
+
+
+# The oracle of the draws, several processes, other samplers
+
+
+@pytest.mark.parametrize("counts", [[6] * 9, [2, 9, 1, 5, 3, 12, 4]])
+@pytest.mark.parametrize(("people", "images"), [(3, 2), (4, 5), (30, 3)])
+def test_people_are_drawn_as_pml_draws_them(counts, people, images, monkeypatch):
+    from pytorch_metric_learning.samplers import MPerClassSampler
+    from pytorch_metric_learning.utils import common_functions
+
+    labels = labels_of(*counts)
+    batches = PKBatches(labels, people, images, images_per_epoch=5 * people * images, seed=4)
+    usable = [at for at, label in enumerate(labels) if counts[label] > 1]
+    monkeypatch.setattr(
+        common_functions, "NUMPY_RANDOM", np.random.RandomState(derive_seed(4, 0, 0) % 2**32)
+    )
+    theirs = MPerClassSampler(
+        [labels[at] for at in usable],
+        m=images,
+        batch_size=batches.batch_size,
+        length_before_new_iter=len(batches) * batches.batch_size,
+    )
+    expected = [usable[at] for at in theirs]
+    drawn = [picture for batch in pictures_drawn(batches) for picture in batch]
+    assert len(drawn) == len(expected)
+    for own, pml in zip(drawn, expected, strict=True):
+        assert labels[own] == labels[pml]
+        # People with fewer than K pictures give each of theirs, which PML leaves to chance.
+        assert own == pml or counts[labels[own]] < images
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_processes_share_the_people_of_a_batch(world):
+    labels = labels_of(*[5] * 9)
+    alone = list(PKBatches(labels, 5, 3, seed=2))
+    shares = [list(PKBatches(labels, 5, 3, seed=2, rank=r, world=world)) for r in range(world)]
+    for batch, parts in zip(alone, zip(*shares, strict=True), strict=True):
+        assert [draw for part in parts for draw in part] == batch
+        assert all(len(part) % 3 == 0 and part for part in parts)
+    with pytest.raises(UserError, match="5 people cannot be shared by 6 processes"):
+        PKBatches(labels, 5, 3, rank=0, world=6)
+
+
+def test_any_sampler_gives_batches():
+    from torch.utils.data import BatchSampler, SequentialSampler
+
+    for sampler in (SequentialSampler(range(20)), BatchSampler(range(20), 6, drop_last=True)):
+        batches = SampledBatches(sampler, 6, seed=3)
+        first = list(batches)
+        assert [[draw.picture for draw in b] for b in first] == [
+            list(range(at, at + 6)) for at in (0, 6, 12)
+        ]
+        assert len({draw.seed for batch in first for draw in batch}) == 18
+        batches.start_epoch(0, first_batch=2)
+        assert list(batches) == first[2:]
+        batches.start_epoch(1)
+        assert not {d.seed for b in batches for d in b} & {d.seed for b in first for d in b}
+        batches.start_recalibration(2)
+        assert len(list(batches)) == 2
+    with pytest.raises(UserError, match="has no length"):
+        SampledBatches((at for at in range(20)), 6)
+    with pytest.raises(UserError, match="less than one batch of 6"):
+        SampledBatches(SequentialSampler(range(5)), 6)

@@ -42,8 +42,8 @@ from siamese.data import cache_files
 from siamese.data.batches import (
     Batch,
     PKBatches,
-    TrainingPictures,
     evaluation_loader,
+    face_pictures,
     training_loader,
 )
 from siamese.data.cache import PictureCache, open_cache
@@ -235,7 +235,7 @@ def all_batches(
     folder: FaceFolder, cache: PictureCache | None, workers: int
 ) -> tuple[list[Batch], list[Batch]]:
     augment = augmentation(AugmentSettings(color_jitter=0.4, rotation=10), SIZE)
-    pictures = TrainingPictures(folder, PREPARE, augment, SIZE, cache)
+    pictures = face_pictures(folder, PREPARE, SIZE, cache, augment=augment)
     drawn = PKBatches(folder.labels, 3, 2, seed=7)
     training = training_loader(pictures, drawn, workers=workers, pin_memory=False)
     judged = evaluation_loader(folder, PREPARE, SIZE, batch_size=5, workers=workers, cache=cache)

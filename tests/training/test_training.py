@@ -27,8 +27,8 @@ from siamese.config import (
 from siamese.errors import Diverged, UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.judge import judge
-from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.face_runs import resume_training, train_faces
+from siamese.tasks.faces.face_task import FaceTask
 from siamese.training.loop import StepLoss
 from siamese.training.monitoring import RunLog
 from tests.runs import interrupt_at, same

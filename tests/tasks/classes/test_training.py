@@ -19,8 +19,8 @@ from torch.nn import functional
 from siamese.config import ClassificationSettings, ClassifierEvalSettings, check_classification
 from siamese.errors import Diverged, UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
-from siamese.tasks.classes.class_task import ClassificationTask
 from siamese.tasks.classes.class_runs import resume_classifier, train_classifier
+from siamese.tasks.classes.class_task import ClassificationTask
 from siamese.tasks.classes.evaluate import evaluate
 from siamese.training.loop import StepLoss
 from siamese.training.monitoring import RunLog

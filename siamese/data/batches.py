@@ -240,6 +240,11 @@ class PKBatches(Sampler[list[Draw]]):
         self.seed = seed
         self.start_epoch(0)
 
+    @property
+    def drawn(self) -> str:
+        """What a batch holds, in words."""
+        return f"{self.people} people x {self.images} pictures"
+
     def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Let the next iteration draw this epoch, from some batch on (for a resume)."""
         self._key = (self.seed, TRAINING, epoch)
@@ -310,6 +315,11 @@ class SampledBatches(Sampler[list[Draw]]):
         if self.batches_per_epoch < 1:
             raise UserError(f"`sampler`: gives less than one batch of {batch_size}")
         self.start_epoch(0)
+
+    @property
+    def drawn(self) -> str:
+        """What a batch holds, in words."""
+        return f"pictures that {type(self._inner).__name__} chooses"
 
     def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
         """Let the next iteration draw this epoch, from some batch on (for a resume)."""

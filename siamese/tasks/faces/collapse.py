@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from siamese.tasks.faces.metric_losses import MetricLoss
+from siamese.tasks.faces.own_parts import FaceLoss
 
 # Told apart by the same run's AUC: a network that learns in a narrow cone has means as close, but
 # ranks pairs far better than chance.
@@ -14,7 +14,7 @@ _AUC_NEAR_CHANCE = 0.6
 _STEPS = 100  # nobody has learnt much before
 
 
-def collapse_warning(loss: MetricLoss, row: Mapping[str, float]) -> str | None:
+def collapse_warning(loss: FaceLoss, row: Mapping[str, float]) -> str | None:
     """Plain words when triplet training sits at the margin, else None.
 
     With all embeddings in one place every triplet's loss is exactly the margin, and the mean

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from siamese.config import TrainSettings
-from siamese.data.batches import thumbnail
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
 from siamese.files.shown import shown
@@ -114,9 +113,7 @@ class FaceLog(RunLog):
         total = len(validation.indices)
         chosen = np.linspace(0, total - 1, min(total, _PROJECTED)).astype(np.int64)
         positions = validation.indices.numpy()[chosen]
-        sprites = [
-            np.asarray(thumbnail(folder.root / folder.paths[at], _SPRITE)) for at in positions
-        ]
+        sprites = [self.task.thumbnail(folder, at, _SPRITE) for at in positions.tolist()]
         self.writer.add_embedding(
             torch.nn.functional.normalize(validation.embeddings[torch.from_numpy(chosen)]),
             metadata=[shown(folder.names[folder.labels[at]]) for at in positions],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from siamese.config import (
     DEMO_IMAGES,
@@ -22,7 +23,7 @@ from siamese.config import (
     check_settings,
     default_lr,
 )
-from siamese.data.batches import default_workers
+from siamese.data.batches import PictureReader, default_workers
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
@@ -36,6 +37,7 @@ from siamese.models.loading import embedder_of, load_start_weights, spec_of
 from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
+from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
 from siamese.verification.enough import too_few_pairs, too_few_people
 
@@ -56,7 +58,14 @@ def resume_training(
 
 
 class FaceRuns:
-    """See :class:`siamese.training.launch.TaskRuns`."""
+    """See :class:`siamese.training.launch.TaskRuns`.
+
+    Args:
+        own: parts that a program hands over instead of naming them in the settings.
+    """
+
+    def __init__(self, own: OwnParts | None = None):
+        self.own = OwnParts() if own is None else own
 
     kind = "embedder"
     settings_class = TrainSettings
@@ -75,12 +84,18 @@ class FaceRuns:
 
     def check_network(self, settings: TrainSettings) -> None:
         """Refuse an unknown backbone; UserError."""
-        require_backbone(settings.model.backbone)
+        if self.own.backbone is None:
+            require_backbone(settings.model.backbone)
 
     def base_name(self, settings: TrainSettings) -> str:
         """The data and the backbone."""
         data = "demo" if settings.data is None else Path(settings.data).resolve().name
-        return f"{data}-{settings.model.backbone.split('.')[0].replace('/', '-')}"
+        backbone = settings.model.backbone.split(".")[0].replace("/", "-")
+        if self.own.dataset is not None:
+            data = type(self.own.dataset).__name__
+        if self.own.backbone is not None:
+            backbone = type(self.own.backbone).__name__
+        return f"{data}-{backbone}"
 
     def default_lr(self, settings: TrainSettings) -> tuple[float, str]:
         """By optimizer, and by where the weights come from."""
@@ -90,7 +105,11 @@ class FaceRuns:
         return default_lr(name, random_weights), f"{name} from {kind}"
 
     def check_content(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Whether the weights fit is seen when the embedder is built."""
+        """Refuse other parts of a program's than the run began with; UserError.
+
+        Whether the weights fit is seen when the embedder is built.
+        """
+        self.own.require_same(content["versions"], str(path))
 
     def is_finished(self, settings: TrainSettings, progress: Mapping[str, Any]) -> bool:
         """Nothing is left to do after the last epoch."""
@@ -100,35 +119,63 @@ class FaceRuns:
         """The people of each part; the first process draws the demo faces where they are wanted."""
 
         def split() -> Split:
+            folders = self._folders(settings)
             if context.content is None:
-                return _split(settings)
-            return _saved_split(context.content["split"], settings, context)
+                return _split(settings, folders)
+            return _saved_split(context.content["split"], settings, context, folders)
 
         found = context.distribution.first_then_all(split)
         _say_split(found, context.say)
         return found
 
+    def _folders(self, settings: TrainSettings) -> Callable[[], dict[str, FaceFolder]]:
+        """What lists the pictures of every folder that the settings name."""
+        if self.own.dataset is not None:
+            pictures = dataset_folder(self.own.dataset)
+            return lambda: {"data": pictures}
+        return lambda: _scan(settings)
+
+    def _model(
+        self, settings: TrainSettings, context: RunContext
+    ) -> tuple[SiameseEmbedder, EmbedderSpec]:
+        """The embedder with the weights to start from, and its description."""
+        if context.content is None:
+            model = _build_model(settings, context.say, self.own.backbone)
+            spec = _spec(settings, model)
+            _check_input_size(model, spec.size)
+            return model, spec
+        assert context.source is not None
+        content, dropout = dict(context.content), settings.model.dropout
+        model = embedder_of(
+            content,
+            context.source,
+            dropout=dropout,
+            drop_path=settings.model.drop_path,
+            backbone=self.own.backbone,
+        ).train()
+        return model, spec_of(content)
+
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
         people = len(data.train.names)
+        model, spec = self._model(settings, context)
         if context.content is None:
-            model = _build_model(settings, context.say)
             loss_settings = with_scale(settings.loss, people)
             _say_scale(loss_settings, settings.loss, people, context.say)
-            spec = _spec(settings, model)
-            _check_input_size(model, spec.size)
         else:
-            assert context.source is not None
             loss_settings = with_earlier_scale(settings.loss)
-            spec = spec_of(dict(context.content))
-            dropout, drop_path = settings.model.dropout, settings.model.drop_path
-            model = embedder_of(
-                dict(context.content), context.source, dropout=dropout, drop_path=drop_path
-            ).train()
         settings = replace(settings, loss=loss_settings)
-        cache = context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
+        reader: PictureReader | None
+        if self.own.dataset is None:
+            reader = context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
+        else:
+            prepare = Preprocess(spec.size, settings.images.fit)
+            reader = DatasetReader(self.own.dataset, prepare)
         device, trainer = context.device, settings.trainer
-        loss = MetricLoss(settings.loss, people, spec.embedding_dim).to(device)
+        loss: FaceLoss = MetricLoss(settings.loss, people, spec.embedding_dim)
+        if self.own.loss is not None:
+            loss = OwnLoss(self.own.loss)
+        loss = loss.to(device)
         layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
         model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
         workers = settings.batches.workers
@@ -144,8 +191,9 @@ class FaceRuns:
             precision,
             default_workers(device.type) if workers is None else workers,
             failure_reporter(folder, context.say),
-            cache,
+            reader,
             context.distribution,
+            self.own,
         )
         return Prepared(
             settings=settings,
@@ -183,17 +231,17 @@ def _spec(settings: TrainSettings, model: SiameseEmbedder) -> EmbedderSpec:
 
 def _headline(settings: TrainSettings, task: FaceTask) -> str:
     parameters = sum(p.numel() for p in task.model.parameters())
-    world = task.distribution.world
+    world, optimizer = task.distribution.world, settings.optimizer
+    shared = f" shared by {world} processes" * (world > 1)
     return (
         f"{task.spec.backbone}, {parameters / 1e6:.1f} M parameters, {task.spec.size} px on "
         f"{task.device} in {str(task.precision).removeprefix('torch.')}; batches of "
-        f"{task.sampler.people} people x {task.sampler.images} pictures"
-        f"{f' shared by {world} processes' * (world > 1)}; {settings.optimizer.name} at lr "
-        f"{settings.optimizer.lr:g}; {task.workers} loader process(es)"
+        f"{task.draws.drawn}{shared}; {optimizer.name} at lr {optimizer.lr:g}; {task.workers} "
+        "loader process(es)"
     )
 
 
-def _split(settings: TrainSettings) -> Split:
+def _split(settings: TrainSettings, scan: Callable[[], dict[str, FaceFolder]]) -> Split:
     if settings.split.lists is not None and settings.data is not None:
         split = read_split(Path(settings.split.lists), Path(settings.data))
         if settings.trainer.test_curve and split.test is None:
@@ -201,7 +249,7 @@ def _split(settings: TrainSettings) -> Split:
                 f"--trainer.test_curve true: there is no test.csv in {settings.split.lists}"
             )
         return split
-    folders = _scan(settings)
+    folders = scan()
     return make_split(
         folders["data"],
         validation=settings.split.validation,
@@ -276,13 +324,13 @@ def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say)
         )
 
 
-def _build_model(settings: TrainSettings, say: Say) -> SiameseEmbedder:
+def _build_model(settings: TrainSettings, say: Say, backbone: nn.Module | None) -> SiameseEmbedder:
     model_settings = settings.model
-    from_timm = model_settings.pretrained and model_settings.weights is None
+    from_timm = model_settings.pretrained and model_settings.weights is None and backbone is None
     if from_timm:
         say(f"loading the pretrained weights of {model_settings.backbone} ...")
     model = SiameseEmbedder(
-        model_settings.backbone,
+        model_settings.backbone if backbone is None else backbone,
         model_settings.embedding_dim,
         mean=settings.images.mean,
         std=settings.images.std,
@@ -309,7 +357,12 @@ def _check_input_size(model: SiameseEmbedder, size: int) -> None:
     model.train(training)
 
 
-def _saved_split(saved: Mapping[str, Any], settings: TrainSettings, context: RunContext) -> Split:
+def _saved_split(
+    saved: Mapping[str, Any],
+    settings: TrainSettings,
+    context: RunContext,
+    scan: Callable[[], dict[str, FaceFolder]],
+) -> Split:
     """The people of the parts that a run began with; UserError where some are missing."""
     checkpoint = context.source
     listed = "listed" in saved["train"]
@@ -318,7 +371,7 @@ def _saved_split(saved: Mapping[str, Any], settings: TrainSettings, context: Run
         root = Path(settings.data or saved["train"]["folder"])
         folders = read_again(root, lists, str(checkpoint))
     else:
-        folders = _scan(settings)
+        folders = scan()
     parts: dict[str, FaceFolder] = {}
     for name, part in saved.items():
         folder = folders[name] if listed else folders.get(name, folders["data"])

@@ -18,8 +18,10 @@ from siamese.data.batches import (
     Batch,
     PictureReader,
     PKBatches,
+    SampledBatches,
     evaluation_loader,
     face_pictures,
+    thumbnail,
     training_loader,
 )
 from siamese.data.folder import FaceFolder
@@ -27,11 +29,12 @@ from siamese.data.split import Split
 from siamese.data.split_lists import pictures_by_person
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
+from siamese.libraries import functional
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
-from siamese.tasks.faces.metric_losses import MetricLoss
+from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
 from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
@@ -75,6 +78,7 @@ class FaceTask:
         cache: has the pictures of all parts; None: they are decoded each time.
         distribution: the processes that train together; each takes some people of a batch, and the
             loss is that of the whole batch.
+        own: parts that a program handed over.
 
     Raises:
         UserError: too few people; fewer of them in a batch than processes.
@@ -86,14 +90,16 @@ class FaceTask:
         split: Split,
         model: SiameseEmbedder,
         spec: EmbedderSpec,
-        loss: MetricLoss,
+        loss: FaceLoss,
         device: torch.device,
         precision: torch.dtype,
         workers: int,
         report_failed: Callable[[str, str], None],
         cache: PictureReader | None = None,
         distribution: Distribution = SINGLE,
+        own: OwnParts | None = None,
     ):
+        self.own = OwnParts() if own is None else own
         self.distribution = distribution
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
@@ -111,22 +117,34 @@ class FaceTask:
             self._prepare,
             spec.size,
             cache,
-            augment=augmentation(settings.augment, spec.size),
+            augment=self.own.augment or augmentation(settings.augment, spec.size),
         )
-        batches = settings.batches
-        self.sampler = PKBatches(
-            split.train.labels,
+        self.draws = self._draws()
+        self._loader = training_loader(
+            pictures, self.draws, workers=workers, pin_memory=device.type == "cuda"
+        )
+        self.latest: Validation | None = None
+
+    def _draws(self) -> PKBatches | SampledBatches:
+        """The batches of pictures to draw: P x K, or what the program's own sampler gives."""
+        labels, batches, seed = self.split.train.labels, self.settings.batches, self.settings.seed
+        rank, world = self.distribution.rank, self.distribution.world
+        sampler = self.own.sampler
+        if sampler is not None:
+            if world > 1:
+                raise UserError("`sampler`: an own sampler cannot be shared by several processes")
+            if not hasattr(sampler, "__iter__"):
+                sampler = sampler(labels)
+            return SampledBatches(sampler, batches.people * batches.images, seed)
+        return PKBatches(
+            labels,
             batches.people,
             batches.images,
             batches.images_per_epoch,
-            settings.seed,
-            rank=distribution.rank,
-            world=distribution.world,
+            seed,
+            rank=rank,
+            world=world,
         )
-        self._loader = training_loader(
-            pictures, self.sampler, workers=workers, pin_memory=device.type == "cuda"
-        )
-        self.latest: Validation | None = None
 
     def start_epoch(self, epoch: int, optimizer: PairedOptimizer) -> None:
         """Freeze the backbone for the first epochs where that is set, then thaw it."""
@@ -137,12 +155,12 @@ class FaceTask:
 
     def batches(self, epoch: int, first_batch: int) -> DataLoader[Any]:
         """The epoch's batches; see the sampler."""
-        self.sampler.start_epoch(epoch, first_batch)
+        self.draws.start_epoch(epoch, first_batch)
         return self._loader
 
     def batches_per_epoch(self) -> int:
         """Batches of a whole epoch."""
-        return self.sampler.batches_per_epoch
+        return self.draws.batches_per_epoch
 
     def step_loss(self, batch: Batch, details: bool) -> StepLoss:
         """Loss of one P x K batch; the details are the share of active triplets."""
@@ -163,7 +181,7 @@ class FaceTask:
 
     def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
         """The same augmented training pictures each time, drawn by a generator of their own."""
-        self.sampler.start_recalibration(batches)
+        self.draws.start_recalibration(batches)
         for batch in self._loader:
             self._note_failed(batch)
             if len(batch.images):
@@ -233,8 +251,17 @@ class FaceTask:
                 }
                 for name, part in self.split.parts().items()
             },
-            "versions": package_versions(),
+            "versions": {**package_versions(), **self.own.names()},
         }
+
+    def thumbnail(self, folder: FaceFolder, position: int, side: int) -> np.ndarray:
+        """A small square copy of a part's picture, uint8 (side, side, 3)."""
+        path = folder.paths[position]
+        if self._cache is None:
+            return np.asarray(thumbnail(folder.root / path, side))
+        pixels = self._cache.read(folder.root, path)
+        small: torch.Tensor = functional.resize(pixels, [side, side], antialias=True)
+        return small.permute(1, 2, 0).numpy()
 
     def _to_device(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, non_blocking=True)

@@ -69,6 +69,28 @@ def with_earlier_scale(settings: LossSettings) -> LossSettings:
     return replace(settings, scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)))
 
 
+@torch.no_grad()
+def active_share(
+    embeddings: torch.Tensor, labels: torch.Tensor, margin: float = _ACTIVE_MARGIN
+) -> float:
+    """Share of a batch's triplets that violate a margin on cosine similarity, in [0, 1].
+
+    PML's triplet loss averages only these, so the loss can look flat while their number falls.
+
+    Args:
+        embeddings: (N, D).
+        labels: int64 (N,).
+        margin: by which an impostor must be farther than a genuine picture.
+    """
+    unit = nn.functional.normalize(embeddings.float(), dim=1)
+    similarity = unit @ unit.T
+    anchor, positive, negative = loss_and_miner_utils.get_all_triplets_indices(labels)
+    if len(anchor) == 0:
+        return 0.0
+    violation = similarity[anchor, negative] - similarity[anchor, positive] + margin
+    return float((violation > 0).float().mean())
+
+
 class MetricLoss(nn.Module):
     """A loss on embeddings and labels, in float32.
 
@@ -105,20 +127,10 @@ class MetricLoss(nn.Module):
             value: torch.Tensor = self.loss(embeddings, labels, mined)
         return value
 
-    @torch.no_grad()
     def active_share(self, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
-        """Share of the batch's triplets that violate the margin, in [0, 1].
-
-        PML's triplet loss averages only these, so the loss can look flat while their number falls.
-        """
-        unit = nn.functional.normalize(embeddings.float(), dim=1)
-        similarity = unit @ unit.T
-        anchor, positive, negative = loss_and_miner_utils.get_all_triplets_indices(labels)
-        if len(anchor) == 0:
-            return 0.0
+        """See :func:`active_share`; at the loss's own margin where it is one of triplets."""
         margin = _ACTIVE_MARGIN if self.triplet_margin is None else self.triplet_margin
-        violation = similarity[anchor, negative] - similarity[anchor, positive] + margin
-        return float((violation > 0).float().mean())
+        return active_share(embeddings, labels, margin)
 
 
 def _given(value: float | None, usual: float | None) -> float | None:

@@ -263,9 +263,10 @@ def _train(runs: TaskRuns, settings: Any, context: RunContext) -> Path:
     data = runs.load(settings, context)
     held = at_work(Path(settings.runs) / settings.name)
     with held if context.distribution.first else nullcontext():
-        # Dropout differs between processes.
-        torch.manual_seed(settings.seed + context.distribution.rank)
+        torch.manual_seed(settings.seed)
         prepared = runs.prepare(settings, context, data)
+        if not context.distribution.first:  # dropout differs between processes
+            torch.manual_seed(settings.seed + context.distribution.rank)
         return _run(runs, prepared, context)
 
 

@@ -1,0 +1,107 @@
+"""Faces in two processes: the run is that of one, where no batch norm sees half a batch."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from siamese.config import TrainSettings
+from siamese.models.checkpoint import read_checkpoint
+from siamese.tasks.faces.face_runs import train_faces
+
+TRANSFORMER = "test_vit"  # has no batch norm
+
+
+@pytest.fixture
+def settings(face_folder: Path, tmp_path: Path) -> TrainSettings:
+    made = TrainSettings(data=str(face_folder), name="run", device="cpu")
+    made.runs, made.checkpoints = str(tmp_path / "runs"), str(tmp_path / "checkpoints")
+    made.images.size = 160
+    made.model.backbone, made.model.pretrained, made.model.embedding_dim = TRANSFORMER, False, 8
+    made.split.validation, made.batches.people, made.batches.images = 2, 3, 2
+    made.batches.workers, made.batches.images_per_epoch = 0, 12
+    made.loss.name, made.optimizer.name, made.optimizer.lr = "arcface", "sgd", 0.01
+    made.optimizer.weight_decay = 0.0
+    made.trainer.epochs, made.trainer.recalibration_batches = 2, 0
+    return made
+
+
+def _together(settings: TrainSettings, folder: Path, *more: str) -> str:
+    """Train in two processes; what they print."""
+    source = folder / "settings.yaml"
+    source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command += ["--master_port=0", "--standalone", "-m", "siamese.cli.train"]
+    done = subprocess.run(
+        [*command, "--config", str(source), *more],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def _rows(settings: TrainSettings) -> list[dict[str, str]]:
+    with open(Path(settings.runs) / "run" / "metrics.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _last(settings: TrainSettings) -> dict[str, Any]:
+    return read_checkpoint(Path(settings.checkpoints) / "run" / "last.pt")
+
+
+@pytest.mark.parametrize("loss", ["triplet", "arcface"])
+def test_two_processes_train_as_one_does(
+    settings: TrainSettings, tmp_path: Path, loss: Any, draw_people: Callable[..., Path]
+) -> None:
+    """A batch of three people: one process has one of them, the other two."""
+    settings.loss.name = loss
+    train_faces(settings)
+    alone, alone_rows = _last(settings), _rows(settings)
+    settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")
+    printed = _together(settings, tmp_path)
+    assert printed.count("done:") == 1
+    assert "3 people x 2 pictures shared by 2 processes" in printed
+    both, both_rows = _last(settings), _rows(settings)
+    for kind in ("model", "loss"):
+        for name, value in alone[kind].items():
+            assert torch.allclose(value, both[kind][name], rtol=1e-3, atol=1e-5), name
+    assert both["progress"]["images"] == alone["progress"]["images"] == 24
+    for one, other in zip(alone_rows, both_rows, strict=True):
+        for figure in ("train_loss", "auc", "genuine_mean"):
+            assert float(one[figure]) == pytest.approx(float(other[figure]), rel=1e-3, abs=1e-5)
+
+
+def test_two_processes_go_on(settings: TrainSettings, tmp_path: Path) -> None:
+    settings.trainer.epochs = 1
+    _together(settings, tmp_path)
+    command = ["--resume", str(Path(settings.checkpoints) / "run"), "--epochs", "2"]
+    source = tmp_path / "none.yaml"
+    source.write_text("{}", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
+        + ["-m", "siamese.cli.train", *command],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")
+    settings.trainer.epochs, settings.optimizer.lr = 2, 0.01
+    train_faces(settings)
+    theirs = read_checkpoint(tmp_path / "checkpoints" / "run" / "last.pt")["model"]
+    for name, value in _last(settings)["model"].items():
+        assert torch.allclose(value, theirs[name], rtol=1e-3, atol=1e-5), name

@@ -1,5 +1,6 @@
 """Batches: P x K draws that depend on seed and epoch alone, pictures that fail, plain order."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from siamese.data.batches import (
 )
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.transforms import Preprocess, augmentation
-from siamese.errors import UserError
+from siamese.errors import UserError, lack
+from tests.runs import full_disk
 
 SIZE = 16
 
@@ -348,3 +350,37 @@ def test_everybody_in_a_batch_has_two_different_pictures():
     for batch in pictures_drawn(PKBatches(labels.tolist(), 4, 4, images_per_epoch=1600)):
         for label in range(4):
             assert len({at for at in batch if labels[at] == label}) >= 2
+
+
+# Batches of loader processes lie in shared memory, and its end is an error in the training process.
+
+
+@pytest.mark.parametrize(("workers", "shared"), [(0, False), (2, True)])
+def test_batches_of_loader_processes_are_shared_as_they_are_collated(face_folder, workers, shared):
+    pictures = training_pictures(scan(face_folder))
+    batches = PKBatches(pictures.folder.labels, 2, 2, seed=7)
+    loader = training_loader(pictures, batches, workers=workers, pin_memory=False)
+    batch = loader.collate_fn([pictures[draw] for draw in next(iter(batches))])
+    assert [t.is_shared() for t in (batch.images, batch.labels, batch.indices)] == [shared] * 3
+
+
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_a_full_shared_memory_is_an_error(face_folder, part):
+    """On a real limit of the system; an endless wait ends here, too."""
+    folder = scan(face_folder)
+
+    def give_up(number, frame):
+        raise TimeoutError("waited for a batch that never comes")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(60)
+    try:
+        with full_disk(2**12), pytest.raises(RuntimeError) as caught:  # a batch has 36 KB
+            if part == "training":
+                train_batches(folder, workers=1, people=6, images=6)
+            else:
+                evaluation_batches(folder, workers=1, batch_size=36)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert "shared memory" in (lack(caught.value) or "")

@@ -373,13 +373,11 @@ def test_a_full_shared_memory_is_an_error(face_folder, part):
         raise TimeoutError("waited for a batch that never comes")
 
     before = signal.signal(signal.SIGALRM, give_up)
+    load = train_batches if part == "training" else evaluation_batches
     signal.alarm(60)
     try:
-        with full_disk(2**12), pytest.raises(RuntimeError) as caught:  # a batch has 36 KB
-            if part == "training":
-                train_batches(folder, workers=1, people=6, images=6)
-            else:
-                evaluation_batches(folder, workers=1, batch_size=36)
+        with full_disk(2**11), pytest.raises(RuntimeError) as caught:  # a batch has over 3 KB
+            load(folder, workers=1)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)

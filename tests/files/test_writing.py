@@ -159,10 +159,15 @@ def test_what_cannot_be_written_is_one_line_with_the_way_to_go_on() -> None:
 
 
 def test_the_way_to_go_on_is_that_of_the_time_of_the_error() -> None:
-    way = "early"
-    with pytest.raises(CannotWrite, match=r"; late$"), going_on(lambda: way):
-        way = "late"
-        raise CannotWrite("a")
+    ways = ["early"]
+
+    def fail() -> None:
+        with going_on(ways.pop):
+            ways.append("late")
+            raise CannotWrite("a")
+
+    with pytest.raises(CannotWrite, match=r"^a; late$"):
+        fail()
 
 
 @pytest.mark.parametrize("error", [UserError("bad setting"), ValueError("a bug")])

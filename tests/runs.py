@@ -1,8 +1,10 @@
-"""What the tests of training runs share: two runs compared, a run interrupted."""
+"""What the tests of training runs share: two runs compared, a run interrupted, a full disk."""
 
 import os
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -37,3 +39,16 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> Non
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(RunLog, kind, watch)
+
+
+@contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """Inside, no file of this process and its children grows beyond some bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)

@@ -214,7 +214,8 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
     (
         "float",
-        r"[-+]?(\.[0-9]+|[0-9]+\.?[0-9]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+.0123456789",
     ),
 ):
@@ -241,6 +242,8 @@ def _load_value(text: str) -> Any:
 set_loader("yaml", _load_value, (yaml.YAMLError,))
 # Where a text may be a number, the library asks its own loader once more.
 _loaders_dumpers.yaml_default_loader = _Loader  # type: ignore[assignment]
+# Before its loader it would take a number by rules of its own, by which 017 is 17.
+_loaders_dumpers.load_basic = lambda value: _loaders_dumpers.not_loaded
 
 
 def read_yaml(path: Path, told: str | None = None, groups: Collection[str] = ()) -> dict[str, Any]:

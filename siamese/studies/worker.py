@@ -11,6 +11,7 @@ from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
 from siamese.files.fields import parse_json
 from siamese.files.places import read_bytes
+from siamese.files.terminal import plain_output
 from siamese.files.writing import write_json
 from siamese.studies.expand import Run
 from siamese.studies.running import TaskTrainer, train_alone
@@ -30,7 +31,8 @@ def main(path: str) -> int:
     run = Run(content["label"], content["seed"], settings, content["hash"], content["processes"])
     outcome = {"status": "done"}
     try:
-        train_alone(run, TaskTrainer(task))
+        with plain_output():
+            train_alone(run, TaskTrainer(task))
     except Diverged as error:
         outcome = {"status": "diverged", "message": str(error)}
     except UserError as error:

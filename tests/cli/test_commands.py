@@ -287,6 +287,11 @@ def test_help_and_errors_answer_before_torch_could_be_loaded(run_cli: Cli) -> No
         ("eval", ["roc", "--help"], 0),
         ("eval", ["roc", "--dta", "x"], 2),
         ("data", ["demo", "--help"], 0),
+        ("train", ["--version"], 0),
+        ("eval", ["--version"], 0),
+        ("eval", ["roc", "--version"], 0),
+        ("data", ["check", "--version"], 0),
+        ("zoo", ["train", "--version"], 0),
     ):
         result = subprocess.run(
             [sys.executable, "-c", code.format(command, arguments)],

@@ -1,6 +1,7 @@
 """Reading: YAML's traps are closed, and values become checked settings or one line."""
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,55 @@ def test_plain_values_are_what_they_look_like(yaml_file):
 @pytest.mark.parametrize("text", ["28m", "1h20m", "1:20", "no", "on", "2020-01-01", "=", "6,5"])
 def test_text_stays_text(yaml_file, text):
     assert read_yaml(yaml_file(f"a: {text}")) == {"a": text}
+
+
+# Numbers to some readers of YAML, or to Python, and text to others: here they are text.
+NO_NUMBERS = ("1_000", "1_0.5", "0x1F", "017", "00", "0o17", "0b1", "0x1p3", "٣", "1e-1_0")
+
+
+@dataclass
+class Few:
+    """Settings of each kind."""
+
+    whole: int = 0
+    number: float | None = None
+    text: str | None = None
+
+
+def few(yaml_file, name, text):
+    """Settings with one value, given in each of the ways there are; or what each refusal says."""
+    for arguments in (
+        [f"--{name}={text}"],
+        *([[f"--{name}", text]] if text[0] != "-" else []),
+        ["--config", str(yaml_file(f"{name}: {text}"))],
+    ):
+        try:
+            told = parse_settings(Few, arguments, prog="p", description="d", short={})
+        except UserError as error:
+            told = str(error)
+        yield getattr(told, name, told)
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
+def test_what_only_some_take_for_a_number_is_text(yaml_file, text):
+    assert read_yaml(yaml_file(f"a: {text}")) == {"a": text}
+    assert set(few(yaml_file, "text", text)) == {text}
+    assert set(few(yaml_file, "whole", text)) == {f"--whole {text}: must be a whole number"}
+    assert set(few(yaml_file, "number", text)) == {f"--number {text}: must be a number or null"}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0", 0), ("-0", 0), ("+5", 5), ("12", 12), ("0.5", 0.5), ("017.5", 17.5), (".5", 0.5),
+     ("2.", 2.0), ("1e3", 1000.0), ("1E3", 1000.0), ("-1.5e-3", -0.0015), ("007e1", 70.0)],
+)  # fmt: skip
+def test_numbers_are_the_same_in_a_file_and_on_the_command_line(yaml_file, text, value):
+    assert read_yaml(yaml_file(f"a: {text}")) == {"a": value}
+    assert set(few(yaml_file, "number", text)) == {value}
+    if isinstance(value, int):
+        assert set(few(yaml_file, "whole", text)) == {value}
+    else:
+        assert set(few(yaml_file, "whole", text)) == {f"--whole {value}: must be a whole number"}
 
 
 @pytest.mark.parametrize(

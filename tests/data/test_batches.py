@@ -1,5 +1,6 @@
 """Batches: P x K draws that depend on seed and epoch alone, pictures that fail, plain order."""
 
+import signal
 from collections import Counter
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from siamese.data.batches import (
 )
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.transforms import Preprocess, augmentation
-from siamese.errors import UserError
+from siamese.errors import UserError, lack
+from tests.runs import full_disk
 
 SIZE = 16
 
@@ -416,3 +418,35 @@ def test_any_sampler_gives_batches():
         SampledBatches((at for at in range(20)), 6)
     with pytest.raises(UserError, match="less than one batch of 6"):
         SampledBatches(SequentialSampler(range(5)), 6)
+
+
+# Batches of loader processes lie in shared memory, and its end is an error in the training process.
+
+
+@pytest.mark.parametrize(("workers", "shared"), [(0, False), (2, True)])
+def test_batches_of_loader_processes_are_shared_as_they_are_collated(face_folder, workers, shared):
+    pictures = training_pictures(scan(face_folder))
+    batches = PKBatches(pictures.folder.labels, 2, 2, seed=7)
+    loader = training_loader(pictures, batches, workers=workers, pin_memory=False)
+    batch = loader.collate_fn([pictures[draw] for draw in next(iter(batches))])
+    assert [t.is_shared() for t in (batch.images, batch.labels, batch.indices)] == [shared] * 3
+
+
+@pytest.mark.parametrize("part", ["training", "evaluation"])
+def test_a_full_shared_memory_is_an_error(face_folder, part):
+    """On a real limit of the system; an endless wait ends here, too."""
+    folder = scan(face_folder)
+
+    def give_up(number, frame):
+        raise TimeoutError("waited for a batch that never comes")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    load = train_batches if part == "training" else evaluation_batches
+    signal.alarm(60)
+    try:
+        with full_disk(2**11), pytest.raises(RuntimeError) as caught:  # a batch has over 3 KB
+            load(folder, workers=1)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert "shared memory" in (lack(caught.value) or "")

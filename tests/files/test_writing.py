@@ -1,14 +1,27 @@
 """Files are written whole or not at all, also by two processes at once."""
 
+import errno
 import multiprocessing
 import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from siamese.files.writing import drafting, remove_leftovers, replacing, write_csv, write_text
+from siamese.errors import UserError
+from siamese.files.writing import (
+    CannotWrite,
+    drafting,
+    going_on,
+    lock_file,
+    remove_leftovers,
+    replacing,
+    write_csv,
+    write_text,
+    writing,
+)
 
 
 def _write_meanwhile(path: Path) -> None:
@@ -129,3 +142,78 @@ def test_a_draft_becomes_its_folder_or_nothing(tmp_path: Path) -> None:
         (draft / "b").write_text("")
     assert [file.name for file in path.iterdir()] == ["a"]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_one_line_with_the_way_to_go_on() -> None:
+    ways = iter(("start again", "not asked twice"))
+    with (
+        pytest.raises(CannotWrite) as caught,
+        going_on(lambda: next(ways)),
+        writing(Path("runs/夏")),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert str(caught.value) == (
+        "runs/夏: cannot be written (No space left on device); what was there before stays as it "
+        "is; start again"
+    )
+
+
+def test_the_way_to_go_on_is_that_of_the_time_of_the_error() -> None:
+    ways = ["early"]
+
+    def fail() -> None:
+        with going_on(ways.pop):
+            ways.append("late")
+            raise CannotWrite("a")
+
+    with pytest.raises(CannotWrite, match=r"^a; late$"):
+        fail()
+
+
+@pytest.mark.parametrize("error", [UserError("bad setting"), ValueError("a bug")])
+def test_other_errors_pass_as_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, going_on(lambda: "never"), writing(Path("a")):
+        raise error
+    assert caught.value is error
+
+
+def _lock(path: Path, held: Any, until: Any) -> None:
+    handle = os.open(path, os.O_RDWR)
+    assert lock_file(handle)
+    held.set()
+    until.wait(60)
+
+
+@pytest.mark.parametrize("how", ["end", "kill"])
+def test_a_lock_is_held_until_its_process_is_over(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "a"
+    path.write_text("")
+    context = multiprocessing.get_context("fork")
+    held, until = context.Event(), context.Event()
+    holder = context.Process(target=_lock, args=(path, held, until))
+    holder.start()
+    assert held.wait(30)
+    handle = os.open(path, os.O_RDWR)
+    try:
+        with pytest.raises(BlockingIOError):
+            lock_file(handle)
+        if how == "kill":
+            os.kill(holder.pid or 0, signal.SIGKILL)
+        else:
+            until.set()
+        holder.join(30)
+        assert lock_file(handle)
+    finally:
+        os.close(handle)
+
+
+def test_a_disk_without_locks_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(handle: int, how: int) -> None:
+        raise OSError(errno.ENOTSUP, "no locks here")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    assert not lock_file(handle)
+    os.close(handle)
+    write_text(tmp_path / "a", "written all the same")
+    assert os.listdir(tmp_path) == ["a"]

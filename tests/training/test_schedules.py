@@ -8,10 +8,11 @@ import torch
 from timm.scheduler import CosineLRScheduler
 from torch.optim import lr_scheduler
 
-from siamese.config import ScheduleSettings
+from siamese.config import OptimizerSettings, ScheduleSettings
 from siamese.errors import UserError
 from siamese.training.schedules import (
     in_steps,
+    lr_line,
     schedule_factor,
     schedule_remarks,
     warm_restarts,
@@ -186,3 +187,39 @@ def test_a_run_too_short_for_its_schedule_says_so() -> None:
     assert "warm-up of 5 epochs" in short[0]
     assert "80, 120 lie" in short[1]
     assert not schedule_remarks(ScheduleSettings(warmup=0.5), 1)
+
+
+# What a run says of its learning rate in its first line, beside what the rate then does.
+
+_ALL_NAMES = ("constant", "cosine", "linear", "multistep", "polynomial", "sgdr")
+
+
+@pytest.mark.parametrize("name", _ALL_NAMES)
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_the_first_line_says_what_the_rate_does(name: Any, warmup: float) -> None:
+    schedule = ScheduleSettings(name=name, warmup=warmup)
+    told = lr_line(0.25, "as set", OptimizerSettings(name="adamw"), schedule)
+    factor = schedule_factor(schedule, 0.25, steps_per_epoch=10, epochs=20)
+    assert told.startswith("learning rate 0.25")
+    assert told.endswith(": as set")
+    assert ("warm-up" in told) == (factor(0) < 0.5)
+    assert ("then" in told) == (min(map(factor, range(50, 200))) < 0.9)
+    assert ("in steps" in told) == (name == "multistep")
+    assert ("start anew" in told) == any(factor(s + 1) > 2 * factor(s) for s in range(50, 199))
+
+
+def test_the_default_schedule_is_told_as_what_it_is() -> None:
+    told = {
+        name: lr_line(0.1, "", OptimizerSettings(name="sgd"), ScheduleSettings(name=name))
+        for name in ("auto", "cosine")
+    }
+    assert told["auto"] == told["cosine"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "warms_up"),
+    [("radam_schedulefree", False), ("adamw_schedulefree", True), ("sgd_schedulefree", True)],
+)
+def test_of_schedule_free_optimizers_no_schedule_is_told(optimizer: Any, warms_up: bool) -> None:
+    told = lr_line(0.1, "as set", OptimizerSettings(name=optimizer), ScheduleSettings(warmup=0.1))
+    assert told == f"learning rate 0.1{' after a warm-up' * warms_up}: as set"

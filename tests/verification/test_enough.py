@@ -2,7 +2,12 @@
 
 import pytest
 
-from siamese.verification.enough import too_few_pairs, too_few_people, too_few_seeds
+from siamese.verification.enough import (
+    too_few_images,
+    too_few_pairs,
+    too_few_people,
+    too_few_seeds,
+)
 
 
 @pytest.mark.parametrize("people", [0, 2, 9])
@@ -35,3 +40,23 @@ def test_two_seeds_are_too_few(seeds: int) -> None:
 
 def test_three_seeds_are_enough() -> None:
     assert too_few_seeds(3) is None
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "needed"), [(99, 10, 100), (0, 2, 100), (999, 1000, 1000)]
+)
+def test_few_images_are_told_with_how_many_are_needed(
+    images: int, classes: int, needed: int
+) -> None:
+    told = too_few_images(images, classes, "validation images") or ""
+    assert told.startswith(f"{images} validation images of {classes} classes are too few")
+    assert told.endswith(f"at least {needed} are needed")
+
+
+@pytest.mark.parametrize(("images", "classes"), [(100, 2), (100, 100), (1000, 1000)])
+def test_a_hundred_images_and_one_of_each_class_are_enough(images: int, classes: int) -> None:
+    assert too_few_images(images, classes) is None
+
+
+def test_few_pairs_are_told_with_where_they_are() -> None:
+    assert "3 genuine pairs in validation are" in (too_few_pairs(3, 500, "in validation") or "")

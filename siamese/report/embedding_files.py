@@ -20,7 +20,7 @@ from siamese.errors import UserError
 from siamese.files.arrays import ArrayFile, Declared, open_arrays
 from siamese.files.places import read_bytes
 from siamese.files.writing import replacing
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
 
 # What other systems call the arrays; the first name is ours, and wins. In any case of letters.
 KEYS = {

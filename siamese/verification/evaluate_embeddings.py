@@ -20,7 +20,6 @@ from siamese.verification.bootstrap import (
     share_interval,
 )
 from siamese.verification.counts import PairCounts, count_pairs
-from siamese.verification.enough import too_few_pairs, too_few_people
 from siamese.verification.metrics import (
     auc,
     average_precision,
@@ -29,6 +28,7 @@ from siamese.verification.metrics import (
     tar_at_fmr,
     threshold_at_fmr,
 )
+from siamese.verification.sample_warnings import embedding_warnings, size_warnings
 from siamese.verification.scores import Labels
 
 
@@ -66,7 +66,7 @@ class VerificationFigures:
         identities: number of people.
         images: number of embeddings.
         intervals: 95 % intervals; None where none were asked for.
-        warnings: sentences about figures that rest on too few people or pairs.
+        warnings: sentences about embeddings or samples that make the figures doubtful.
     """
 
     auc: float
@@ -119,7 +119,7 @@ def evaluate(
     if intervals and resamples < 100:
         raise UserError(f"{resamples} resamples: at least 100 are needed for intervals")
     vectors = _on_cpu(embeddings)
-    identity = _as_integers(labels)
+    identity, names = _as_integers(labels)
     bootstrap = None
     if intervals:
         counts, bootstrap = count_and_resample(
@@ -140,7 +140,7 @@ def evaluate(
         impostor_pairs=counts.impostor_pairs,
         identities=counts.identities,
         images=counts.images,
-        warnings=_warnings(counts, rates),
+        warnings=(*embedding_warnings(vectors, identity, names), *_warnings(counts, rates)),
     )
     if bootstrap is None:
         return figures
@@ -155,13 +155,15 @@ def _on_cpu(values: npt.ArrayLike | torch.Tensor) -> npt.ArrayLike:
     return np.asarray(values.float() if values.dtype == torch.bfloat16 else values)
 
 
-def _as_integers(labels: npt.ArrayLike | torch.Tensor | Sequence[str]) -> npt.ArrayLike:
-    """Labels as they are, or numbered where they are strings."""
+def _as_integers(
+    labels: npt.ArrayLike | torch.Tensor | Sequence[str],
+) -> tuple[npt.ArrayLike, tuple[str, ...] | None]:
+    """Labels as they are, or numbered where they are strings, with the strings."""
     array = np.asarray(_on_cpu(labels))
     texts = array.dtype.kind in "US" or (
         array.dtype.kind == "O" and array.ndim == 1 and all(isinstance(one, str) for one in array)
     )
-    return number_names([str(one) for one in array])[0] if texts and array.ndim == 1 else array
+    return number_names([str(one) for one in array]) if texts and array.ndim == 1 else (array, None)
 
 
 def number_names(names: Sequence[str]) -> tuple[Labels, tuple[str, ...]]:
@@ -198,14 +200,11 @@ def _intervals(figures: VerificationFigures, bootstrap: Bootstrap) -> FigureInte
 
 
 def _warnings(counts: PairCounts, rates: Sequence[float]) -> tuple[str, ...]:
-    lines = [
-        too_few_people(counts.identities),
-        too_few_pairs(counts.genuine_pairs, counts.impostor_pairs),
-    ]
+    lines = size_warnings(counts.identities, counts.genuine_pairs, counts.impostor_pairs)
     lowest = lowest_supported_fmr(counts)
     lines += [
         f"FAR {rate:g} is unsupported: {counts.identities} people support FAR >= {lowest:.1e}"
         for rate in rates
         if rate < lowest
     ]
-    return tuple(line for line in lines if line is not None)
+    return tuple(lines)

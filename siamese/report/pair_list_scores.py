@@ -1,4 +1,4 @@
-"""Judge a list of picture pairs: LFW's protocols, or any other list."""
+"""Scores of a list of picture pairs: LFW's protocols, or any other list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese.data.pair_lists import PairList, read_known_pairs, read_pairs
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_csv
 from siamese.report.embedding_files import given_embeddings
-from siamese.report.sources import Embeddings, embed_folder, load_model, naming
+from siamese.report.embedding_sources import Embeddings, embed_folder, load_model, naming
 from siamese.verification.bootstrap import Bootstrap, Interval, resample_listed, share_interval
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
@@ -24,7 +24,7 @@ from siamese.verification.scores import exact_unit, listed_scores, prepare
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedPairs:
     """The pairs of a list whose pictures could be embedded.
 
     Attributes:
@@ -90,13 +90,17 @@ class Listed:
         return path
 
 
-def judge_list(settings: CurveSettings, file: str) -> Listed:
+def score_list(settings: CurveSettings, file: str) -> ListedPairs:
     """Embed the pictures of a list and score its pairs.
 
     Raises:
         UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
     """
-    people, pairs = _given(settings, file) if settings.embeddings else _embedded(settings, file)
+    if settings.embeddings is None:
+        people, pairs = _embedded(settings, file)
+    else:
+        people = given_embeddings(settings, settings.embeddings, folders=True)
+        people, pairs = _listed_rows(people, settings.embeddings, file)
     assert people.paths is not None, "both name their pictures"
     position = {path: at for at, path in enumerate(people.paths)}
     kept = [
@@ -113,12 +117,13 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
         scores = listed_scores(unit, first, second, prepared.zoom)
     person = _persons(people.labels, first, second, same)
     persons = person[first], person[second]
+    impostors = np.stack(persons)[:, ~same]
     counts = counts_of(
         scores,
         same,
         identities=len(np.unique(np.concatenate(persons))),
         images=len(people.paths),
-        identity_pairs=len({tuple(sorted(pair)) for pair in _impostors(persons, same)}),
+        identity_pairs=len({frozenset(pair) for pair in impostors.T.tolist()}),
     )
     bootstrap = None
     if settings.resamples:
@@ -130,9 +135,9 @@ def judge_list(settings: CurveSettings, file: str) -> Listed:
     if decision is not None:
         accuracy = accuracy_at(scores, same, decision.threshold)
         if bootstrap is not None:
-            told = bootstrap.accuracy_at(decision.threshold)
-            limits = share_interval(accuracy, told, bootstrap.genuine_effective)
-    return Listed(
+            resampled = bootstrap.accuracy_at(decision.threshold)
+            limits = share_interval(accuracy, resampled, bootstrap.genuine_effective)
+    return ListedPairs(
         people,
         tuple((pairs.first[at], pairs.second[at]) for at in kept),
         scores,
@@ -159,14 +164,12 @@ def _embedded(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]
     return embed_folder(model, folder, settings, origin, _list_notes(pairs, str(root))), pairs
 
 
-def _given(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
-    """The listed pictures among those that are embedded in a file.
+def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings, PairList]:
+    """The listed pictures among those that are embedded in the file ``source``.
 
     Raises:
         UserError: the file does not say which embedding is of which picture.
     """
-    source = str(settings.embeddings)
-    people = given_embeddings(settings, source, folders=True)
     if people.paths is None:
         raise UserError(
             f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
@@ -208,12 +211,6 @@ def _pictures(root: Path, pairs: PairList) -> FaceFolder:
 
 def _person(path: str) -> str:
     return path.rpartition("/")[0] or path
-
-
-def _impostors(
-    persons: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], same: npt.NDArray[np.bool_]
-) -> list[tuple[int, int]]:
-    return list(zip(persons[0][~same].tolist(), persons[1][~same].tolist(), strict=True))
 
 
 def _persons(

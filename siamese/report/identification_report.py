@@ -87,26 +87,26 @@ def judge_identification(settings: IdentifySettings) -> Identified:
     return Identified(galleries, ranked, people.origin, notes, tuple(files))
 
 
-def rank_rate(found: Identification, rank: int) -> float:
+def rank_rate(searches: Identification, rank: int) -> float:
     """Share of probes whose own person is among the best ``rank``, in [0, 1]."""
-    return float(found.cmc[min(rank, found.people) - 1])
+    return float(searches.cmc[min(rank, searches.people) - 1])
 
 
-def identification_json(found: Identification) -> dict[str, object]:
+def identification_json(searches: Identification) -> dict[str, object]:
     """Figures and curves under their plain names."""
     return {
-        "images_per_person": found.images_per_person,
-        "fusion": found.fusion,
-        "people": found.people,
-        "people_left_out": found.people_left_out,
-        "probes": found.probes,
-        "draws": found.draws,
-        **{f"rank_{rank}": rank_rate(found, rank) for rank in RANKS},
-        **{f"fnir_at_fpir_{rate:g}": found.fnir_at(rate) for rate in FPIRS},
-        "cmc": found.cmc.tolist(),
+        "images_per_person": searches.images_per_person,
+        "fusion": searches.fusion,
+        "people": searches.people,
+        "people_left_out": searches.people_left_out,
+        "probes": searches.probes,
+        "draws": searches.draws,
+        **{f"rank_{rank}": rank_rate(searches, rank) for rank in RANKS},
+        **{f"fnir_at_fpir_{rate:g}": searches.fnir_at(rate) for rate in FPIRS},
+        "cmc": searches.cmc.tolist(),
         "open_set": {
-            "threshold": found.threshold.tolist(),
-            "fpir": found.fpir.tolist(),
-            "fnir": found.fnir.tolist(),
+            "threshold": searches.threshold.tolist(),
+            "fpir": searches.fpir.tolist(),
+            "fnir": searches.fnir.tolist(),
         },
     }

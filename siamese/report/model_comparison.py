@@ -154,7 +154,7 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
             f"{a.origin} and {b.origin} are not on the same pictures: {len(only)} are in one of "
             f"them only ({first_few(only)}); embed the same folder with both"
         )
-    where = {path: at for at, path in enumerate(b.paths)}
+    where = {path: position for position, path in enumerate(b.paths)}
     order = np.array([where[path] for path in a.paths])
     labels = b.labels[order]
     if not _same_partition(a.labels, labels):
@@ -183,7 +183,7 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
     resampled = None
     if a.bootstrap is not None and b.bootstrap is not None:
         resampled = a.bootstrap.figures(), b.bootstrap.figures()
-    found = []
+    differences = []
     for name, (title, more_is_better) in COMPARED.items():
         difference = b.figures[name] - a.figures[name]
         limits = None
@@ -194,7 +194,7 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
             people = a.bootstrap.genuine_effective
             limits = (0.0, 0.0) if equal else quantile_interval(of_b - of_a, people)
         rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
-        found.append(
+        differences.append(
             Difference(
                 name,
                 title,
@@ -206,7 +206,7 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
                 _verdict(limits, more_is_better, a.supports(rate)),
             )
         )
-    return tuple(found)
+    return tuple(differences)
 
 
 def _verdict(limits: Interval, more_is_better: bool, supported: bool) -> str:

@@ -102,15 +102,15 @@ def score_list(settings: CurveSettings, file: str) -> ListedPairs:
         people = given_embeddings(settings, settings.embeddings, folders=True)
         people, pairs = _listed_rows(people, settings.embeddings, file)
     assert people.paths is not None, "both name their pictures"
-    position = {path: at for at, path in enumerate(people.paths)}
+    position = {path: number for number, path in enumerate(people.paths)}
     kept = [
-        at
-        for at, both in enumerate(zip(pairs.first, pairs.second, strict=True))
+        number
+        for number, both in enumerate(zip(pairs.first, pairs.second, strict=True))
         if all(path in position for path in both)
     ]
-    first = np.array([position[pairs.first[at]] for at in kept], np.int64)
-    second = np.array([position[pairs.second[at]] for at in kept], np.int64)
-    same = np.array([pairs.same[at] for at in kept], bool)
+    first = np.array([position[pairs.first[number]] for number in kept], np.int64)
+    second = np.array([position[pairs.second[number]] for number in kept], np.int64)
+    same = np.array([pairs.same[number] for number in kept], bool)
     with naming(people):
         prepared = prepare(people.embeddings)
         unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
@@ -130,7 +130,7 @@ def score_list(settings: CurveSettings, file: str) -> ListedPairs:
         bootstrap = resample_listed(
             counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
         )
-    folds = None if pairs.fold is None else np.array([pairs.fold[at] for at in kept])
+    folds = None if pairs.fold is None else np.array([pairs.fold[number] for number in kept])
     decision, accuracy, limits = people.decision, None, None
     if decision is not None:
         accuracy = accuracy_at(scores, same, decision.threshold)
@@ -139,7 +139,7 @@ def score_list(settings: CurveSettings, file: str) -> ListedPairs:
             limits = share_interval(accuracy, resampled, bootstrap.genuine_effective)
     return ListedPairs(
         people,
-        tuple((pairs.first[at], pairs.second[at]) for at in kept),
+        tuple((pairs.first[number], pairs.second[number]) for number in kept),
         scores,
         same,
         counts,
@@ -178,12 +178,12 @@ def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings
         )
     pairs = read_known_pairs(Path(file), people.paths, source)
     listed = {*pairs.first, *pairs.second}
-    kept = [at for at, path in enumerate(people.paths) if path in listed]
+    kept = [row for row, path in enumerate(people.paths) if path in listed]
     subset = replace(
         people,
         embeddings=people.embeddings[kept],
         labels=people.labels[kept],
-        paths=tuple(people.paths[at] for at in kept),
+        paths=tuple(people.paths[row] for row in kept),
         origin=f"{source} on the pairs of {file}",
         notes=(*people.notes, *_list_notes(pairs, source)),
     )
@@ -204,7 +204,7 @@ def _pictures(root: Path, pairs: PairList) -> FaceFolder:
     """The listed pictures as a folder; who is on one, the folder it lies in tells."""
     paths = sorted({*pairs.first, *pairs.second})
     names = sorted({_person(path) for path in paths})
-    label = {name: at for at, name in enumerate(names)}
+    label = {name: number for number, name in enumerate(names)}
     labels = tuple(label[_person(path)] for path in paths)
     return FaceFolder(root, tuple(names), tuple(paths), labels, ())
 

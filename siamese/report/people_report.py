@@ -134,7 +134,7 @@ def people_table(
     rows = [Person(*row) for row in zip(*columns, strict=True)]
     fmr, fnmr = (float(rate) for rate in error_rates(verified.counts, threshold))
     return PeopleTable(
-        tuple(rows[at] for at in np.argsort(-each.harm, kind="stable")),
+        tuple(rows[row] for row in np.argsort(-each.harm, kind="stable")),
         examination,
         threshold,
         chosen_by,

@@ -28,7 +28,7 @@ from siamese.auditing.suspects import Suspicion, find_suspects
 from siamese.auditing.two_covariance import normalised
 from siamese.config import EmbedSettings
 from siamese.report.embedding_files import load_embeddings, save_embeddings
-from siamese.report.sources import embed_people
+from siamese.report.embedding_sources import embed_people
 
 SEEDS = 5
 HALVES = ("half0", "half1")

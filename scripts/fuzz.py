@@ -48,8 +48,8 @@ from siamese.data.split_lists import read_split
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError
 from siamese.report.embedding_files import load_embeddings, save_embeddings
-from siamese.report.judge import verify
-from siamese.report.sources import Embeddings, load_model
+from siamese.report.embedding_sources import Embeddings, load_model
+from siamese.report.verification_report import verify
 from siamese.studies.expand import Place, expand
 from siamese.studies.study import read_study
 

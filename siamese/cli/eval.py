@@ -43,7 +43,7 @@ class _Command:
 
 
 def _embed(settings: EmbedSettings) -> None:
-    from siamese.report.judge import write_embeddings
+    from siamese.report.verification_report import write_embeddings
 
     telling.embeddings(*write_embeddings(settings))
 
@@ -56,7 +56,7 @@ def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSetting
 
             telling.judgement(judge_folds(settings, kind, fold_checkpoints(settings)))
             return
-        from siamese.report.judge import judge
+        from siamese.report.verification_report import judge
 
         telling.judgement(judge(settings, kind))
 
@@ -70,69 +70,84 @@ def _threshold(settings: ThresholdSettings) -> None:
 
         chosen = choose_threshold_by_folds(settings, fold_checkpoints(settings))
     else:
-        from siamese.report.threshold import choose_threshold
+        from siamese.report.threshold_choice import choose_threshold
 
         chosen = choose_threshold(settings)
     telling.choice(chosen, settings.prior)
 
 
 def _identify(settings: IdentifySettings) -> None:
-    from siamese.report.identify import judge_identification
+    from siamese.report.identification_report import judge_identification
 
     telling.identified(judge_identification(settings))
 
 
 def _people(settings: PeopleSettings) -> None:
-    from siamese.report.people import write_people
+    from siamese.report.people_report import write_people
 
     telling.people(write_people(settings))
 
 
 def _compare(settings: CompareSettings) -> None:
-    from siamese.report.two_models import compare
+    from siamese.report.model_comparison import compare
 
     telling.comparison(compare(settings))
 
 
 def _report(settings: ReportSettings) -> None:
-    from siamese.report.report import write_report
+    from siamese.report.report_page import write_report
 
     telling.report(write_report(settings))
 
 
 COMMANDS = {
     "roc": _Command(
-        CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _curve("roc"), "judge"
+        CurveSettings,
+        "ROC curve, AUC, EER and TAR@FAR over all pairs",
+        _curve("roc"),
+        "verification_report",
     ),
     "pr": _Command(
-        CurveSettings, "precision-recall curve and AP over all pairs", _curve("pr"), "judge"
+        CurveSettings,
+        "precision-recall curve and AP over all pairs",
+        _curve("pr"),
+        "verification_report",
     ),
     "det": _Command(
-        CurveSettings, "DET curve: both error rates on normal-deviate axes", _curve("det"), "judge"
+        CurveSettings,
+        "DET curve: both error rates on normal-deviate axes",
+        _curve("det"),
+        "verification_report",
     ),
     "pairs": _Command(
-        CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _curve("pairs"), "judge"
+        CurveSettings,
+        "a list of pairs: LFW's protocols, or a CSV",
+        _curve("pairs"),
+        "verification_report",
     ),
     "threshold": _Command(
         ThresholdSettings,
         "choose a threshold, check it, write it into the checkpoint",
         _threshold,
-        "threshold",
+        "threshold_choice",
     ),
     "people": _Command(
-        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, "people"
+        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, "people_report"
     ),
     "identify": _Command(
-        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, "identify"
+        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, "identification_report"
     ),
     "compare": _Command(
-        CompareSettings, "two models on the same pictures: compare A B", _compare, "two_models"
+        CompareSettings,
+        "two models on the same pictures: compare A B",
+        _compare,
+        "model_comparison",
     ),
     "report": _Command(
-        ReportSettings, "everything on one self-contained HTML page", _report, "report"
+        ReportSettings, "everything on one self-contained HTML page", _report, "report_page"
     ),
     "embed": _Command(
-        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, "judge"
+        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, "verification_report"
     ),
 }
 _HELP = usage(

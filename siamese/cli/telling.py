@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from siamese.files.shown import shown
 
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
-    from siamese.report.identify import Identified
-    from siamese.report.judge import Judgement
-    from siamese.report.people import PeopleTable
-    from siamese.report.report import Reported
-    from siamese.report.sources import Embeddings
-    from siamese.report.threshold import Choice, Rates
-    from siamese.report.two_models import Comparison
+    from siamese.report.embedding_sources import Embeddings
+    from siamese.report.identification_report import Identified
+    from siamese.report.model_comparison import Comparison
+    from siamese.report.people_report import PeopleTable
+    from siamese.report.report_page import Reported
+    from siamese.report.threshold_choice import Choice, Rates
+    from siamese.report.verification_report import Judgement
     from siamese.tasks.classes.evaluate import Evaluated
 
 Limits = tuple[float, float] | None
@@ -151,7 +151,7 @@ def _operating_point(found: PeopleTable) -> str:
 
 def identified(found: Identified) -> None:
     """Ranks, open-set errors and retrieval."""
-    from siamese.report.identify import FPIRS, RANKS, rank_rate
+    from siamese.report.identification_report import FPIRS, RANKS, rank_rate
 
     _notes(found.notes)
     print(f"{shown(found.origin)}\n{found.galleries[0].draws} random galleries of each size")

@@ -227,8 +227,8 @@ def _unbroken(sentence: str) -> Markup:
 
 def _is_wide(svg: str) -> bool:
     """Whether a figure has two panels side by side."""
-    box = re.search(r'viewBox="\S+ \S+ ([\d.]+) ([\d.]+)"', svg)
-    return box is not None and float(box[1]) > 1.7 * float(box[2])
+    size = re.search(r'width="(\d+)" height="(\d+)"', svg)
+    return size is not None and int(size[1]) > 1.7 * int(size[2])
 
 
 def _csp_hash(script: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
-import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from siamese.errors import UserError
 from siamese.files.arrays import ArrayFile, Declared, open_arrays
 from siamese.files.places import read_bytes
 from siamese.files.writing import replacing
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
+from siamese.verification.evaluate_embeddings import number_names
 
 # What other systems call the arrays; the first name is ours, and wins. In any case of letters.
 KEYS = {
@@ -104,40 +106,84 @@ def load_embeddings(
             misshapen, or of which several could be meant.
     """
     with open_arrays(path) as file:
-        found = _found(file, path)
-        reader = _Reader(path, file, found, limit)
-        if spare and reader.has_labels:
+        arrays = _arrays_by_role(file, path)
+        notes = [_naming_note(role, array.name, file.names) for role, array in arrays.items()]
+        images = _check_headers(arrays, path, limit)
+        names_only = "names" in arrays and "labels" not in arrays
+        if name_per_image := names_only and arrays["names"].shape == (images,):
+            arrays["labels"] = arrays.pop("names")  # as some systems save their known faces
+        if labels is not None and "labels" in arrays:
+            if not spare:
+                raise UserError(f"--labels {labels}: {path} has labels; leave one of them out")
             labels = None
-        return reader.embeddings(labels, folders=folders)
+        texts = {
+            role: _texts(str(path), role, file.read(arrays[role].name))
+            for role in ("names", "paths")
+            if role in arrays
+        }
+        paths = texts.get("paths")
+        if labels is not None:
+            people, paths = _labels_of_file(labels, paths, path, images, limit)
+        elif "labels" in arrays:
+            name = arrays["labels"].name
+            people = _labels(str(path), name, file.read(name))
+            if name_per_image:
+                people = replace(people, note="names (one per picture) taken as the labels")
+        else:
+            people = _labels_of_folders(path, paths, folders=folders)
+        names = people.names
+        if "names" in texts:
+            names = texts["names"]
+            _require_names(path, people, names)
+        if paths is not None:
+            _require_paths(path, paths, images)
+        vectors, root = file.read(arrays["embeddings"].name), _root(file, arrays, path)
+    lines = [line for line in dict.fromkeys([*notes, people.note]) if line]
+    note = (f"{path}: {'; '.join(lines)}",) if lines else ()
+    return Embeddings(vectors, people.labels, names, paths, str(path), note, root)
 
 
-def _found(file: ArrayFile, path: Path) -> dict[str, Declared]:
+def _labels_of_folders(path: Path, paths: tuple[str, ...] | None, *, folders: bool) -> _Labels:
+    """The folders that the paths lie in as labels, where they may be taken."""
+    if not folders:
+        raise UserError(
+            f"{path}: has no array 'labels'; needed: labels (N,); give a file of them with "
+            "--labels, or save them as 'labels'"
+        )
+    if paths is None:
+        raise UserError(f"{path}: has neither labels nor paths: who is on the pictures?")
+    parents = [path.replace("\\", "/").rpartition("/")[0] for path in paths]
+    people = _labels(str(path), "paths", np.array(parents))
+    return replace(people, note="no labels: the folders of the paths taken as the people")
+
+
+def _arrays_by_role(file: ArrayFile, path: Path) -> dict[str, Declared]:
     """The arrays by what they are taken for."""
     if file.names == ("",):
         return {"embeddings": file.declared("")}
-    found: dict[str, Declared] = {}
+    arrays: dict[str, Declared] = {}
     for role, keys in KEYS.items():
-        name = _one(path, role, [name for name in file.names if name.lower() in keys])
+        name = _the_one(path, role, [name for name in file.names if name.lower() in keys])
         if name is not None:
-            found[role] = file.declared(name)
+            arrays[role] = file.declared(name)
     positional = [name for name in file.names if _POSITIONAL.fullmatch(name)]
     for role in ("embeddings", "labels"):
-        if role not in found and positional:
-            shaped = [file.declared(name) for name in positional]
-            fits = [one.name for one in shaped if len(one.shape) == _DIMENSIONS[role]]
-            name = _one(path, role, fits)
+        if role not in arrays:
+            shaped = {name: file.declared(name) for name in positional}
+            fits = [n for n, one in shaped.items() if len(one.shape) == _DIMENSIONS[role]]
+            name = _the_one(path, role, fits)
             if name is not None:
-                found[role] = next(one for one in shaped if one.name == name)
-    if "embeddings" not in found:
+                arrays[role] = shaped[name]
+    if "embeddings" not in arrays:
         there = ", ".join(map(repr, file.names[:5])) or "no array at all"
         raise UserError(
             f"{path}: has no array 'embeddings'; needed: embeddings (N, D), labels (N,); it holds "
             f"{there}" + (", ..." if len(file.names) > 5 else "")
         )
-    return found
+    return {role: arrays[role] for role in KEYS if role in arrays}
 
 
-def _one(path: Path, role: str, names: Sequence[str]) -> str | None:
+def _the_one(path: Path, role: str, names: Sequence[str]) -> str | None:
     """The name that is meant.
 
     Raises:
@@ -151,141 +197,74 @@ def _one(path: Path, role: str, names: Sequence[str]) -> str | None:
     )
 
 
+def _naming_note(role: str, name: str, names: Sequence[str]) -> str | None:
+    """What was taken for what, where it is not told by our own name alone."""
+    others = [other for other in names if other != name and other.lower() in KEYS[role]]
+    also = f" (not {', '.join(others)})" if others else ""
+    return f"{name} taken as the {role}{also}" if name and (name != role or others) else None
+
+
+def _check_headers(arrays: Mapping[str, Declared], path: Path, limit: float) -> int:
+    """Refuse arrays by their headers, before one is read; returns the number of embeddings."""
+    _require_numbers(path, arrays["embeddings"])
+    images, cost = arrays["embeddings"].shape[0], 0.0
+    for role, array in arrays.items():
+        if role == "root":
+            continue  # looked at where it is read
+        if len(array.shape) != _DIMENSIONS[role]:
+            raise UserError(f"{path}: {array.name} must have shape (N,), not {array.shape}")
+        is_text = array.dtype.kind in "US"
+        if role in ("names", "paths") and not is_text and array.shape[0]:
+            raise UserError(
+                f"{path}: {array.name} must be texts, not {array.dtype}; save them with "
+                f"{array.name}.astype(str)"
+            )
+        if role in ("labels", "paths") and array.shape[0] != images:
+            raise UserError(
+                f"{path}: {array.shape[0]} {array.name} for {images} embeddings: one "
+                "per image is needed"
+            )
+        cost += math.prod(array.shape) * max(array.dtype.itemsize + (_TEXT if is_text else 0), 4)
+        if cost > limit * GIB:
+            raise UserError(
+                f"{path}: its arrays take {cost / GIB:.3g} GiB, the limit is {limit:g} GiB; if "
+                "the file is sound and the memory is there, raise --embeddings_limit"
+            )
+    return images
+
+
 @dataclass(frozen=True)
-class _Who:
-    """Labels of N pictures as they were found, with what was taken as what."""
+class _Labels:
+    """Labels of N pictures as whole numbers; names where they were texts; a note on how."""
 
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...] | None
-    taken: str | None
+    note: str | None
 
 
-class _Reader:
-    """Reads the arrays that are needed, each once."""
+def _require_names(path: Path, people: _Labels, names: tuple[str, ...]) -> None:
+    """One name per label value."""
+    if people.names is not None:
+        raise UserError(
+            f"{path}: the labels are texts, which are names, and it has names besides; "
+            "leave one of them out"
+        )
+    labels = people.labels
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
+        raise UserError(
+            f"{path}: labels run from {labels.min()} to {labels.max()}, but it has {len(names)} "
+            "names: one per label value is needed"
+        )
 
-    def __init__(self, path: Path, file: ArrayFile, found: dict[str, Declared], limit: float):
-        self.path, self.file, self.found, self.limit = path, file, found, limit
-        vectors = found["embeddings"]
-        _require_numbers(path, vectors)
-        self.images = vectors.shape[0]
-        self.cost = 0.0
 
-    def embeddings(self, labels: Path | None, *, folders: bool) -> Embeddings:
-        """Everything, read and checked."""
-        for role in self.found:
-            self._check(role)
-        if labels is not None and self.has_labels:
-            raise UserError(f"--labels {labels}: {self.path} has labels; leave one of them out")
-        if not (labels or folders or self.has_labels):
-            wanted = "give a file of them with --labels, or save them as 'labels'"
-            raise UserError(f"{self.path}: has no array 'labels'; needed: labels (N,); {wanted}")
-        paths = self._texts("paths")
-        who, names, taken = None, None, [self._taken(r) for r in KEYS if r in self.found]
-        if labels is not None:
-            who, listed = _labels_of_file(labels, self.images, self.limit)
-            taken.append(who.taken)
-            if listed is not None and paths is not None:
-                raise UserError(
-                    f"--labels {labels}: has paths, and so has {self.path}; leave one of them out"
-                )
-            paths = paths if listed is None else listed
-        elif "labels" in self.found:
-            name = self.found["labels"].name
-            who = _labels(str(self.path), name, self.file.read(name))
-            taken.append(who.taken)
-        elif self._names_are_labels():
-            who = _labels(str(self.path), "names", np.array(self._texts("names")))
-            taken.append("names (one per picture) taken as the labels")
-        elif folders and paths is not None:
-            people = np.array([path.replace("\\", "/").rpartition("/")[0] for path in paths])
-            who = _labels(str(self.path), "paths", people)
-            taken.append("no labels: the folders of the paths taken as the people")
-        if who is None:
-            raise UserError(f"{self.path}: has neither labels nor paths: who is on the pictures?")
-        names = who.names
-        if "names" in self.found and not self._names_are_labels():
-            names = self._names(who)
-        if paths is not None:
-            _require_paths(self.path, paths, self.images)
-        vectors = self.file.read(self.found["embeddings"].name)
-        told = [line for line in dict.fromkeys(taken) if line]
-        notes = (f"{self.path}: {'; '.join(told)}",) if told else ()
-        return Embeddings(vectors, who.labels, names, paths, str(self.path), notes, self._root())
-
-    def _check(self, role: str) -> None:
-        """Refuse an array by its header, before it is read."""
-        array = self.found[role]
-        if role == "root":
-            return  # looked at again where it is read
-        if len(array.shape) != _DIMENSIONS[role]:
-            raise UserError(
-                f"{self.path}: {array.name or role} must have shape "
-                f"{'(N, D)' if role == 'embeddings' else '(N,)'}, not {array.shape}"
-            )
-        if role in ("names", "paths") and array.dtype.kind not in "US" and array.shape[0]:
-            raise UserError(
-                f"{self.path}: {array.name} must be texts, not {array.dtype}; save them with "
-                f"{array.name}.astype(str)"
-            )
-        if role in ("labels", "paths") and array.shape[0] != self.images:
-            raise UserError(
-                f"{self.path}: {array.shape[0]} {array.name} for {self.images} embeddings: one "
-                "per image is needed"
-            )
-        each = array.dtype.itemsize + (_TEXT if array.dtype.kind in "US" else 0)
-        count = array.shape[0] if role != "embeddings" else array.shape[0] * array.shape[1]
-        self.cost += count * max(each, 4)
-        if self.cost > self.limit * GIB:
-            raise UserError(
-                f"{self.path}: its arrays take {self.cost / GIB:.3g} GiB, the limit is "
-                f"{self.limit:g} GiB; if the file is sound and the memory is there, raise "
-                "--embeddings_limit"
-            )
-
-    @property
-    def has_labels(self) -> bool:
-        """Whether the file itself says who is on the pictures."""
-        return "labels" in self.found or self._names_are_labels()
-
-    def _names_are_labels(self) -> bool:
-        """One name per picture and no labels, as some systems save their known faces."""
-        names = self.found.get("names")
-        return "labels" not in self.found and names is not None and names.shape == (self.images,)
-
-    def _taken(self, role: str) -> str | None:
-        name = self.found[role].name
-        others = [n for n in self.file.names if n != name and n.lower() in KEYS[role]]
-        also = f" (not {', '.join(others)})" if others else ""
-        return f"{name} taken as the {role}{also}" if name and (name != role or others) else None
-
-    def _texts(self, role: str) -> tuple[str, ...] | None:
-        if role not in self.found:
-            return None
-        return _texts(str(self.path), role, self.file.read(self.found[role].name))
-
-    def _names(self, who: _Who) -> tuple[str, ...]:
-        """One name per label value."""
-        if who.names is not None:
-            raise UserError(
-                f"{self.path}: the labels are texts, which are names, and it has names besides; "
-                "leave one of them out"
-            )
-        count = self.found["names"].shape[0]
-        if self.images and not 0 <= who.labels.min() <= who.labels.max() < count:
-            raise UserError(
-                f"{self.path}: labels run from {who.labels.min()} to {who.labels.max()}, but it "
-                f"has {count} names: one per label value is needed"
-            )
-        return self._texts("names") or ()
-
-    def _root(self) -> Path | None:
-        root = self.found.get("root")
-        if root is None or root.shape != () or root.dtype.kind != "U":
-            return None
-        if root.dtype.itemsize > 4 * _LONGEST:
-            return None
-        text = _texts(str(self.path), "root", self.file.read(root.name)[None])[0]
-        return Path(text) if text else None
+def _root(file: ArrayFile, arrays: Mapping[str, Declared], path: Path) -> Path | None:
+    root = arrays.get("root")
+    if root is None or root.shape != () or root.dtype.kind != "U":
+        return None
+    if root.dtype.itemsize > 4 * _LONGEST:
+        return None
+    text = _texts(str(path), "root", file.read(root.name)[None])[0]
+    return Path(text) if text else None
 
 
 def _require_numbers(path: Path, array: Declared) -> None:
@@ -296,47 +275,46 @@ def _require_numbers(path: Path, array: Declared) -> None:
         )
 
 
-def _labels(told: str, name: str, array: npt.NDArray[Any]) -> _Who:
+def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
     """Labels of any honest kind as whole numbers, texts with their names.
 
     Raises:
         UserError: of another kind; numbers that are not whole.
     """
     if array.ndim != 1:
-        raise UserError(f"{told}: {name} must have shape (N,), not {array.shape}")
-    if array.dtype.kind in "US":
-        # One name in two Unicode forms is one person.
-        texts = [unicodedata.normalize("NFC", text) for text in _texts(told, name, array)]
-        names, labels = np.unique(np.array(texts, dtype=object), return_inverse=True)
-        return _Who(labels.astype(np.int64), tuple(names), f"{name} (texts) taken as names")
-    if array.dtype.kind == "f":
-        kind, array = array.dtype, array.astype(np.float64)
-        wrong = ~(np.isfinite(array) & (np.abs(array) <= _WHOLE) & (np.rint(array) == array))
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            raise UserError(
-                f"{told}: the labels must be whole numbers or texts, and {name} holds "
-                f"{array[at]!s} at position {at}"
-            )
-        return _Who(array.astype(np.int64), None, f"{name} (whole numbers as {kind})")
-    if array.dtype.kind not in "iu":
+        raise UserError(f"{source}: {name} must have shape (N,), not {array.shape}")
+    kind = array.dtype.kind
+    if kind in "US":
+        return _Labels(*number_names(_texts(source, name, array)), f"{name} (texts) taken as names")
+    if kind not in "iuf":
         raise UserError(
-            f"{told}: the labels must be whole numbers or texts of shape (N,), not {array.dtype}"
+            f"{source}: the labels must be whole numbers or texts of shape (N,), not {array.dtype}"
         )
+    if kind == "f":
+        numbers = array.astype(np.float64)
+        whole = (np.abs(numbers) <= _WHOLE) & (np.rint(numbers) == numbers)  # False for NaN, Inf
+        if not whole.all():
+            position = int(np.argmin(whole))
+            raise UserError(
+                f"{source}: the labels must be whole numbers or texts, and {name} holds "
+                f"{numbers[position]!s} at position {position}"
+            )
+        note = f"{name} (whole numbers as {array.dtype})"
+        return _Labels(numbers.astype(np.int64), None, note)
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
-        raise UserError(f"{told}: the label {array.max()} is above 2**63 - 1; number from 0")
-    return _Who(array.astype(np.int64), None, None)
+        raise UserError(f"{source}: the label {array.max()} is above 2**63 - 1; number from 0")
+    return _Labels(array.astype(np.int64), None, None)
 
 
-def _texts(told: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
+def _texts(source: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
     if array.dtype.kind == "S":  # as other systems write them
         array = np.char.decode(array, "utf-8", "backslashreplace")
     try:
         texts = tuple(str(text) for text in array)
     except ValueError:  # beyond Unicode
-        raise UserError(f"{told}: {name} holds what is no text; the file is damaged") from None
+        raise UserError(f"{source}: {name} holds what is no text; the file is damaged") from None
     if any("\0" in text for text in texts):
-        raise UserError(f"{told}: {name} holds zero bytes; the file is damaged")
+        raise UserError(f"{source}: {name} holds zero bytes; the file is damaged")
     return texts
 
 
@@ -348,46 +326,51 @@ def _require_paths(path: Path, paths: tuple[str, ...], images: int) -> None:
         raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
 
 
-def _labels_of_file(file: Path, images: int, limit: float) -> tuple[_Who, tuple[str, ...] | None]:
-    """Labels from a file of their own, and the paths where it has them."""
-    told = f"--labels {file}"
+def _labels_of_file(
+    file: Path, paths: tuple[str, ...] | None, path: Path, images: int, limit: float
+) -> tuple[_Labels, tuple[str, ...] | None]:
+    """Labels from a file of their own, and the paths: those of either file."""
+    source = f"--labels {file}"
     if file.suffix.lower() in (".npy", ".npz"):
         with open_arrays(file) as arrays:
-            name = _one(file, "labels", _label_arrays(arrays))
+            name = _the_one(file, "labels", _label_arrays(arrays))
             if name is None:
-                raise UserError(f"{told}: has no array 'labels'")
+                raise UserError(f"{source}: has no array 'labels'")
             array = arrays.declared(name)
             if array.shape != (images,):
                 raise UserError(
-                    f"{told}: has shape {array.shape} for {images} embeddings: one label per "
+                    f"{source}: has shape {array.shape} for {images} embeddings: one label per "
                     "embedding is needed"
                 )
             if images * (array.dtype.itemsize + _TEXT) > limit * GIB:
-                raise UserError(f"{told}: is beyond --embeddings_limit {limit:g} GiB")
-            return _labels(told, name or "labels", arrays.read(name)), None
-    content = read_bytes(file, told, limit=(images + 2) * _LONGEST)
+                raise UserError(f"{source}: is beyond --embeddings_limit {limit:g} GiB")
+            return _labels(source, name or "labels", arrays.read(name)), paths
+    content = read_bytes(file, source, limit=(images + 2) * _LONGEST)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{told}, line {line}: is not UTF-8; save it as UTF-8") from None
-    marks = {".csv": ",", ".tsv": "\t"}
-    mark = marks.get(file.suffix.lower())
+        raise UserError(f"{source}, line {line}: is not UTF-8; save it as UTF-8") from None
+    mark = {".csv": ",", ".tsv": "\t"}.get(file.suffix.lower())
     if mark is None:
-        labels, paths = [line.strip() for line in _lines(text, images)], None
+        lines = islice(io.StringIO(text.rstrip()), images + 1)
+        labels, listed = [line.strip() for line in lines], None
     else:
-        labels, paths = _columns(told, text, mark, images)
+        labels, listed = _columns(source, text, mark, images)
     if len(labels) != images:
         more = "more than " if len(labels) > images else ""
         raise UserError(
-            f"{told}: {more}{min(len(labels), images)} labels for {images} embeddings: one per "
+            f"{source}: {more}{min(len(labels), images)} labels for {images} embeddings: one per "
             "embedding is needed"
         )
     if "" in labels:
-        raise UserError(f"{told}: the label at position {labels.index('')} is empty")
+        raise UserError(f"{source}: the label at position {labels.index('')} is empty")
     whole = all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels)
-    array_ = np.array([int(label) for label in labels]) if whole else np.array(labels, np.str_)
-    return _labels(told, "its lines" if paths is None else "its column", array_), paths
+    values = np.array([int(label) for label in labels]) if whole else np.array(labels, np.str_)
+    if listed is not None and paths is not None:
+        raise UserError(f"{source}: has paths, and so has {path}; leave one of them out")
+    name = "its lines" if listed is None else "its column"
+    return _labels(source, name, values), paths if listed is None else listed
 
 
 def _label_arrays(arrays: ArrayFile) -> list[str]:
@@ -396,16 +379,8 @@ def _label_arrays(arrays: ArrayFile) -> list[str]:
     return [name for name in arrays.names if name.lower() in KEYS["labels"]]
 
 
-def _lines(text: str, images: int) -> Iterator[str]:
-    """The lines without empty ones at the end, one more than wanted at the most."""
-    for count, line in enumerate(io.StringIO(text.rstrip())):
-        if count > images:
-            return
-        yield line
-
-
 def _columns(
-    told: str, text: str, mark: str, images: int
+    source: str, text: str, mark: str, images: int
 ) -> tuple[list[str], tuple[str, ...] | None]:
     """Labels and paths of a table; a table of one column needs no header."""
     rows: list[list[str]] = []
@@ -415,22 +390,24 @@ def _columns(
             if len(rows) > images + 1:
                 break
     except csv.Error as error:
-        raise UserError(f"{told}, line {len(rows) + 1}: is no table ({error})") from None
+        raise UserError(f"{source}, line {len(rows) + 1}: is no table ({error})") from None
     header = [name.strip() for name in rows[0]] if rows else []
-    at = {role: [i for i, name in enumerate(header) if name.lower() in KEYS[role]]
-          for role in ("labels", "paths")}  # fmt: skip
-    if not at["labels"] and len(header) == 1:
+    columns = {
+        role: [name for name in header if name.lower() in KEYS[role]]
+        for role in ("labels", "paths")
+    }
+    if not columns["labels"] and len(header) == 1:
         return [row[0].strip() if len(row) == 1 else "" for row in rows], None
-    name = _one(Path(told), "labels", [header[i] for i in at["labels"]])
+    name = _the_one(Path(source), "labels", columns["labels"])
     if name is None:
         raise UserError(
-            f"{told}, line 1: no column is called like labels; wanted is one of "
+            f"{source}, line 1: no column is called like labels; wanted is one of "
             f"{', '.join(KEYS['labels'])}"
         )
-    path_name = _one(Path(told), "paths", [header[i] for i in at["paths"]])
+    path_name = _the_one(Path(source), "paths", columns["paths"])
     for line, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
-            raise UserError(f"{told}, line {line}: {len(row)} fields, wanted are {len(header)}")
+            raise UserError(f"{source}, line {line}: {len(row)} fields, wanted are {len(header)}")
     labels = [row[header.index(name)].strip() for row in rows[1:]]
     if path_name is None:
         return labels, None

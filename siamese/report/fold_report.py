@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,25 +11,26 @@ import numpy as np
 from siamese.config import CurveSettings, ThresholdSettings
 from siamese.errors import UserError, first_few
 from siamese.models.device import scoring_device
-from siamese.report.judge import (
-    FoldFigures,
-    Judgement,
-    Kind,
-    output_folder,
-    with_figures,
-    write_judgement,
-)
-from siamese.report.sources import (
+from siamese.report.embedding_sources import (
     Embeddings,
     checkpoint_path,
     embed_folder,
     load_model,
     own_people,
 )
-from siamese.report.threshold import Choice, rates_of, write_choice
+from siamese.report.threshold_choice import Choice, rates_of, write_choice
+from siamese.report.verification_report import (
+    FoldFigures,
+    Judgement,
+    Kind,
+    make_folder,
+    with_figures,
+    write_judgement,
+)
 from siamese.verification.bootstrap import Interval, share_interval
 from siamese.verification.calibration import fit_calibration
 from siamese.verification.counts import Floats
+from siamese.verification.decision import Decision
 from siamese.verification.metrics import summarise, threshold_at_fmr
 from siamese.verification.pooled_folds import Folds, count_folds
 
@@ -40,11 +41,13 @@ def judge_folds(settings: CurveSettings, kind: Kind, checkpoints: Sequence[Path]
     Raises:
         UserError: unusable checkpoints; a person in two folds; fewer than two people in one.
     """
-    people, folds, figures = _embedded(settings, checkpoints)
+    people, folds, figures = _embed_folds(settings, checkpoints)
     verified = with_figures(folds.pooled, folds.bootstrap)
     title = f"{verified.counts.identities} people in {len(checkpoints)} folds"
-    out = output_folder(_placed(settings, checkpoints))
-    return write_judgement(settings, kind, out, people, verified, title, folds=figures)
+    of_run = checkpoints[0] if settings.fold_checkpoints else checkpoint_path(settings)
+    run = Path(settings.runs) / of_run.resolve().parent.name
+    out = make_folder(Path(settings.out or run / f"eval-{len(checkpoints)}-folds"))
+    return write_judgement(out, kind, people, verified, title, asdict(settings), folds=figures)
 
 
 def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence[Path]) -> Choice:
@@ -56,7 +59,7 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
         UserError: as :func:`judge_folds`; too few people for that FMR.
     """
     model = load_model(settings)
-    people, folds, _ = _embedded(settings, checkpoints)
+    people, folds, _ = _embed_folds(settings, checkpoints)
     verified = with_figures(folds.pooled, folds.bootstrap)
     counts = folds.pooled
     threshold = threshold_at_fmr(counts, settings.target_fmr)
@@ -76,8 +79,9 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
         "never saw; the checkpoint itself is one more such model: check the threshold on people "
         "of your own when there are some"
     )
+    decision = Decision(threshold, settings.target_fmr, calibration)
     notes = [*people.notes, note]
-    return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
+    return write_choice(settings, model, counts, decision, chosen, checked, notes)
 
 
 def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Interval:
@@ -86,16 +90,7 @@ def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Int
     return share_interval(share, resampled, getattr(folds.bootstrap, people))
 
 
-def _placed(settings: CurveSettings, checkpoints: Sequence[Path]) -> CurveSettings:
-    """With the folder for results: that of the run whose folds they are."""
-    if settings.out is not None:
-        return settings
-    own = checkpoints[0] if settings.fold_checkpoints else checkpoint_path(settings)
-    run = own.resolve().parent.name
-    return replace(settings, out=str(Path(settings.runs) / run / f"eval-{len(checkpoints)}-folds"))
-
-
-def _embedded(
+def _embed_folds(
     settings: CurveSettings | ThresholdSettings, checkpoints: Sequence[Path]
 ) -> tuple[Embeddings, Folds, tuple[FoldFigures, ...]]:
     """Everybody's embeddings, each by the model of their fold, and the pairs within the folds.

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
+from scipy.special import ndtr, ndtri
 
 from siamese.drawing.figure import (
     BLUE,
@@ -32,8 +31,10 @@ from siamese.verification.enough import too_few_people
 from siamese.verification.metrics import Curve
 
 _Corner = Literal["upper right", "upper left", "lower right", "best"]
-_OWN: Style = {"color": BLUE, "ls": "-"}
-_OTHER: Style = {"color": VERMILION, "ls": (0, (4.5, 1.6))}  # told apart without colour, too
+_STYLES: tuple[Style, Style] = (
+    {"color": BLUE, "ls": "-"},
+    {"color": VERMILION, "ls": (0, (4.5, 1.6))},  # distinct in black and white, too
+)
 _TOO_FEW = "too few people for this FMR"
 
 
@@ -43,34 +44,15 @@ class Against:
 
     Attributes:
         name: the second model.
-        own_name: the first model.
+        first_name: the first model.
         curve: the second model's curve.
         figures: the second model's figures.
     """
 
     name: str
-    own_name: str
+    first_name: str
     curve: Curve
     figures: dict[str, float]
-
-
-@dataclass(frozen=True)
-class AgainstCmc:
-    """A second model's identification rates, float64 (K,), and both models' names."""
-
-    name: str
-    own_name: str
-    cmc: Floats
-
-
-@dataclass(frozen=True)
-class AgainstOpenSet:
-    """A second model's open-set errors, float64 (T,) each, and both models' names."""
-
-    name: str
-    own_name: str
-    fpir: Floats
-    fnir: Floats
 
 
 def roc_figure(
@@ -177,28 +159,24 @@ def score_figure(counts: PairCounts, title: Title) -> Figure:
     return figure
 
 
-def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> Figure:
+def cmc_figure(models: Sequence[tuple[str, Floats]], title: Title) -> Figure:
     """Cumulative match characteristic: the share of probes found among the k best, over k.
 
     A gallery of too few people has a note instead of a line.
 
     Args:
-        cmc: float64 (K,), the rate at ranks 1 to K.
+        models: one or two; the name of each and float64 (K,), its rates at ranks 1 to K.
         title: of the figure.
-        against: a second model, of as many ranks or others.
     """
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
-    drawn = [(cmc, "" if against is None else _short(against.own_name), _OWN)]
-    if against is not None:
-        drawn.append((against.cmc, _short(against.name), _OTHER))
-    ranks = max(len(rates) for rates, _, _ in drawn)
-    if few := too_few_enrolled(len(cmc)):
+    ranks = max(len(rates) for _, rates in models)
+    few = too_few_enrolled(len(models[0][1]))
+    if few:
         _note_instead(axes, few)
-        drawn, against = [], None
-    for rates, name, style in drawn:
+    for (name, rates), style in zip([] if few else models, _STYLES, strict=False):
         dots: Style = {"marker": "o", "ms": 4} if ranks <= 20 else {}
-        label = f"{name}: rank 1 {rates[0]:.4f}" if name else ""
+        label = f"{_short(name)}: rank 1 {rates[0]:.4f}" if len(models) > 1 else ""
         axes.plot(np.arange(1, len(rates) + 1), rates, lw=1.8, label=label, **style, **dots)
     if ranks > 50:
         axes.set_xscale("log")
@@ -210,46 +188,38 @@ def cmc_figure(cmc: Floats, title: Title, against: AgainstCmc | None = None) -> 
         axes.set_xlim(0.5, ranks + 0.5)
     axes.set(xlabel="rank k", ylabel="probes whose person is among the k best", ylim=(0, 1.01))
     axes.grid(color=GRID)
-    if against is None:
-        axes.set_title("" if few else f"rank 1: {cmc[0]:.4f}", fontsize=11)
+    if few or len(models) == 1:
+        axes.set_title("" if few else f"rank 1: {models[0][1][0]:.4f}", fontsize=11)
     else:
         _legend(axes, "lower right")
     return figure
 
 
 def open_set_figure(
-    fpir: Floats,
-    fnir: Floats,
-    title: Title,
-    against: AgainstOpenSet | None = None,
-    *,
-    few: str | None = None,
+    models: Sequence[tuple[str, Floats, Floats]], title: Title, *, few: str | None = None
 ) -> Figure:
     """Open-set identification: FNIR over FPIR, logarithmic.
 
     Args:
-        fpir: float64 (T,), rising: share of unknown probes that raise an alarm.
-        fnir: float64 (T,), falling: share of known probes that are missed.
+        models: one or two; the name of each, float64 (T,) FPIR (rising, the share of unknown probes
+            that raise an alarm) and float64 (T,) FNIR (falling, the share of known ones missed).
         title: of the figure.
-        against: a second model.
         few: a note instead of a line, where too few people are enrolled.
     """
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
-    drawn = [(fpir, fnir, "" if against is None else _short(against.own_name), _OWN)]
-    if against is not None:
-        drawn.append((against.fpir, against.fnir, _short(against.name), _OTHER))
     if few:
         _note_instead(axes, few)
-    for x, y, name, style in [] if few else drawn:
-        axes.plot(x, y, lw=1.8, drawstyle="steps-post", label=name, **style)
-    above = np.concatenate([x[x > 0] for x, _, _, _ in drawn])
+    for (name, fpir, fnir), style in zip([] if few else models, _STYLES, strict=False):
+        label = _short(name) if len(models) > 1 else ""
+        axes.plot(fpir, fnir, lw=1.8, drawstyle="steps-post", label=label, **style)
+    above = np.concatenate([fpir[fpir > 0] for _, fpir, _ in models])
     _log_x_axis(axes, max(1e-9, min(0.1, float(above.min(initial=1.0)))))
     axes.set_xlabel("FPIR: unknown people reported as known")
     axes.set_ylabel("FNIR: known people missed")
     axes.set_ylim(0, 1.01)
     axes.grid(color=GRID)
-    if against is not None and not few:
+    if len(models) > 1 and not few:
         _legend(axes, "best")
     return figure
 
@@ -307,19 +277,15 @@ class _Model:
 
 
 def _models(curve: Curve, figures: dict[str, float], against: Against | None) -> list[_Model]:
-    point = {"ls": "", "marker": "o", "color": VERMILION}
+    point: Style = {"ls": "", "marker": "o", "color": VERMILION}
     if against is None:
-        return [_Model("", curve, figures, _OWN, point)]
-    edge = {"mec": "#000000", "mew": 0.8, "ms": 7}
+        return [_Model("", curve, figures, _STYLES[0], point)]
+    point |= {"mec": "#000000", "mew": 0.8, "ms": 7}
+    first, second = {**point, "color": BLUE}, {**point, "marker": "D", "ms": 6}
     return [
-        _Model(
-            _short(against.own_name), curve, figures, _OWN, {**point, **edge, "color": BLUE}
-        ),
-        _Model(
-            _short(against.name), against.curve, against.figures, _OTHER,
-            {**point, **edge, "marker": "D", "ms": 6},
-        ),
-    ]  # fmt: skip
+        _Model(_short(against.first_name), curve, figures, _STYLES[0], first),
+        _Model(_short(against.name), against.curve, against.figures, _STYLES[1], second),
+    ]
 
 
 def _short(name: str, longest: int = 24) -> str:
@@ -402,16 +368,6 @@ _RATES = (
 )  # fmt: skip
 
 
-def _deviates(rates: npt.ArrayLike) -> Floats:
-    """Standard normal quantiles, any shape; outside of (0, 1) not finite."""
-    return np.asarray(torch.special.ndtri(torch.tensor(np.asarray(rates, np.float64))))
-
-
-def _shares(deviates: npt.ArrayLike) -> Floats:
-    """Standard normal distribution function, any shape."""
-    return np.asarray(torch.special.ndtr(torch.tensor(np.asarray(deviates, np.float64))))
-
-
 def _inner(curve: Curve) -> tuple[Floats, Floats]:
     """FMR and FNMR where both lie inside (0, 1)."""
     x, y = curve.fmr, curve.fnmr
@@ -433,19 +389,19 @@ def _deviate_axes(axes: Axes, drawn: Sequence[tuple[Floats, Floats]]) -> tuple[f
     # On to the next round rate, so that the curve ends inside.
     low = max([rate for rate in _RATES if rate < min(0.01, least)], default=min(_RATES))
     low = min(low, 0.005)
-    first, last = _deviates([low, high])
+    first, last = ndtri([low, high])
     letter = 0.016 * (last - first)
     ticks: list[float] = []
     for rate in _RATES:
         near = (
-            abs(float(_deviates(rate) - _deviates(tick)))
+            abs(float(ndtri(rate) - ndtri(tick)))
             < letter * (1 + (len(_percent(rate)) + len(_percent(tick))) / 2)
             for tick in ticks
         )
         if low <= rate <= high and not any(near):
             ticks.append(rate)
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
-        scale("function", functions=(_deviates, _shares))
+        scale("function", functions=(ndtri, ndtr))
         axis.set_major_locator(FixedLocator(ticks))
         axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(FuncFormatter(lambda rate, _: _percent(rate)))

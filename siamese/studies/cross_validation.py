@@ -16,7 +16,7 @@ from siamese.data.identity_folds import Fold, folds_by_person, pairs_of_people
 from siamese.data.split_lists import list_content, pictures_by_person
 from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
-from siamese.report.sources import Model, load_model, own_people
+from siamese.report.embedding_sources import Model, load_model, own_people
 from siamese.studies.expand import Run, settings_hash
 from siamese.studies.running import TaskTrainer, Trainer, make_run, status
 from siamese.verification.metrics import supported_fmr
@@ -86,7 +86,7 @@ def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Pa
 
     Raises:
         UserError: the parts come from several folders; see
-            :func:`siamese.report.sources.own_people`.
+            :func:`siamese.report.embedding_sources.own_people`.
     """
     folders: list[FaceFolder] = [own_people(model, part, data) for part in model.content["split"]]
     roots = {folder.root.resolve() for folder in folders}

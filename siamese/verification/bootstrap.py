@@ -72,8 +72,8 @@ class Bootstrap:
     @cached_property
     def _bin(self) -> Counts:
         """Bin of each distinct score, and of a threshold above all."""
-        at = np.searchsorted(self.edges, self.counts.score, side="right")
-        return np.append(at, len(self.edges))
+        bins = np.searchsorted(self.edges, self.counts.score, side="right")
+        return np.append(bins, len(self.edges))
 
     @cached_property
     def _shares(self) -> tuple[Floats, Floats]:
@@ -97,22 +97,22 @@ class Bootstrap:
         with np.errstate(divide="ignore"):  # a resample of one person has no impostor pair
             return self.genuine.sum(1), self.impostor.sum(1)
 
-    def rates(self, at: Counts) -> tuple[Floats, Floats]:
+    def rates(self, position: Counts) -> tuple[Floats, Floats]:
         """FMR and FNMR of each resample at one score each, or at shared ones.
 
         Args:
-            at: positions in ``counts.score`` (its length: above all), (B, 1) or (1, K).
+            position: positions in ``counts.score`` (its length: above all), (B, 1) or (1, K).
 
         Returns:
             two float64 (B, K); NaN for a resample without impostor or genuine pairs.
         """
-        k = np.broadcast_to(self._bin[at], (len(self.genuine), at.shape[1]))
+        k = np.broadcast_to(self._bin[position], (len(self.genuine), position.shape[1]))
         accepted = []
         for inside, above, share in zip(
             (self.genuine, self.impostor), self._above, self._shares, strict=True
         ):
-            own = np.take_along_axis(inside, k, 1) * share[at]
-            accepted.append(np.take_along_axis(above, k, 1) + own)
+            within = np.take_along_axis(inside, k, 1) * share[position]
+            accepted.append(np.take_along_axis(above, k, 1) + within)
         genuine, impostor = (total[:, None] for total in self._totals)
         with np.errstate(invalid="ignore", divide="ignore"):
             return accepted[1] / impostor, 1 - accepted[0] / genuine
@@ -152,52 +152,52 @@ class Bootstrap:
     def ap(self) -> Floats:
         """AP of each resample, (B,), by some thousand thresholds, shifted to the sample's own."""
         thresholds = curve(self.counts).threshold[::-1]
-        at = np.searchsorted(self.counts.score, thresholds)
+        position = np.searchsorted(self.counts.score, thresholds)
         genuine, impostor = self._totals
-        fmr, fnmr = self.rates(at[None])
+        fmr, fnmr = self.rates(position[None])
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = _thinned_ap(1 - fnmr, fmr * (impostor / genuine)[:, None])
+            thinned = _thinned_ap(1 - fnmr, fmr * (impostor / genuine)[:, None])
         exact = self.counts
-        recall = exact.genuine_at_least[at] / exact.genuine_pairs
-        false = exact.impostor_at_least[at] / exact.genuine_pairs
-        own = _thinned_ap(recall[None], false[None])[0]
-        shifted = np.clip(found + average_precision(exact) - own, 0, 1)
+        recall = exact.genuine_at_least[position] / exact.genuine_pairs
+        false = exact.impostor_at_least[position] / exact.genuine_pairs
+        thinned_exact = _thinned_ap(recall[None], false[None])[0]
+        shifted = np.clip(thinned + average_precision(exact) - thinned_exact, 0, 1)
         return np.where(impostor > 0, shifted, np.nan)
 
     def eer(self) -> tuple[Floats, Floats]:
         """EER and its threshold of each resample, (B,) each."""
-        at = self._first(lambda fmr, fnmr: ~(fnmr < fmr))
-        below = np.maximum(at - 1, 0)
-        fmr, fnmr = self.rates(at)
+        position = self._first(lambda fmr, fnmr: ~(fnmr < fmr))
+        below = np.maximum(position - 1, 0)
+        fmr, fnmr = self.rates(position)
         other = self.rates(below)
         nearer = abs(other[0] - other[1]) < abs(fmr - fnmr)
         eer = np.where(nearer, other[0] + other[1], fmr + fnmr) / 2
-        return eer[:, 0], self._score(np.where(nearer, below, at))
+        return eer[:, 0], self._score(np.where(nearer, below, position))
 
     def tar_at_fmr(self, fmr: float) -> tuple[Floats, Floats]:
         """TAR at an FMR and the threshold of each resample, (B,) each."""
-        at = self._first(lambda found, _: ~(found > fmr))
+        position = self._first(lambda reached, _: ~(reached > fmr))
         exists = self._totals[1] > 0  # no FMR without impostor pairs
-        tar, threshold = 1 - self.rates(at)[1][:, 0], self._score(at)
+        tar, threshold = 1 - self.rates(position)[1][:, 0], self._score(position)
         return np.where(exists, tar, np.nan), np.where(exists, threshold, np.nan)
 
     def rates_at(self, threshold: float) -> tuple[Floats, Floats]:
         """FMR and FNMR of each resample at a threshold, (B,) each."""
-        at = np.searchsorted(self.counts.score, threshold)
-        fmr, fnmr = self.rates(np.array([[at]]))
+        position = np.searchsorted(self.counts.score, threshold)
+        fmr, fnmr = self.rates(np.array([[position]]))
         return fmr[:, 0], fnmr[:, 0]
 
-    def _score(self, at: Counts) -> Floats:
-        return np.asarray(np.append(self.counts.score, 1.0)[at[:, 0]])
+    def _score(self, position: Counts) -> Floats:
+        return np.asarray(np.append(self.counts.score, 1.0)[position[:, 0]])
 
     def figures(self) -> dict[str, Floats]:
         """Every figure of :func:`siamese.verification.metrics.summarise` that varies, (B,) each."""
         eer, eer_threshold = self.eer()
-        found = {"auc": self.auc(), "ap": self.ap(), "eer": eer, "eer_threshold": eer_threshold}
+        figures = {"auc": self.auc(), "ap": self.ap(), "eer": eer, "eer_threshold": eer_threshold}
         for name, rate in (("1e-2", 1e-2), ("1e-3", 1e-3)):
             tar, threshold = self.tar_at_fmr(rate)
-            found |= {f"tar_at_far_{name}": tar, f"threshold_at_far_{name}": threshold}
-        return found
+            figures |= {f"tar_at_far_{name}": tar, f"threshold_at_far_{name}": threshold}
+        return figures
 
     def accuracy_at(self, threshold: float) -> Floats:
         """Share of pairs told right in each resample when scores >= threshold pass, (B,)."""
@@ -211,11 +211,11 @@ class Bootstrap:
 
         Of thresholds by :func:`quantile_interval`, of all others by :func:`share_interval`.
         """
-        people, own = self.genuine_effective, summarise(self.counts)
+        people, exact = self.genuine_effective, summarise(self.counts)
         return {
             name: quantile_interval(values, people)
             if "threshold" in name
-            else share_interval(own[name], values, people)
+            else share_interval(exact[name], values, people)
             for name, values in self.figures().items()
         }
 
@@ -267,16 +267,16 @@ def share_interval(share: float, values: Floats, people: float) -> Interval:
         exist in a tenth of the resamples or more, and where it is the same in all of them though
         it is not 0 or 1, as when all embeddings are equal.
     """
-    found = _existing(values, people)
-    if found is None:
+    existing = _existing(values, people)
+    if existing is None:
         return None
     if share in (0, 1):
         bound = 1 - 0.05 ** (1 / people)
         return (0.0, bound) if share == 0 else (1 - bound, 1.0)
-    if np.ptp(found) == 0:
+    if np.ptp(existing) == 0:
         return None
     least = min(share, 1 - share) / 2 / people
-    error = float(logit(np.clip(found, least, 1 - least)).std())
+    error = float(logit(np.clip(existing, least, 1 - least)).std())
     return logit_interval(share, error * math.sqrt(people / (people - 1)), people - 1)
 
 
@@ -311,20 +311,20 @@ def quantile_interval(values: Floats, people: float) -> Interval:
         ``(low, high)``; None with fewer than two people, where the figure does not exist in a
         tenth of the resamples or more, and where it is the same in all of them.
     """
-    found = _existing(values, people)
-    if found is None or np.ptp(found) == 0:
+    existing = _existing(values, people)
+    if existing is None or np.ptp(existing) == 0:
         return None
     outwards = stdtrit(people - 1, 0.975) * math.sqrt(people / (people - 1))
     share = ndtr(-outwards)
-    low, high = np.quantile(found, [share, 1 - share])
+    low, high = np.quantile(existing, [share, 1 - share])
     return float(low), float(high)
 
 
 def _existing(values: Floats, people: float) -> Floats | None:
     """The resamples' figures that exist; None where there is too little for an interval."""
-    found = values[np.isfinite(values)]
-    few = people < 2 or len(found) < max(2, 0.9 * len(values))
-    return None if few else np.asarray(found)
+    existing = values[np.isfinite(values)]
+    few = people < 2 or len(existing) < max(2, 0.9 * len(values))
+    return None if few else np.asarray(existing)
 
 
 def _sum_above(counts: Floats) -> Floats:
@@ -399,22 +399,22 @@ class Resampler:
         heights, widths = int(rows[-1]) - first_row + 1, int(columns[-1]) - first_column + 1
         bins = self._bin_of.index_select(0, tile.levels[taken].flatten())
         bins = bins.view(len(rows), len(columns))
-        own = self._weights[:, first_row : first_row + heights]
+        row_weights = self._weights[:, first_row : first_row + heights]
         row = (rows - first_row) * self._bins
         if tile.genuine is not None:
             inside = tile.genuine[taken]
-            at = (bins + row[:, None])[inside]
-            counts = level_counts(at, heights * self._bins).view(heights, self._bins)
-            self.genuine += own.double() @ counts.double()
+            cell = (bins + row[:, None])[inside]
+            counts = level_counts(cell, heights * self._bins).view(heights, self._bins)
+            self.genuine += row_weights.double() @ counts.double()
         index = bins.add_((row * widths)[:, None]).add_((columns - first_column) * self._bins)
-        at = index.flatten() if tile.impostor is None else index[tile.impostor[taken]]
-        counts = level_counts(at, heights * widths * self._bins)
+        cell = index.flatten() if tile.impostor is None else index[tile.impostor[taken]]
+        counts = level_counts(cell, heights * widths * self._bins)
         cells = counts.view(heights, widths, self._bins).float().transpose(0, 1)
-        others = self._weights[:, first_column : first_column + widths]
+        column_weights = self._weights[:, first_column : first_column + widths]
         for top in range(0, heights, _ROWS_AT_ONCE):
             part = slice(top, top + _ROWS_AT_ONCE)
-            sums = others @ cells[:, part].reshape(widths, -1)
-            weighted = sums.view(len(own), -1, self._bins) * own[:, part, None]
+            sums = column_weights @ cells[:, part].reshape(widths, -1)
+            weighted = sums.view(len(row_weights), -1, self._bins) * row_weights[:, part, None]
             self.impostor += weighted.sum(1, dtype=torch.float64)
 
 
@@ -447,12 +447,12 @@ def count_and_resample(
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
     """
     vectors = np.atleast_1d(np.asarray(embeddings))
-    own = check_labels(labels, len(vectors))
-    identity = np.unique(own, return_inverse=True)[1]
+    checked = check_labels(labels, len(vectors))
+    identity = np.unique(checked, return_inverse=True)[1]
     people = int(identity.max(initial=-1)) + 1
     shuffled = np.random.default_rng(seed).permutation(people)
     groups = (shuffled % BUNDLES if people > BUNDLES else np.arange(people))[identity]
-    pairs = PairMatrix(vectors, own, groups=groups, device=device)
+    pairs = PairMatrix(vectors, checked, groups=groups, device=device)
     units = min(people, BUNDLES)
     counter = Counter(pairs.unit.device, pairs.zoom)
     edges = levels_of(_edges(vectors, identity, shuffled), pairs.zoom)
@@ -502,8 +502,8 @@ def edges_of(counts: PairCounts) -> Floats:
         (counts.impostor_at_least, impostor),
         (counts.impostor_at_least, tail),
     ):
-        at = reaching(at_least, wanted)
-        chosen.append(counts.score[np.clip(at, 0, len(counts.score) - 1)])
+        positions = reaching(at_least, wanted)
+        chosen.append(counts.score[np.clip(positions, 0, len(counts.score) - 1)])
     return np.unique(np.concatenate(chosen))
 
 

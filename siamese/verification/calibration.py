@@ -139,10 +139,10 @@ def minimum_cllr(counts: PairCounts) -> float:
     genuine = -np.diff(counts.genuine_at_least[hull]) / counts.genuine_pairs
     impostor = -np.diff(counts.impostor_at_least[hull]) / counts.impostor_pairs
     cost = 0.0
-    for own in (genuine, impostor):
-        # own * log2(1 + other / own), 0 where there is none.
-        some = own > 0
-        cost += float(own[some] @ np.log2((genuine + impostor)[some] / own[some]))
+    for share in (genuine, impostor):
+        # share * log2(1 + other / share), 0 where there is none.
+        some = share > 0
+        cost += float(share[some] @ np.log2((genuine + impostor)[some] / share[some]))
     return max(0.0, cost / 2)
 
 
@@ -163,7 +163,7 @@ def _hull(x: Counts, y: Counts) -> Counts:
         if len(kept) > 0.9 * before:
             break
     corners: list[int] = []
-    for at, across, up in zip(kept.tolist(), x[kept].tolist(), y[kept].tolist(), strict=True):
+    for position, across, up in zip(kept.tolist(), x[kept].tolist(), y[kept].tolist(), strict=True):
         while len(corners) > 1:
             a, b = corners[-2], corners[-1]
             if (int(y[b]) - int(y[a])) * (across - int(x[b])) < (up - int(y[b])) * (
@@ -171,7 +171,7 @@ def _hull(x: Counts, y: Counts) -> Counts:
             ):
                 break
             corners.pop()
-        corners.append(at)
+        corners.append(position)
     return np.array(corners)
 
 

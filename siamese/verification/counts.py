@@ -86,11 +86,11 @@ class Counter:
 
     def counts(self, identities: int, images: int, identity_pairs: int) -> PairCounts:
         """What was counted."""
-        found = torch.nonzero(self.genuine + self.impostor).flatten()
+        levels = torch.nonzero(self.genuine + self.impostor).flatten()
         return PairCounts(
-            level_scores(found.cpu().numpy(), self._zoom),
-            self.genuine[found].cpu().numpy(),
-            self.impostor[found].cpu().numpy(),
+            level_scores(levels.cpu().numpy(), self._zoom),
+            self.genuine[levels].cpu().numpy(),
+            self.impostor[levels].cpu().numpy(),
             identities,
             images,
             identity_pairs,
@@ -139,17 +139,17 @@ def count_target(embeddings: npt.ArrayLike, labels: npt.ArrayLike, target: int) 
     """
     prepared = prepare(embeddings)
     identity = check_labels(labels, len(prepared.unit))
-    own = torch.from_numpy(identity == target)
-    if not own.any():
+    is_target = torch.from_numpy(identity == target)
+    if not is_target.any():
         raise UserError("the target has no image among the judged ones")
-    count = int(own.sum())
+    count = int(is_target.sum())
     if count < 2:
         raise UserError("no genuine pair: the target has one image only; add another of theirs")
-    if count == len(own):
+    if count == len(is_target):
         raise UserError("no impostor pair: all images are of the target; add other people")
     counter = Counter(zoom=prepared.zoom)
     everybody = prepared.at(torch.from_numpy(np.argsort(identity != target, kind="stable")))
-    position = torch.arange(len(own))
+    position = torch.arange(len(is_target))
     for first in range(0, count, _TARGET_ROWS):
         row = position[first : min(first + _TARGET_ROWS, count), None]
         levels = everybody.levels(row.flatten(), slice(None))

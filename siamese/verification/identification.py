@@ -122,8 +122,8 @@ def identify(
     if fusion not in get_args(Fusion):
         raise UserError(f"fusion {fusion!r}: must be max or mean")
     prepared = prepare(embeddings)
-    own = check_labels(labels, len(prepared.unit))
-    names, person, images = np.unique(own, return_inverse=True, return_counts=True)
+    checked = check_labels(labels, len(prepared.unit))
+    names, person, images = np.unique(checked, return_inverse=True, return_counts=True)
     enough = images > images_per_person
     people = int(enough.sum())
     _require_people(people, images_per_person)
@@ -131,7 +131,7 @@ def identify(
     prepared = prepared.at(torch.from_numpy(np.flatnonzero(taken)))
     person = (np.cumsum(enough) - 1)[person[taken]]
 
-    found, mated, non_mated = np.zeros(people, np.int64), [], []
+    found_at_rank, mated, non_mated = np.zeros(people, np.int64), [], []
     for draw in tqdm(
         range(draws), desc="searching galleries", leave=False, disable=None if progress else True
     ):
@@ -142,13 +142,13 @@ def identify(
         own_person = torch.from_numpy(person)[probe, None]
         first = 0
         for levels in _search(prepared, probe, gallery, images_per_person, fusion):
-            mine = own_person[first : first + len(levels)]
+            own_label = own_person[first : first + len(levels)]
             first += len(levels)
-            score = levels.gather(1, mine)
+            score = levels.gather(1, own_label)
             rank = (levels >= score).sum(1).numpy()
-            found += np.bincount(rank - 1, minlength=people)
+            found_at_rank += np.bincount(rank - 1, minlength=people)
             mated.append(torch.where(torch.from_numpy(rank) == 1, score[:, 0], -1).numpy())
-            non_mated.append(levels.scatter_(1, mine, -1).amax(1).numpy())
+            non_mated.append(levels.scatter_(1, own_label, -1).amax(1).numpy())
     summed = images_per_person if fusion == "mean" else 1
     genuine, other = np.sort(np.concatenate(mated)), np.sort(np.concatenate(non_mated))
     threshold, fpir, fnir = _open_set(genuine, other)
@@ -159,7 +159,7 @@ def identify(
         fusion=fusion,
         draws=draws,
         probes=len(person) - people * images_per_person,
-        cmc=np.cumsum(found) / found.sum(),
+        cmc=np.cumsum(found_at_rank) / found_at_rank.sum(),
         threshold=level_scores(threshold / summed, prepared.zoom),
         fpir=fpir,
         fnir=fnir,
@@ -272,8 +272,8 @@ def retrieval(
         hit = _best_are_own(prepared, identity, query, int(r.max()))
         place = torch.arange(1, hit.shape[1] + 1)
         hit &= place <= r
-        found = hit.cumsum(1)
-        average_precision += float((found * hit / place.double() / r).sum())
+        hits = hit.cumsum(1)
+        average_precision += float((hits * hit / place.double() / r).sum())
         precision += float((hit / r.double()).sum())
     return Retrieval(average_precision / len(queries), precision / len(queries), len(queries))
 

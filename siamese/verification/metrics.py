@@ -45,17 +45,17 @@ def auc(counts: PairCounts) -> float:
 
 def average_precision(counts: PairCounts) -> float:
     """Average precision: precision weighted by the recall each threshold adds, not interpolated."""
-    at = np.flatnonzero(counts.genuine)
-    accepted = counts.genuine_at_least[at]
-    precision = accepted / (accepted + counts.impostor_at_least[at])
-    return float(np.sum(counts.genuine[at] * precision) / counts.genuine_pairs)
+    positions = np.flatnonzero(counts.genuine)
+    accepted = counts.genuine_at_least[positions]
+    precision = accepted / (accepted + counts.impostor_at_least[positions])
+    return float(np.sum(counts.genuine[positions] * precision) / counts.genuine_pairs)
 
 
 def error_rates(counts: PairCounts, thresholds: npt.ArrayLike) -> tuple[Floats, Floats]:
     """FMR and FNMR at given thresholds, float64, same shape."""
-    at = np.searchsorted(counts.score, np.asarray(thresholds, np.float64), side="left")
-    fmr = counts.impostor_at_least[at] / counts.impostor_pairs
-    fnmr = 1 - counts.genuine_at_least[at] / counts.genuine_pairs
+    positions = np.searchsorted(counts.score, np.asarray(thresholds, np.float64), side="left")
+    fmr = counts.impostor_at_least[positions] / counts.impostor_pairs
+    fnmr = 1 - counts.genuine_at_least[positions] / counts.genuine_pairs
     return np.asarray(fmr, np.float64), np.asarray(fnmr, np.float64)
 
 
@@ -68,35 +68,35 @@ def equal_error_rate(counts: PairCounts) -> tuple[float, float]:
     """
     g, i = counts.genuine_pairs, counts.impostor_pairs
 
-    def errors(at: int) -> tuple[int, int]:
-        return int(counts.impostor_at_least[at]), g - int(counts.genuine_at_least[at])
+    def errors(position: int) -> tuple[int, int]:
+        return int(counts.impostor_at_least[position]), g - int(counts.genuine_at_least[position])
 
-    def difference(at: int) -> int:
+    def difference(position: int) -> int:
         """(FMR - FNMR) * G * I, in Python's integers: it may not fit into 64 bits."""
-        false_matches, false_non_matches = errors(at)
+        false_matches, false_non_matches = errors(position)
         return false_matches * g - false_non_matches * i
 
     # FNMR - FMR never falls as the threshold rises; its zero lies beside the crossing.
     rising = 1 - counts.genuine_at_least / g - counts.impostor_at_least / i
     crossing = int(np.searchsorted(rising, 0.0))
     near = range(max(0, crossing - 2), min(len(rising), crossing + 3))
-    best = min(near, key=lambda at: (abs(difference(at)), -at))
+    best = min(near, key=lambda position: (abs(difference(position)), -position))
     false_matches, false_non_matches = errors(best)
     return (false_matches / i + false_non_matches / g) / 2, _threshold(counts, best)
 
 
-def _threshold(counts: PairCounts, at: int) -> float:
+def _threshold(counts: PairCounts, position: int) -> float:
     """The score at a position, or just above the highest."""
-    if at < len(counts.score):
-        return float(counts.score[at])
-    return _just_above(counts, at - 1)
+    if position < len(counts.score):
+        return float(counts.score[position])
+    return _just_above(counts, position - 1)
 
 
-def _just_above(counts: PairCounts, at: int) -> float:
+def _just_above(counts: PairCounts, position: int) -> float:
     """The next float32 above a score; where others lie that near, the next float64."""
-    score = float(counts.score[at])
+    score = float(counts.score[position])
     above = float(np.nextafter(np.float32(score), np.float32(np.inf)))
-    nearest = float(counts.score[at + 1]) if at + 1 < len(counts.score) else math.inf
+    nearest = float(counts.score[position + 1]) if position + 1 < len(counts.score) else math.inf
     return above if score < above <= nearest else math.nextafter(score, math.inf)
 
 
@@ -159,12 +159,12 @@ def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
     """
     size = len(counts.score)
     if points is None or size <= points:
-        at = np.arange(size + 1)
+        positions = np.arange(size + 1)
     else:
         share = points // 3
         # Even steps of FNMR, even steps of FMR, and even ratios of FMR for the log axis.
         few = np.geomspace(1, counts.impostor_pairs, share)
-        at = np.unique(
+        positions = np.unique(
             np.concatenate(
                 [
                     [0, size],
@@ -174,7 +174,7 @@ def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
                 ]
             )
         )
-    falling = at[::-1]
+    falling = positions[::-1]
     threshold = np.append(counts.score, _threshold(counts, size))[falling]
     matches, accepted = counts.impostor_at_least[falling], counts.genuine_at_least[falling]
     precision = np.divide(

@@ -110,16 +110,16 @@ class _Examiner:
     def add(self, tile: Tile) -> None:
         rows = slice(tile.first_row, tile.first_row + tile.levels.shape[0])
         columns = slice(tile.first_column, tile.first_column + tile.levels.shape[1])
-        for at, level in enumerate(self.levels):
+        for number, level in enumerate(self.levels):
             matches = tile.levels >= level
             if tile.impostor is not None:
                 matches &= tile.impostor
-            self.false_matches[at, rows] += matches.sum(1)
-            self.false_matches[at, columns] += matches.sum(0)
+            self.false_matches[number, rows] += matches.sum(1)
+            self.false_matches[number, columns] += matches.sum(0)
             if tile.genuine is not None:
                 rejected = (tile.levels < level) & tile.genuine
-                self.rejected[at, rows] += rejected.sum(1)
-                self.rejected[at, columns] += rejected.sum(0)
+                self.rejected[number, rows] += rejected.sum(1)
+                self.rejected[number, columns] += rejected.sum(0)
         self.impostor.add(tile, tile.impostor)
         if tile.genuine is not None:
             self.genuine.add(tile, tile.genuine)
@@ -130,7 +130,7 @@ class _Kept:
 
     def __init__(self, level: int, size: int, *, lowest: bool):
         self._level, self._size, self._sign = level, size, 1 if lowest else -1
-        self._found: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        self._kept: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
         self._at_level = 0
 
     def add(self, tile: Tile, mask: torch.Tensor | None) -> None:
@@ -146,16 +146,16 @@ class _Kept:
         equal = torch.nonzero(~worse).flatten()[: self._size - self._at_level]
         self._at_level += len(equal)
         for part in (torch.nonzero(worse).flatten(), equal):
-            at = where[part] + torch.tensor(
+            cells = where[part] + torch.tensor(
                 [tile.first_row, tile.first_column], device=where.device
             )
-            self._found.append((at.cpu().numpy(), levels[part].cpu().numpy().astype(np.int64)))
+            self._kept.append((cells.cpu().numpy(), levels[part].cpu().numpy().astype(np.int64)))
 
     def pairs(self, order: Counts, zoom: int) -> Pairs:
-        at = np.concatenate([places for places, _ in self._found])
-        levels = np.concatenate([found for _, found in self._found])
-        best = np.lexsort((at[:, 1], at[:, 0], self._sign * levels))[: self._size]
-        positions = order[at[best]]
+        cells = np.concatenate([cells for cells, _ in self._kept])
+        levels = np.concatenate([levels for _, levels in self._kept])
+        best = np.lexsort((cells[:, 1], cells[:, 0], self._sign * levels))[: self._size]
+        positions = order[cells[best]]
         return Pairs(positions[:, 0], positions[:, 1], level_scores(levels[best], zoom))
 
 
@@ -212,9 +212,9 @@ def varied(pairs: Pairs, most: int, often: int) -> Pairs:
     seen: Counter[int] = Counter()
     taken: list[int] = []
     others: list[int] = []
-    for at, both in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
+    for position, both in enumerate(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True)):
         fits = len(taken) < most and max(seen[image] for image in both) < often
-        (taken if fits else others).append(at)
+        (taken if fits else others).append(position)
         seen.update(both if fits else ())
     chosen = np.sort([*taken, *others[: max(0, most - len(taken))]]).astype(np.int64)
     return Pairs(pairs.first[chosen], pairs.second[chosen], pairs.score[chosen])
@@ -272,10 +272,10 @@ def _mean_scores(pairs: PairMatrix) -> tuple[Floats, Counts, Floats]:
     nearest, mean = np.empty(len(n), np.int64), np.empty(len(n))
     for first in range(0, len(n), _ROWS):
         products = centres[first : first + _ROWS] @ centres.T
-        own = np.arange(len(products))
-        products[own, own + first] = -np.inf
-        nearest[own + first] = products.argmax(1)
-        mean[own + first] = products.max(1)
+        diagonal = np.arange(len(products))
+        products[diagonal, diagonal + first] = -np.inf
+        nearest[diagonal + first] = products.argmax(1)
+        mean[diagonal + first] = products.max(1)
     return genuine, nearest, mean
 
 

@@ -54,22 +54,24 @@ class Folds:
         thresholds, wrong = [], np.zeros(2)
         resampled = np.zeros((2, len(self.bootstraps[0].genuine) if self.bootstraps else 0))
         totals = np.zeros_like(resampled)
-        for at, counts in enumerate(self.counts):
-            others = pool_counts([*self.counts[:at], *self.counts[at + 1 :]])
+        for number, counts in enumerate(self.counts):
+            others = pool_counts([*self.counts[:number], *self.counts[number + 1 :]])
             threshold = threshold_at_fmr(others, fmr)
             thresholds.append(threshold)
             false = [float(rate) for rate in error_rates(counts, threshold)]
             wrong += np.array(false) * [counts.impostor_pairs, counts.genuine_pairs]
             if self.bootstraps:
-                own = self.bootstraps[at]
-                drawn = np.array([own.impostor.sum(1), own.genuine.sum(1)])
+                bootstrap = self.bootstraps[number]
+                drawn = np.array([bootstrap.impostor.sum(1), bootstrap.genuine.sum(1)])
                 # A fold of which a resample has no pair adds no error either.
-                resampled += np.nan_to_num(np.array(own.rates_at(threshold))) * drawn
+                resampled += np.nan_to_num(np.array(bootstrap.rates_at(threshold))) * drawn
                 totals += drawn
         rates = wrong / [self.pooled.impostor_pairs, self.pooled.genuine_pairs]
         with np.errstate(invalid="ignore", divide="ignore"):
-            found = resampled / totals
-        return CrossedRates(tuple(thresholds), float(rates[0]), float(rates[1]), found[0], found[1])
+            shares = resampled / totals
+        return CrossedRates(
+            tuple(thresholds), float(rates[0]), float(rates[1]), shares[0], shares[1]
+        )
 
 
 @dataclass(frozen=True)
@@ -142,9 +144,9 @@ def count_folds(
     weights = draw_weights(sum(units), resamples, seed)
     starts = np.cumsum([0, *units])
     matrices, groups = [], []
-    for (vectors, labels), one, own in zip(folds, counts, units, strict=True):
+    for (vectors, labels), one, fold_units in zip(folds, counts, units, strict=True):
         shuffled = np.random.default_rng(seed).permutation(one.identities)
-        group = np.asarray(shuffled % own)[np.unique(labels, return_inverse=True)[1]]
+        group = np.asarray(shuffled % fold_units)[np.unique(labels, return_inverse=True)[1]]
         matrices.append(PairMatrix(vectors, labels, groups=group, device=device))
         groups.append(group[matrices[-1].order])
     # Bins are the same scores in every fold, though a fold's own grid may be finer.
@@ -153,12 +155,16 @@ def count_folds(
     images = [pairs.counts for pairs in matrices]
     own_pairs = [pairs.counts * (pairs.counts - 1) // 2 for pairs in matrices]
     bootstraps: list[Bootstrap] = []
-    for at, pairs in enumerate(matrices):
-        drawn = weights[:, starts[at] : starts[at + 1]]
-        resampler = Resampler(pairs, groups[at], levels_of(edges, pairs.zoom), drawn)
+    for number, pairs in enumerate(matrices):
+        drawn = weights[:, starts[number] : starts[number + 1]]
+        resampler = Resampler(pairs, groups[number], levels_of(edges, pairs.zoom), drawn)
         pairs.feed(resampler, progress=progress)
         sums = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
-        bootstraps.append(_bootstrap(counts[at], edges, sums, own_pairs[at : at + 1], [images[at]]))
+        bootstraps.append(
+            _bootstrap(
+                counts[number], edges, sums, own_pairs[number : number + 1], [images[number]]
+            )
+        )
     pooled_sums = [
         np.sum([getattr(one, kind) for one in bootstraps], axis=0)
         for kind in ("genuine", "impostor")

@@ -79,12 +79,12 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     # Right at the lowest threshold: all genuine. Passing a score loses its genuine pairs.
     right = truth.sum() + np.append(0, np.cumsum(impostor - genuine))
     best = np.flatnonzero(right == right.max())
-    at = int(best[(len(best) - 1) // 2])
-    if at == 0:
+    middle_best = int(best[(len(best) - 1) // 2])
+    if middle_best == 0:
         return float(score[0])
-    if at == len(score):
+    if middle_best == len(score):
         return float(np.nextafter(score[-1], np.inf))
-    below, above = float(score[at - 1]), float(score[at])
+    below, above = float(score[middle_best - 1]), float(score[middle_best])
     middle = below + (above - below) / 2
     return middle if middle > below else above  # neighbouring floats have no middle
 
@@ -109,9 +109,9 @@ def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLi
         raise UserError("all pairs are of one fold: its threshold needs other folds to choose it")
     accuracies, thresholds = [], []
     for number in numbers:
-        own = fold == number
-        thresholds.append(best_threshold(values[~own], truth[~own]))
-        accuracies.append(accuracy_at(values[own], truth[own], thresholds[-1]))
+        in_fold = fold == number
+        thresholds.append(best_threshold(values[~in_fold], truth[~in_fold]))
+        accuracies.append(accuracy_at(values[in_fold], truth[in_fold], thresholds[-1]))
     error = float(np.std(accuracies, ddof=1)) / math.sqrt(len(numbers))
     return FoldAccuracy(
         float(np.mean(accuracies)), error, np.array(accuracies), np.array(thresholds)

@@ -234,10 +234,10 @@ class PairMatrix:
         device: torch.device | str = "cpu",
     ):
         prepared = prepare(embeddings)
-        own = check_labels(labels, len(prepared.unit))
-        keys = (own,) if groups is None else (own, np.asarray(groups))
+        checked = check_labels(labels, len(prepared.unit))
+        keys = (checked,) if groups is None else (checked, np.asarray(groups))
         self.order = np.lexsort(keys)
-        ordered = own[self.order]
+        ordered = checked[self.order]
         self.identity = np.cumsum(np.append(0, ordered[1:] != ordered[:-1])[: len(ordered)])
         self.counts = np.bincount(self.identity)
         _require_pairs(self.genuine_pairs, self.impostor_pairs)

@@ -54,7 +54,7 @@ from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.embedder import EmbedderSpec
-from siamese.report.sources import embed_people
+from siamese.report.embedding_sources import embed_people
 from siamese.studies.expand import settings_hash
 from siamese.tasks.faces.face_log import FaceLog
 from siamese.tasks.faces.face_runs import _open_cache, resume_training, train_faces

@@ -15,7 +15,7 @@ from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
 from siamese.models.checkpoint import KEYS, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
-from siamese.report.sources import embed_people
+from siamese.report.embedding_sources import embed_people
 from siamese.verification.counts import count_pairs
 from siamese.verification.metrics import summarise
 

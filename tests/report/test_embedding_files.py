@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from siamese.errors import UserError
-from siamese.report.doubts import doubts, few_of
 from siamese.report.embedding_files import load_embeddings, save_embeddings
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
+from siamese.verification.sample_warnings import embedding_warnings, label_warnings
 from siamese.verification.scores import check_labels, normalise
 
 NAMES = ("Ann", "夏子", "Bob Lee")
@@ -434,7 +434,12 @@ def test_mutated_files_end_in_one_line(tmp_path: Path) -> None:
 
 def told_of(people: Embeddings) -> str:
     """What is told of them, one line each."""
-    return "\n".join([*doubts(people), *few_of(people.labels)])
+    return "\n".join(
+        [
+            *embedding_warnings(people.embeddings, people.labels, people.names),
+            *label_warnings(people.labels),
+        ]
+    )
 
 
 def some(counts: list[int], noise: float = 0.5) -> Embeddings:
@@ -529,17 +534,17 @@ def test_a_crop_that_cuts_nothing_off(trained: Path, evaluate: Callable[..., str
 def test_a_collapsed_checkpoint_gets_no_threshold(
     trained: Path, evaluate: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from siamese.report import threshold
+    from siamese.report import threshold_choice
 
     before = Path("checkpoints/run/best.pt").read_bytes()
-    embed_folder = threshold.embed_folder
+    embed_folder = threshold_choice.embed_folder
 
     def collapsed(*arguments: Any) -> Embeddings:
         people = embed_folder(*arguments)
         people.embeddings[:] = people.embeddings[0]
         return people
 
-    monkeypatch.setattr(threshold, "embed_folder", collapsed)
+    monkeypatch.setattr(threshold_choice, "embed_folder", collapsed)
     with pytest.raises(UserError, match="has collapsed, all 30 validation pictures"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert Path("checkpoints/run/best.pt").read_bytes() == before

@@ -1,5 +1,6 @@
 """Figures: what they show, that they are written, that names never become boxes."""
 
+import base64
 import re
 import warnings
 from itertools import pairwise
@@ -20,8 +21,6 @@ from siamese.drawing.figure import blank_figure, name_ticks, save_figure, svg_of
 from siamese.drawing.text import drawable, font_note
 from siamese.report.verification_plots import (
     Against,
-    AgainstCmc,
-    AgainstOpenSet,
     cmc_figure,
     det_figure,
     open_set_figure,
@@ -57,11 +56,11 @@ def draw(kind: str, found: PairCounts, title: str = "six people", rival: str | N
     if kind == "scores":
         return score_figure(found, title)
     if kind == "cmc":
-        rates = points.recall[1:]
-        return cmc_figure(rates, title, rival and AgainstCmc(rival, "own", other.recall[1:]))
+        models = [("own", points.recall[1:]), (rival, other.recall[1:])]
+        return cmc_figure(models if rival else models[:1], title)
     if kind == "open set":
-        against = rival and AgainstOpenSet(rival, "own", other.fmr, other.fnmr)
-        return open_set_figure(points.fmr, points.fnmr, title, against)
+        models = [("own", points.fmr, points.fnmr), (rival, other.fmr, other.fnmr)]
+        return open_set_figure(models if rival else models[:1], title)
     predicted = np.linspace(0, 1, 7)
     return reliability_figure(predicted, predicted**2, np.arange(7) ** 6, title)
 
@@ -256,7 +255,7 @@ def test_a_perfect_model_has_an_empty_det_that_says_so():
 @pytest.mark.parametrize("ranks", [10, 30, 200])
 def test_cmc_is_drawn_over_ranks_from_one(ranks):
     rates = np.linspace(0.4, 0.9, ranks)
-    (axes,) = cmc_figure(rates, "").axes
+    (axes,) = cmc_figure([("", rates)], "").axes
     x, y = axes.lines[0].get_data()
     assert x.tolist() == list(range(1, ranks + 1))
     assert np.array_equal(y, rates)
@@ -266,12 +265,12 @@ def test_cmc_is_drawn_over_ranks_from_one(ranks):
 
 @pytest.mark.parametrize("ranks", [2, 9])
 def test_a_gallery_of_too_few_people_has_a_note_instead_of_a_line(ranks):
-    (axes,) = cmc_figure(np.linspace(0.5, 1, ranks), "").axes
+    (axes,) = cmc_figure([("", np.linspace(0.5, 1, ranks))], "").axes
     assert lines(axes) == []
     assert f"{ranks} enrolled people are too few" in " ".join(axes.texts[0].get_text().split())
     assert axes.get_title() == ""
     found = curve(scores())
-    (axes,) = open_set_figure(found.fmr, found.fnmr, "", few=too_few_enrolled(ranks)).axes
+    (axes,) = open_set_figure([("", found.fmr, found.fnmr)], "", few=too_few_enrolled(ranks)).axes
     assert lines(axes) == []
     assert "no line is drawn" in axes.texts[0].get_text()
     assert "\\n" not in axes.texts[0].get_text()
@@ -279,7 +278,7 @@ def test_a_gallery_of_too_few_people_has_a_note_instead_of_a_line(ranks):
 
 def test_open_set_errors_are_drawn_on_a_logarithmic_axis():
     found = curve(scores())
-    (axes,) = open_set_figure(found.fmr, found.fnmr, "").axes
+    (axes,) = open_set_figure([("", found.fmr, found.fnmr)], "").axes
     ((x, y),) = lines(axes)
     assert np.array_equal(x, found.fmr)
     assert np.array_equal(y, found.fnmr)
@@ -345,75 +344,28 @@ def test_a_single_pair_of_each_kind_is_drawn_without_a_warning(kind, scored):
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def parsed(svg: str) -> ElementTree.Element:
-    return ElementTree.fromstring(svg)
+def parsed(image: str) -> ElementTree.Element:
+    """The SVG inside an ``<img>`` element."""
+    found = re.fullmatch(
+        r'<img src="data:image/svg\+xml;base64,([\w+/=]+)" width="\d+" height="\d+" alt="">', image
+    )
+    assert found is not None
+    return ElementTree.fromstring(base64.b64decode(found[1]))
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_an_svg_for_a_page_has_no_size_no_background_and_the_colours_of_the_page(kind):
-    svg = svg_of(draw(kind, scores(), rival="other"))
-    root = parsed(svg)
+def test_an_svg_for_a_page_is_a_small_image_without_background(kind):
+    image = svg_of(draw(kind, scores(), rival="other"))
+    root = parsed(image)
     assert root.tag == f"{SVG}svg"
-    assert not {"width", "height", "id"} & set(root.attrib)
-    assert len(root.get("viewBox").split()) == 4
-    # A style element or a font would reach into the page, a date would change with each run.
-    assert not re.search("<style|<metadata|<!|<\\?|xlink|font-family|font:", svg)
-    assert re.findall('https?://[^"]*', svg) == ["http://www.w3.org/2000/svg"]
-    for variable in ("ink", "first"):
-        assert f"var(--{variable}, #" in svg
-    assert not set(re.findall(r"(?<!, )#[0-9a-f]{6}\b", svg))
-    background = root.find(f".//{SVG}path")
-    assert background.get("style") == "fill: none"
-    assert len(svg) < 60_000
+    assert root.find(f".//{SVG}path").get("style") == "fill: none"
+    assert len(image) < 60_000
 
 
 def test_text_of_an_svg_is_text():
     texts = ["".join(e.itertext()) for e in parsed(svg_of(draw("pr", scores()))).iter(f"{SVG}text")]
     assert "recall: genuine pairs accepted" in texts
     assert "six people" in texts
-
-
-def test_a_dense_curve_stays_small_and_near_the_points_given():
-    rng = np.random.default_rng(1)
-    labels = np.repeat(np.arange(40), 20)
-    vectors = rng.normal(size=(40, 24))[labels] + rng.normal(scale=1.2, size=(800, 24))
-    found = count_pairs(vectors, labels)
-    points, figures = curve(found), summarise(found)
-    against = Against("other", "own", points, figures)
-    assert all(len(svg_of(f(points, figures, "", against))) < 60_000 for f in CURVES.values())
-    figure = roc_figure(points, figures, "", panels=("linear",))
-    curve_path = max((p.get("d") for p in parsed(svg_of(figure)).iter(f"{SVG}path")), key=len)
-    drawn, at = [], np.zeros(2)
-    for command, values in re.findall("([MLHV])([^MLHV]+)", curve_path):
-        numbers = [float(n) for n in values.split()]
-        at = at.copy()
-        if command in "ML":
-            at[:] = numbers
-        else:
-            at["HV".index(command)] = numbers[0]
-        drawn.append(at)
-    # The axes' frame in the SVG tells where 0 and 1 lie.
-    frame = parsed(svg_of(figure)).findall(f".//{SVG}path")[1].get("d")
-    corners = np.array(re.findall(r"[\d.]+", frame), float).reshape(-1, 2)
-    (left, top), (right, bottom) = corners.min(0), corners.max(0)
-    x = left + points.fmr * (right - left)
-    y = bottom - points.recall / 1.01 * (bottom - top)
-    # Distance of each given point (rows) to each drawn stretch (columns).
-    start, end = np.array(drawn[:-1]), np.array(drawn[1:])
-    stretch, away = end - start, np.stack([x, y], 1)[:, None] - start
-    share = (away * stretch).sum(-1) / np.maximum((stretch**2).sum(-1), 1e-12)
-    distance = np.linalg.norm(away - share.clip(0, 1)[..., None] * stretch, axis=-1).min(1)
-    assert distance.max() < 0.3  # of some 340 in width
-
-
-def test_svgs_of_two_figures_share_no_id_and_refer_to_their_own():
-    drawn = [svg_of(draw(kind, scores(), rival="b")) for kind in ("roc", "det", "cmc", "pr")]
-    ids = [{e.get("id") for e in parsed(svg).iter() if e.get("id")} for svg in drawn]
-    assert len(set().union(*ids)) == sum(map(len, ids)) > 0
-    for svg, own in zip(drawn, ids, strict=True):
-        assert set(re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", svg)) <= {
-            pair for name in own for pair in ((name, ""), ("", name))
-        }
 
 
 def test_an_svg_is_the_same_each_time_and_leaves_the_figure_as_it_was():
@@ -428,14 +380,14 @@ def test_an_svg_is_the_same_each_time_and_leaves_the_figure_as_it_was():
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("夏子", "夏子"),
         ("$x_$", "$x_$"),
         ('<b> & " id="x" url(#a)', '<b> & " id="x" url(#a)'),
         ("a\x07b", "a\\x07b"),
         ("caf\udce9", "caf\\udce9"),
+        ("夏\ufffe", "\\u590f\\ufffe"),
     ],
 )
-def test_names_in_an_svg_are_written_for_the_readers_fonts(plain_fonts, name, shown):
+def test_names_in_an_svg_are_as_in_every_picture(plain_fonts, name, shown):
     svg = svg_of(draw("pr", scores(), rival=name))
     texts = ["".join(e.itertext()) for e in parsed(svg).iter(f"{SVG}text")]
     assert any(text.startswith(f"{shown}: AP") for text in texts)

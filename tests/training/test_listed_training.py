@@ -28,9 +28,9 @@ from siamese.config import (
 from siamese.curation.preparing.split_writing import write_split
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
-from siamese.report.judge import judge
-from siamese.report.sources import embed_people, load_model
-from siamese.report.threshold import _others
+from siamese.report.embedding_sources import embed_people, load_model
+from siamese.report.threshold_choice import _others
+from siamese.report.verification_report import judge
 from siamese.studies.estimate import _listed
 from siamese.studies.expand import settings_hash
 from siamese.tasks.faces.face_runs import resume_training, train_faces

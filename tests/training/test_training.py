@@ -26,7 +26,7 @@ from siamese.config import (
 )
 from siamese.errors import Diverged, UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
-from siamese.report.judge import judge
+from siamese.report.verification_report import judge
 from siamese.tasks.faces.face_runs import resume_training, train_faces
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.training.loop import StepLoss

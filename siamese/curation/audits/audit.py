@@ -26,7 +26,7 @@ from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import scoring_device
 from siamese.processors import processors
 from siamese.report.embedding_files import given_embeddings, load_embeddings, save_embeddings
-from siamese.report.sources import (
+from siamese.report.embedding_sources import (
     Embeddings,
     checkpoint_path,
     embed_people,

@@ -20,7 +20,7 @@ from siamese.curation.checking.facts import open_store
 from siamese.curation.checking.gathering import gather_facts
 from siamese.curation.checking.picture_findings import walk_folder
 from siamese.data.folder import shared_names
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
 
 _HERE, _THERE = "here", "there"
 

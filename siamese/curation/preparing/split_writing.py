@@ -25,7 +25,7 @@ from siamese.files.places import read_bytes
 from siamese.files.writing import drafting, write_json, writing
 
 if TYPE_CHECKING:
-    from siamese.report.sources import Embeddings
+    from siamese.report.embedding_sources import Embeddings
 
 _SAME = 0.5  # folders are one person from this probability on
 _SHOWN = 20  # merged people that are told
@@ -167,7 +167,7 @@ def _folder_and_pairs(
         return folder, read_pairs_to_merge(Path(settings.merge), folder.names), []
     if settings.checkpoint is None:
         return folder, [], []
-    from siamese.report.sources import embed_folder, load_model
+    from siamese.report.embedding_sources import embed_folder, load_model
 
     model = load_model(settings)
     people = embed_folder(model, folder, settings, f"{model.path} on {folder.root}", [])
@@ -177,7 +177,7 @@ def _folder_and_pairs(
 def _by_embeddings(
     given: Embeddings, file: Path, root: Path | None
 ) -> tuple[FaceFolder, list[Pair], list[str]]:
-    from siamese.report.sources import naming
+    from siamese.report.embedding_sources import naming
     from siamese.verification.scores import normalise
 
     with naming(given):

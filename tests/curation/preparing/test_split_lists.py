@@ -20,7 +20,7 @@ from siamese.data.split import people_wanted, split_by_identity
 from siamese.data.split_lists import read_split
 from siamese.errors import UserError
 from siamese.report.embedding_files import save_embeddings
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
 
 NAMES = tuple(f"p{number:02d}" for number in range(12))
 

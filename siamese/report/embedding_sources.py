@@ -142,8 +142,8 @@ def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddin
     if not model.content["figures"]:
         notes.append("the checkpoint was saved at an interruption: its weights were not validated")
     part = settings.part or ("validation" if settings.data is None else None)
-    own = "" if part is None else f"{part} people of "
-    return embed_folder(model, folder, settings, f"{model.path} on {own}{folder.root}", notes)
+    whose = "" if part is None else f"{part} people of "
+    return embed_folder(model, folder, settings, f"{model.path} on {whose}{folder.root}", notes)
 
 
 def embed_folder(
@@ -195,14 +195,14 @@ def embed_folder(
         raise UserError(
             f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
         )
-    told = list(notes) + ([] if uncut is None else [uncut])
+    all_notes = list(notes) + ([] if uncut is None else [uncut])
     if failed:
-        told.append(
+        all_notes.append(
             f"{len(failed)} pictures cannot be decoded and are left out: {first_few(failed)}"
         )
     kept = positions.numpy()
     if decision is not None and decision.flip != settings.flip:
-        told.append(
+        all_notes.append(
             f"the checkpoint's threshold was chosen with --flip {str(decision.flip).lower()}: "
             "scores differ without it"
         )
@@ -212,7 +212,7 @@ def embed_folder(
         folder.names,
         tuple(folder.paths[i] for i in kept),
         origin,
-        tuple(told),
+        tuple(all_notes),
         folder.root,
         decision,
     )

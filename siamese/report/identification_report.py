@@ -1,22 +1,27 @@
-"""1:N identification: closed set, open set, retrieval."""
+"""The report of 1:N identification: closed set, open set, retrieval."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from siamese.config import IdentifySettings
 from siamese.drawing.figure import save_figure
-from siamese.report.doubts import doubts, few_of
-from siamese.report.judge import judged_people, output_folder, write_results
-from siamese.report.sources import naming
+from siamese.report.embedding_sources import naming
 from siamese.report.verification_plots import cmc_figure, open_set_figure, too_few_enrolled
+from siamese.report.verification_report import (
+    judged_people,
+    output_folder,
+    warnings_about,
+    write_results,
+)
 from siamese.verification.identification import (
     Identification,
     Retrieval,
     identify,
     retrieval,
 )
+from siamese.verification.sample_warnings import label_warnings
 
 RANKS = (1, 5, 10)
 FPIRS = (0.01, 0.1)
@@ -24,7 +29,7 @@ FPIRS = (0.01, 0.1)
 
 @dataclass(frozen=True)
 class Identified:
-    """What was found, and where it was written.
+    """What searches in galleries gave, and where it was written.
 
     Attributes:
         galleries: one result per number of enrolled pictures, from 1.
@@ -49,7 +54,7 @@ def judge_identification(settings: IdentifySettings) -> Identified:
     """
     people = judged_people(settings)
     with naming(people):
-        found = tuple(  # the largest first: people with too few pictures are noticed at once
+        galleries = tuple(  # the largest first: people with too few pictures are noticed at once
             identify(
                 people.embeddings,
                 people.labels,
@@ -63,45 +68,45 @@ def judge_identification(settings: IdentifySettings) -> Identified:
         )[::-1]
         ranked = retrieval(people.embeddings, people.labels, progress=True)
     out = output_folder(settings)
-    last = found[-1]
+    last = galleries[-1]
     pictures = "1 picture" if last.images_per_person == 1 else f"{last.images_per_person} pictures"
     title = people.origin, f"{last.people} people enrolled, {pictures} each"
-    files = save_figure(cmc_figure(last.cmc, title), out / "cmc")
+    files = save_figure(cmc_figure([("", last.cmc)], title), out / "cmc")
     few = too_few_enrolled(last.people)
-    drawn = open_set_figure(last.fpir, last.fnir, title, few=few)
-    files += save_figure(drawn, out / "open_set")
-    if few:
-        people = replace(people, notes=(*people.notes, f"CMC and open set: {few}"))
-    content = {
-        "galleries": [identification_json(one) for one in found],
-        **asdict(ranked),
-    }
-    notes = (*people.notes, *doubts(people), *few_of(people.labels))
-    noted = replace(people, notes=notes)
-    files.append(write_results(out / "identify.json", content, noted, settings))
-    return Identified(found, ranked, people.origin, notes, tuple(files))
+    figure = open_set_figure([("", last.fpir, last.fnir)], title, few=few)
+    files += save_figure(figure, out / "open_set")
+    notes = (
+        *people.notes,
+        *([f"CMC and open set: {few}"] if few else ()),
+        *warnings_about(people),
+        *label_warnings(people.labels),
+    )
+    content = {"galleries": [identification_json(one) for one in galleries], **asdict(ranked)}
+    path = out / "identify.json"
+    files.append(write_results(path, content, people.origin, notes, asdict(settings)))
+    return Identified(galleries, ranked, people.origin, notes, tuple(files))
 
 
-def rank_rate(found: Identification, rank: int) -> float:
+def rank_rate(searches: Identification, rank: int) -> float:
     """Share of probes whose own person is among the best ``rank``, in [0, 1]."""
-    return float(found.cmc[min(rank, found.people) - 1])
+    return float(searches.cmc[min(rank, searches.people) - 1])
 
 
-def identification_json(found: Identification) -> dict[str, object]:
+def identification_json(searches: Identification) -> dict[str, object]:
     """Figures and curves under their plain names."""
     return {
-        "images_per_person": found.images_per_person,
-        "fusion": found.fusion,
-        "people": found.people,
-        "people_left_out": found.people_left_out,
-        "probes": found.probes,
-        "draws": found.draws,
-        **{f"rank_{rank}": rank_rate(found, rank) for rank in RANKS},
-        **{f"fnir_at_fpir_{rate:g}": found.fnir_at(rate) for rate in FPIRS},
-        "cmc": found.cmc.tolist(),
+        "images_per_person": searches.images_per_person,
+        "fusion": searches.fusion,
+        "people": searches.people,
+        "people_left_out": searches.people_left_out,
+        "probes": searches.probes,
+        "draws": searches.draws,
+        **{f"rank_{rank}": rank_rate(searches, rank) for rank in RANKS},
+        **{f"fnir_at_fpir_{rate:g}": searches.fnir_at(rate) for rate in FPIRS},
+        "cmc": searches.cmc.tolist(),
         "open_set": {
-            "threshold": found.threshold.tolist(),
-            "fpir": found.fpir.tolist(),
-            "fnir": found.fnir.tolist(),
+            "threshold": searches.threshold.tolist(),
+            "fpir": searches.fpir.tolist(),
+            "fnir": searches.fnir.tolist(),
         },
     }

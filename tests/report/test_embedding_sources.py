@@ -11,8 +11,8 @@ import pytest
 from siamese.config import CurveSettings, check_evaluation
 from siamese.errors import UserError
 from siamese.report.embedding_files import load_embeddings, save_embeddings
-from siamese.report.judge import judge
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
+from siamese.report.verification_report import judge
 
 NAMES = ("夏子", "Bob Lee", "Chloé", "dora")
 

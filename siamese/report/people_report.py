@@ -1,9 +1,9 @@
-"""The table of people: who makes the errors at the threshold."""
+"""The report of people: who makes the errors at the threshold."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +11,17 @@ import numpy as np
 from siamese.config import PeopleSettings
 from siamese.files.writing import write_csv
 from siamese.models.device import scoring_device
-from siamese.report.judge import (
+from siamese.report.embedding_sources import Embeddings
+from siamese.report.verification_report import (
     Verified,
     intervals_at,
     judged_people,
     output_folder,
     verify,
 )
-from siamese.report.sources import Embeddings
 from siamese.verification.bootstrap import Interval
 from siamese.verification.metrics import error_rates
 from siamese.verification.per_identity import Examination, examine
-
-COLUMNS = (
-    "person",
-    "images",
-    "genuine_mean",
-    "fnmr",
-    "fmr",
-    "false_non_match_share",
-    "false_match_share",
-    "nearest_other",
-    "nearest_mean",
-    "mislabelled",
-    "harm",
-)
 
 
 @dataclass(frozen=True)
@@ -93,9 +79,12 @@ def write_people(settings: PeopleSettings) -> PeopleTable:
     people = judged_people(settings)
     verified = verify(people, device=settings.device)
     path = output_folder(settings) / "people.csv"
-    table = people_table(people, verified, settings, worst=1)
-    write_csv(path, COLUMNS, ([_cell(getattr(row, c)) for c in COLUMNS] for row in table.rows))
-    return PeopleTable(**{**vars(table), "files": (path,)})
+    table = people_table(
+        people, verified, threshold=settings.threshold, device=settings.device, worst=1
+    )
+    columns = [field.name for field in fields(Person)]
+    write_csv(path, columns, ([_cell(getattr(row, c)) for c in columns] for row in table.rows))
+    return replace(table, files=(path,))
 
 
 def _cell(value: object) -> object:
@@ -105,44 +94,57 @@ def _cell(value: object) -> object:
 
 
 def people_table(
-    people: Embeddings, verified: Verified, settings: PeopleSettings, worst: int
+    people: Embeddings, verified: Verified, *, threshold: float | None, device: str, worst: int
 ) -> PeopleTable:
-    """Attribute the errors at the threshold to people, and find the worst pairs."""
-    threshold, chosen_by = operating_point(people, verified, settings.threshold)
+    """Attribute the errors at the threshold to people, and find the worst pairs.
+
+    Args:
+        people: who is judged.
+        verified: figures of all their pairs.
+        threshold: score from which a pair is accepted; None: see :func:`operating_point`.
+        device: setting that says where scores are computed.
+        worst: how many of the worst pairs of either kind are kept.
+    """
+    threshold, chosen_by = operating_point(people, verified, threshold)
     examination = examine(
         people.embeddings,
         people.labels,
         verified.counts,
         threshold,
         worst=worst,
-        device=scoring_device(settings.device),
+        device=scoring_device(device),
         progress=True,
     )
-    found = examination.people
-    names = [person_name(people, int(label)) for label in found.label]
-    name_of = dict(zip(found.label.tolist(), names, strict=True))
-    rows = [
-        Person(
-            names[at],
-            int(found.images[at]),
-            float(found.genuine_mean[at]),
-            float(found.fnmr[at]),
-            float(found.fmr[at]),
-            float(found.false_non_match_share[at]),
-            float(found.false_match_share[at]),
-            name_of[int(found.nearest[at])],
-            float(found.nearest_mean[at]),
-            float(found.mislabelled[at]),
-            float(found.harm[at]),
-        )
-        for at in np.argsort(-found.harm, kind="stable")
-    ]
+    each = examination.people
+    names = [person_name(people, label) for label in each.label.tolist()]
+    name_of = dict(zip(each.label.tolist(), names, strict=True))
+    columns = (
+        names,
+        each.images.tolist(),
+        each.genuine_mean.tolist(),
+        each.fnmr.tolist(),
+        each.fmr.tolist(),
+        each.false_non_match_share.tolist(),
+        each.false_match_share.tolist(),
+        [name_of[label] for label in each.nearest.tolist()],
+        each.nearest_mean.tolist(),
+        each.mislabelled.tolist(),
+        each.harm.tolist(),
+    )
+    rows = [Person(*row) for row in zip(*columns, strict=True)]
     fmr, fnmr = (float(rate) for rate in error_rates(verified.counts, threshold))
-    notes = (*people.notes, *verified.notes)
     return PeopleTable(
-        tuple(rows), examination, threshold, chosen_by, fmr, fnmr,
-        intervals_at(verified, threshold), people.origin, notes, (),
-    )  # fmt: skip
+        tuple(rows[row] for row in np.argsort(-each.harm, kind="stable")),
+        examination,
+        threshold,
+        chosen_by,
+        fmr,
+        fnmr,
+        intervals_at(verified, threshold),
+        people.origin,
+        (*people.notes, *verified.notes),
+        (),
+    )
 
 
 def person_name(people: Embeddings, label: int) -> str:

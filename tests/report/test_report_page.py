@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from siamese.report.embedding_files import save_embeddings
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
 
 
 def text_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Judge embeddings by 1:1 verification: exact figures, their intervals, curves and files."""
+"""The report of 1:1 verification: figures of all pairs, their intervals, curves and files."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import Any, Literal
 
 import numpy as np
 
-from siamese.config import CurveSettings, EmbedSettings, JudgeSettings, ResampledSettings
+from siamese.config import CurveSettings, EmbedSettings, JudgeSettings
 from siamese.drawing.figure import save_figure
 from siamese.errors import UserError
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import scoring_device
-from siamese.report.doubts import doubts, few, few_of
 from siamese.report.embedding_files import given_embeddings, save_embeddings
-from siamese.report.listed import Listed, judge_list
-from siamese.report.sources import (
+from siamese.report.embedding_sources import (
     Embeddings,
     checkpoint_path,
     embed_people,
     find_person,
     naming,
 )
+from siamese.report.pair_list_scores import ListedPairs, score_list
 from siamese.report.verification_plots import det_figure, pr_figure, roc_figure
 from siamese.verification.bootstrap import (
     ROUGH_BELOW,
@@ -39,6 +38,11 @@ from siamese.verification.decision import Decision
 from siamese.verification.enough import FEWEST_PEOPLE
 from siamese.verification.metrics import curve, error_rates, summarise, too_coarse
 from siamese.verification.per_identity import mislabelled_share
+from siamese.verification.sample_warnings import (
+    embedding_warnings,
+    label_warnings,
+    size_warnings,
+)
 
 Kind = Literal["roc", "pr", "det", "pairs"]
 _JSON_POINTS = 500
@@ -82,7 +86,7 @@ class FoldFigures:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was found, and where it was written.
+    """What a verification gave, and where it was written.
 
     Attributes:
         verified: figures and intervals.
@@ -100,7 +104,7 @@ class Judgement:
     decision: Decision | None
     at_decision: tuple[float, float] | None
     at_decision_intervals: tuple[Interval, Interval] | None
-    listed: Listed | None
+    listed: ListedPairs | None
     origin: str
     notes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -115,12 +119,14 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     Raises:
         UserError: unusable input; see the sources of embeddings and the scores.
     """
-    listed: Listed | None = None
+    listed: ListedPairs | None = None
     if settings.pairs is not None:
-        listed = judge_list(settings, settings.pairs)
+        listed = score_list(settings, settings.pairs)
         people = listed.people
-        verified = with_figures(listed.counts, listed.bootstrap, doubts(people, all_pairs=False))
-        title = f"{len(listed.scores)} listed pairs"
+        verified = with_figures(
+            listed.counts, listed.bootstrap, warnings_about(people, all_pairs=False)
+        )
+        title, ending = f"{len(listed.scores)} listed pairs", f"-{Path(settings.pairs).stem}"
     else:
         people = judged_people(settings, settings.target)
         verified = verify(
@@ -130,62 +136,58 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
             seed=settings.seed,
             target=settings.target,
         )
-        others = f"{verified.counts.identities - 1} others"
-        everybody = f"{verified.counts.identities} people, all pairs"
-        title = everybody if settings.target is None else f"{settings.target} against {others}"
-    out = output_folder(settings, _ending(settings))
-    return write_judgement(settings, kind, out, people, verified, title, listed=listed)
+        count = verified.counts.identities
+        title, ending = f"{count} people, all pairs", ""
+        if settings.target is not None:
+            title = f"{settings.target} against {count - 1} others"
+            ending = f"-{settings.target.replace('/', '_')}"
+    out = output_folder(settings, ending)
+    return write_judgement(out, kind, people, verified, title, asdict(settings), listed=listed)
 
 
 def write_judgement(
-    settings: CurveSettings,
-    kind: Kind,
     out: Path,
+    kind: Kind,
     people: Embeddings,
     verified: Verified,
     title: str,
+    settings: Mapping[str, Any],
     *,
-    listed: Listed | None = None,
+    listed: ListedPairs | None = None,
     folds: tuple[FoldFigures, ...] = (),
 ) -> Judgement:
     """Write the picture and the JSON of what was verified.
 
     Args:
-        settings: of the command.
-        kind: which picture.
         out: the folder.
+        kind: which picture.
         people: who was judged.
         verified: figures and intervals.
         title: of the picture.
+        settings: of the command, as they are recorded.
         listed: what a list of pairs gives besides.
         folds: figures of each fold.
     """
-    decision = people.decision
-    rates = None if decision is None else error_rates(verified.counts, decision.threshold)
-    at_decision = None if rates is None else (float(rates[0]), float(rates[1]))
-    limits = None if decision is None else intervals_at(verified, decision.threshold)
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
-    files = save_figure(
-        draw(curve(verified.counts), verified.figures, (people.origin, title)), out / kind
-    )
-    content: dict[str, Any] = {
-        **verification_json(verified),
-        "decision": None if decision is None else decision.as_dict(),
-        "at_decision": None
-        if at_decision is None or limits is None
-        else dict(zip(_RATES, (*at_decision, *limits), strict=True)),
-        "curve": _curve_json(verified.counts),
-    }
+    figure = draw(curve(verified.counts), verified.figures, (people.origin, title))
+    files = save_figure(figure, out / kind)
+    decision, rates, limits = people.decision, None, None
+    content: dict[str, Any] = {**verification_json(verified), "decision": None, "at_decision": None}
+    if decision is not None:
+        fmr, fnmr = error_rates(verified.counts, decision.threshold)
+        rates, limits = (float(fmr), float(fnmr)), intervals_at(verified, decision.threshold)
+        content["decision"] = decision.as_dict()
+        content["at_decision"] = dict(zip(_RATES, (*rates, *limits), strict=True))
+    content["curve"] = _curve_json(verified.counts)
     if listed is not None:
         content["list"] = listed.as_dict()
         files.append(listed.write_csv(out / "pairs.csv"))
     if folds:
         content["folds"] = [asdict(fold) for fold in folds]
     notes = (*people.notes, *verified.notes)
-    noted = replace(people, notes=notes)
-    files.append(write_results(out / f"{kind}.json", content, noted, settings))
+    files.append(write_results(out / f"{kind}.json", content, people.origin, notes, settings))
     return Judgement(
-        verified, decision, at_decision, limits, listed, people.origin, notes, tuple(files), folds
+        verified, decision, rates, limits, listed, people.origin, notes, tuple(files), folds
     )
 
 
@@ -197,10 +199,10 @@ def intervals_at(verified: Verified, threshold: float) -> tuple[Interval, Interv
     if verified.bootstrap is None:
         return None, None
     fmr, fnmr = verified.bootstrap.rates_at(threshold)
-    own = [float(rate) for rate in error_rates(verified.counts, threshold)]
+    exact_fmr, exact_fnmr = (float(rate) for rate in error_rates(verified.counts, threshold))
     return (
-        share_interval(own[0], fmr, verified.bootstrap.impostor_effective),
-        share_interval(own[1], fnmr, verified.bootstrap.genuine_effective),
+        share_interval(exact_fmr, fmr, verified.bootstrap.impostor_effective),
+        share_interval(exact_fnmr, fnmr, verified.bootstrap.genuine_effective),
     )
 
 
@@ -239,27 +241,22 @@ def verify(
     """
     place = scoring_device(device)
     vectors, labels = people.embeddings, people.labels
+    bootstrap = None
     with naming(people):
         if target is not None:
             counts = count_target(vectors, labels, _label_of(target, people))
-            return with_figures(counts, None, doubts(people, all_pairs=False))
-        if resamples == 0:
+        elif resamples == 0:
             counts = count_pairs(vectors, labels, device=place, progress=True)
-            return with_figures(counts, None, doubts(people))
-        counts, bootstrap = count_and_resample(
-            vectors,
-            labels,
-            resamples=resamples,
-            seed=seed,
-            device=place,
-            progress=True,
-        )
-    return with_figures(counts, bootstrap, doubts(people))
+        else:
+            counts, bootstrap = count_and_resample(
+                vectors, labels, resamples=resamples, seed=seed, device=place, progress=True
+            )
+    return with_figures(counts, bootstrap, warnings_about(people, all_pairs=target is None))
 
 
-def verify_resampled(people: Embeddings, settings: ResampledSettings) -> Verified:
-    """:func:`verify` all pairs with the resamples that the settings want."""
-    return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
+def warnings_about(people: Embeddings, *, all_pairs: bool = True) -> list[str]:
+    """:func:`siamese.verification.sample_warnings.embedding_warnings` of embedded people."""
+    return embedding_warnings(people.embeddings, people.labels, people.names, all_pairs=all_pairs)
 
 
 def _label_of(target: str, people: Embeddings) -> int:
@@ -271,10 +268,13 @@ def _label_of(target: str, people: Embeddings) -> int:
 
 
 def with_figures(
-    counts: PairCounts, bootstrap: Bootstrap | None, told: Sequence[str] = ()
+    counts: PairCounts, bootstrap: Bootstrap | None, warnings: Sequence[str] = ()
 ) -> Verified:
-    """Counted pairs with all that follows from them, after what is told of the embeddings."""
-    notes = [*told, *few(counts.identities, counts.genuine_pairs, counts.impostor_pairs)]
+    """Counted pairs with all that follows from them, after warnings about the embeddings."""
+    notes = [
+        *warnings,
+        *size_warnings(counts.identities, counts.genuine_pairs, counts.impostor_pairs),
+    ]
     if (wrong := mislabelled_share(counts)) is not None:
         notes.append(
             "the curve has the signature of mislabelled folders: about "
@@ -313,25 +313,24 @@ def verification_json(verified: Verified) -> dict[str, Any]:
 
 
 def _curve_json(counts: PairCounts) -> dict[str, list[float]]:
-    thin = curve(counts, _JSON_POINTS)
-    return {
-        "threshold": thin.threshold.tolist(),
-        "fmr": thin.fmr.tolist(),
-        "fnmr": thin.fnmr.tolist(),
-        "recall": thin.recall.tolist(),
-        "precision": thin.precision.tolist(),
-    }
+    points = curve(counts, _JSON_POINTS)
+    names = ("threshold", "fmr", "fnmr", "recall", "precision")
+    return {name: getattr(points, name).tolist() for name in names}
 
 
 def write_results(
-    path: Path, content: Mapping[str, Any], people: Embeddings, settings: EmbedSettings
+    path: Path,
+    content: Mapping[str, Any],
+    origin: str,
+    notes: Sequence[str],
+    settings: Mapping[str, Any],
 ) -> Path:
     """Write results with where they come from: origin, notes, settings, versions, time."""
     whole = {
         **content,
-        "origin": people.origin,
-        "notes": list(people.notes),
-        "settings": asdict(settings),
+        "origin": origin,
+        "notes": list(notes),
+        "settings": dict(settings),
         "versions": package_versions(),
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
@@ -343,7 +342,8 @@ def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
     out = Path(settings.out) if settings.out else results_folder(settings) / "embeddings.npz"
     people = embed_people(settings)
     save_embeddings(out, people)
-    return out, replace(people, notes=(*people.notes, *doubts(people), *few_of(people.labels)))
+    notes = (*people.notes, *warnings_about(people), *label_warnings(people.labels))
+    return out, replace(people, notes=notes)
 
 
 def output_folder(settings: EmbedSettings, ending: str = "") -> Path:
@@ -352,7 +352,15 @@ def output_folder(settings: EmbedSettings, ending: str = "") -> Path:
     Raises:
         UserError: it cannot be made.
     """
-    out = Path(settings.out) if settings.out is not None else results_folder(settings, ending)
+    return make_folder(Path(settings.out or results_folder(settings, ending)))
+
+
+def make_folder(out: Path) -> Path:
+    """The folder itself, made if need be.
+
+    Raises:
+        UserError: it cannot be made.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -371,10 +379,3 @@ def results_folder(settings: EmbedSettings, ending: str = "") -> Path:
         people += f"-{part}"
     run = checkpoint_path(settings).resolve().parent.name
     return Path(settings.runs) / run / f"eval-{people}{ending}"
-
-
-def _ending(settings: CurveSettings) -> str:
-    """A target or a list has a folder of its own."""
-    if settings.target is not None:
-        return f"-{settings.target.replace('/', '_')}"
-    return "" if settings.pairs is None else f"-{Path(settings.pairs).stem}"

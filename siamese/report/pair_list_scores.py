@@ -1,4 +1,4 @@
-"""Judge a list of picture pairs: LFW's protocols, or any other list."""
+"""Scores of a list of picture pairs: LFW's protocols, or any other list."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from siamese.data.pair_lists import PairList, read_known_pairs, read_pairs
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_csv
 from siamese.report.embedding_files import given_embeddings
-from siamese.report.sources import Embeddings, embed_folder, load_model, naming
+from siamese.report.embedding_sources import Embeddings, embed_folder, load_model, naming
 from siamese.verification.bootstrap import Bootstrap, Interval, resample_listed, share_interval
 from siamese.verification.counts import PairCounts, counts_of
 from siamese.verification.decision import Decision
@@ -24,7 +24,7 @@ from siamese.verification.scores import exact_unit, listed_scores, prepare
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedPairs:
     """The pairs of a list whose pictures could be embedded.
 
     Attributes:
@@ -90,51 +90,56 @@ class Listed:
         return path
 
 
-def judge_list(settings: CurveSettings, file: str) -> Listed:
+def score_list(settings: CurveSettings, file: str) -> ListedPairs:
     """Embed the pictures of a list and score its pairs.
 
     Raises:
         UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
     """
-    people, pairs = _given(settings, file) if settings.embeddings else _embedded(settings, file)
+    if settings.embeddings is None:
+        people, pairs = _embedded(settings, file)
+    else:
+        people = given_embeddings(settings, settings.embeddings, folders=True)
+        people, pairs = _listed_rows(people, settings.embeddings, file)
     assert people.paths is not None, "both name their pictures"
-    position = {path: at for at, path in enumerate(people.paths)}
+    position = {path: number for number, path in enumerate(people.paths)}
     kept = [
-        at
-        for at, both in enumerate(zip(pairs.first, pairs.second, strict=True))
+        number
+        for number, both in enumerate(zip(pairs.first, pairs.second, strict=True))
         if all(path in position for path in both)
     ]
-    first = np.array([position[pairs.first[at]] for at in kept], np.int64)
-    second = np.array([position[pairs.second[at]] for at in kept], np.int64)
-    same = np.array([pairs.same[at] for at in kept], bool)
+    first = np.array([position[pairs.first[number]] for number in kept], np.int64)
+    second = np.array([position[pairs.second[number]] for number in kept], np.int64)
+    same = np.array([pairs.same[number] for number in kept], bool)
     with naming(people):
         prepared = prepare(people.embeddings)
         unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
         scores = listed_scores(unit, first, second, prepared.zoom)
     person = _persons(people.labels, first, second, same)
     persons = person[first], person[second]
+    impostors = np.stack(persons)[:, ~same]
     counts = counts_of(
         scores,
         same,
         identities=len(np.unique(np.concatenate(persons))),
         images=len(people.paths),
-        identity_pairs=len({tuple(sorted(pair)) for pair in _impostors(persons, same)}),
+        identity_pairs=len({frozenset(pair) for pair in impostors.T.tolist()}),
     )
     bootstrap = None
     if settings.resamples:
         bootstrap = resample_listed(
             counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
         )
-    folds = None if pairs.fold is None else np.array([pairs.fold[at] for at in kept])
+    folds = None if pairs.fold is None else np.array([pairs.fold[number] for number in kept])
     decision, accuracy, limits = people.decision, None, None
     if decision is not None:
         accuracy = accuracy_at(scores, same, decision.threshold)
         if bootstrap is not None:
-            told = bootstrap.accuracy_at(decision.threshold)
-            limits = share_interval(accuracy, told, bootstrap.genuine_effective)
-    return Listed(
+            resampled = bootstrap.accuracy_at(decision.threshold)
+            limits = share_interval(accuracy, resampled, bootstrap.genuine_effective)
+    return ListedPairs(
         people,
-        tuple((pairs.first[at], pairs.second[at]) for at in kept),
+        tuple((pairs.first[number], pairs.second[number]) for number in kept),
         scores,
         same,
         counts,
@@ -159,14 +164,12 @@ def _embedded(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]
     return embed_folder(model, folder, settings, origin, _list_notes(pairs, str(root))), pairs
 
 
-def _given(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
-    """The listed pictures among those that are embedded in a file.
+def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings, PairList]:
+    """The listed pictures among those that are embedded in the file ``source``.
 
     Raises:
         UserError: the file does not say which embedding is of which picture.
     """
-    source = str(settings.embeddings)
-    people = given_embeddings(settings, source, folders=True)
     if people.paths is None:
         raise UserError(
             f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
@@ -175,12 +178,12 @@ def _given(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
         )
     pairs = read_known_pairs(Path(file), people.paths, source)
     listed = {*pairs.first, *pairs.second}
-    kept = [at for at, path in enumerate(people.paths) if path in listed]
+    kept = [row for row, path in enumerate(people.paths) if path in listed]
     subset = replace(
         people,
         embeddings=people.embeddings[kept],
         labels=people.labels[kept],
-        paths=tuple(people.paths[at] for at in kept),
+        paths=tuple(people.paths[row] for row in kept),
         origin=f"{source} on the pairs of {file}",
         notes=(*people.notes, *_list_notes(pairs, source)),
     )
@@ -201,19 +204,13 @@ def _pictures(root: Path, pairs: PairList) -> FaceFolder:
     """The listed pictures as a folder; who is on one, the folder it lies in tells."""
     paths = sorted({*pairs.first, *pairs.second})
     names = sorted({_person(path) for path in paths})
-    label = {name: at for at, name in enumerate(names)}
+    label = {name: number for number, name in enumerate(names)}
     labels = tuple(label[_person(path)] for path in paths)
     return FaceFolder(root, tuple(names), tuple(paths), labels, ())
 
 
 def _person(path: str) -> str:
     return path.rpartition("/")[0] or path
-
-
-def _impostors(
-    persons: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]], same: npt.NDArray[np.bool_]
-) -> list[tuple[int, int]]:
-    return list(zip(persons[0][~same].tolist(), persons[1][~same].tolist(), strict=True))
 
 
 def _persons(

@@ -17,7 +17,7 @@ from siamese.models.checkpoint import (
     update_checkpoint,
     write_checkpoint,
 )
-from siamese.report.threshold import _require_support
+from siamese.report.threshold_choice import _require_support
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
 from tests.report.conftest import TEST, VALIDATION
@@ -182,7 +182,7 @@ def test_weights_that_training_replaced_meanwhile_get_no_threshold(
         write_checkpoint(BEST, content)
         return ()
 
-    monkeypatch.setattr("siamese.report.threshold._write_files", trains_on)
+    monkeypatch.setattr("siamese.report.threshold_choice._write_files", trains_on)
     with pytest.raises(UserError, match="holds other weights than it did at the start"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert "decision" not in read_checkpoint(BEST)

@@ -15,19 +15,18 @@ from siamese.drawing.figure import save_figure
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
-from siamese.report.doubts import is_collapsed
-from siamese.report.judge import Verified, intervals_at, output_folder, verify_resampled
-from siamese.report.sources import (
+from siamese.report.embedding_sources import (
+    Embeddings,
     Model,
     embed_folder,
     load_model,
     own_people,
 )
 from siamese.report.verification_plots import reliability_figure
+from siamese.report.verification_report import Verified, intervals_at, make_folder, verify
 from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
     Calibration,
-    Reliability,
     cllr,
     fit_calibration,
     minimum_cllr,
@@ -41,6 +40,7 @@ from siamese.verification.metrics import (
     supported_fmr,
     threshold_at_fmr,
 )
+from siamese.verification.sample_warnings import is_collapsed
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
             f"{model.path}: has collapsed, all {len(people.labels)} validation pictures get one "
             "and the same embedding: no threshold can tell them apart; train anew"
         )
-    verified = verify_resampled(people, settings)
-    told = [f"validation people: {note}" for note in (*people.notes, *verified.notes)]
+    verified = _verify(people, settings)
+    notes_on_choice = [f"validation people: {note}" for note in (*people.notes, *verified.notes)]
     counts = verified.counts
     # Some of the people may have lost all their pictures.
     _require_support(counts.identities, settings.target_fmr)
@@ -126,21 +126,26 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
-        verified = verify_resampled(judged, settings)
+        verified = _verify(judged, settings)
         counts = verified.counts
         checked = rates_of(judged.origin, verified, threshold, calibration)
         notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
-    notes = [*told, *notes]
-    return write_choice(settings, model, counts, calibration, threshold, (chosen, checked), notes)
+    decision = Decision(threshold, settings.target_fmr, calibration)
+    notes = [*notes_on_choice, *notes]
+    return write_choice(settings, model, counts, decision, chosen, checked, notes)
+
+
+def _verify(people: Embeddings, settings: ThresholdSettings) -> Verified:
+    return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
 
 
 def write_choice(
     settings: ThresholdSettings,
     model: Model,
-    shown: PairCounts,
-    calibration: Calibration,
-    threshold: float,
-    rates: tuple[Rates, Rates | None],
+    counts: PairCounts,
+    decision: Decision,
+    chosen: Rates,
+    checked: Rates | None,
     notes: Sequence[str],
 ) -> Choice:
     """Write a chosen threshold: reliability plot, JSON and, where it is wanted, the checkpoint.
@@ -148,34 +153,44 @@ def write_choice(
     Args:
         settings: of the command.
         model: the checkpoint.
-        shown: the pairs whose reliability is drawn.
-        calibration: score to log-likelihood ratio.
-        threshold: cosine similarity.
-        rates: what it does where it was chosen, and on others.
+        counts: the pairs whose reliability is drawn.
+        decision: threshold and calibration; what they do is added to it.
+        chosen: what they do where they were chosen.
+        checked: what they do on other people; None where there are none.
         notes: what the reader must know.
     """
-    chosen, checked = rates
-    told = [*notes]
+    calibration, threshold, prior = decision.calibration, decision.threshold, settings.prior
     if calibration.slope <= 0:
-        told.append("pairs of one person do not score higher here: the model is of no use")
-    decision = Decision(
-        threshold,
-        settings.target_fmr,
-        calibration,
-        settings.flip,
-        asdict(chosen),
-        {} if checked is None else asdict(checked),
+        notes = [*notes, "pairs of one person do not score higher here: the model is of no use"]
+    decision = replace(
+        decision,
+        flip=settings.flip,
+        chosen=asdict(chosen),
+        checked={} if checked is None else asdict(checked),
     )
-    probability = float(calibration.probability(threshold, settings.prior))
-    bars = reliability(shown, calibration, settings.prior)
-    files = _write_files(settings, model.path, decision, bars, shown.identities, probability, told)
+    probability = float(calibration.probability(threshold, prior))
+    out = Path(settings.out or Path(settings.runs) / model.path.resolve().parent.name)
+    bars = reliability(counts, calibration, prior)
+    title = str(model.path), f"{counts.identities} validation people, prior {prior:g}"
+    figure = reliability_figure(bars.predicted, bars.observed, bars.genuine + bars.impostor, title)
+    files = save_figure(figure, make_folder(out) / "reliability")
+    content = {
+        **plain(decision.as_dict()),
+        "prior": prior,
+        "probability_at_threshold": probability,
+        "notes": list(notes),
+        "settings": asdict(settings),
+        "versions": package_versions(),
+    }
+    files.append(write_json(out / "threshold.json", content))
     if settings.write:
         weights = model.content["model"]
         value = plain(decision.as_dict())
         update_checkpoint(model.path, "decision", value, model=weights, limits=settings.limits)
     return Choice(
-        decision, chosen, checked, model.path, settings.write, probability, tuple(told), files
-    )
+        decision, chosen, checked, model.path, settings.write, probability, tuple(notes),
+        tuple(files),
+    )  # fmt: skip
 
 
 def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
@@ -253,36 +268,3 @@ def rates_of(origin: str, verified: Verified, threshold: float, calibration: Cal
         cllr(counts, calibration),
         minimum_cllr(counts),
     )
-
-
-def _write_files(
-    settings: ThresholdSettings,
-    checkpoint: Path,
-    decision: Decision,
-    bars: Reliability,
-    people: int,
-    probability: float,
-    notes: Sequence[str],
-) -> tuple[Path, ...]:
-    out = (
-        Path(settings.runs) / checkpoint.resolve().parent.name
-        if settings.out is None
-        else output_folder(settings)
-    )
-    out.mkdir(parents=True, exist_ok=True)
-    figure = reliability_figure(
-        bars.predicted,
-        bars.observed,
-        bars.genuine + bars.impostor,
-        (str(checkpoint), f"{people} validation people, prior {settings.prior:g}"),
-    )
-    files = save_figure(figure, out / "reliability")
-    content = {
-        **plain(decision.as_dict()),
-        "prior": settings.prior,
-        "probability_at_threshold": probability,
-        "notes": list(notes),
-        "settings": asdict(settings),
-        "versions": package_versions(),
-    }
-    return (*files, write_json(out / "threshold.json", content))

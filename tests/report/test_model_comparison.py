@@ -8,7 +8,7 @@ import pytest
 
 from siamese.errors import UserError
 from siamese.report.embedding_files import save_embeddings
-from siamese.report.sources import Embeddings
+from siamese.report.embedding_sources import Embeddings
 
 
 def write(path: Path, noise: float, *, order: np.ndarray | None = None, paths: bool = True) -> Path:

@@ -1,11 +1,13 @@
-"""What makes the figures of some embeddings doubtful, told beside them."""
+"""Warnings about the sample that figures rest on: too small, collapsed, or mostly one person."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from siamese.report.sources import Embeddings
 from siamese.verification.enough import too_few_pairs, too_few_people
 
 # Unit vectors nearer than this are one vector: fp32 sums of other blocks differ by as much.
@@ -17,36 +19,42 @@ _FIRST = 100  # pictures that are enough to see that nothing has collapsed
 _ONE_PERSON = 0.5
 
 
-def few(people: int, genuine: int, impostor: int) -> list[str]:
+def size_warnings(people: int, genuine: int, impostor: int) -> list[str]:
     """Lines where people or pairs are too few to say anything; see ``verification.enough``."""
     lines = too_few_people(people), too_few_pairs(genuine, impostor)
     return [line for line in lines if line is not None]
 
 
-def few_of(labels: npt.ArrayLike) -> list[str]:
-    """The same for all pairs of labelled pictures.
+def label_warnings(labels: npt.ArrayLike) -> list[str]:
+    """:func:`size_warnings` for all pairs of labelled pictures.
 
     Args:
         labels: integers (N,).
     """
     counts = np.unique(np.asarray(labels), return_counts=True)[1].astype(object)
     images, genuine = int(counts.sum()), int((counts * (counts - 1) // 2).sum())
-    return few(len(counts), genuine, images * (images - 1) // 2 - genuine)
+    return size_warnings(len(counts), genuine, images * (images - 1) // 2 - genuine)
 
 
-def doubts(people: Embeddings, *, all_pairs: bool = True) -> list[str]:
+def embedding_warnings(
+    embeddings: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    names: Sequence[str] | None = None,
+    *,
+    all_pairs: bool = True,
+) -> list[str]:
     """Lines about embeddings that carry no difference and people who are most of the data.
 
     Args:
-        people: whose embeddings are numbers (N, D); what cannot be scored is not looked at.
+        embeddings: (N, D); what is not numbers and cannot be scored is not looked at.
+        labels: integers (N,).
+        names: one per label value; None when unknown.
         all_pairs: whether all pairs are judged; a list or one target chooses its own.
     """
-    lines = []
-    if (same := _collapsed(people)) is not None:
-        lines.append(same)
-    if all_pairs and (one := _one_person(people)) is not None:
-        lines.append(one)
-    return lines
+    lines = [_collapsed(np.asarray(embeddings), np.asarray(labels))]
+    if all_pairs:
+        lines.append(_one_person(np.asarray(labels), names))
+    return [line for line in lines if line is not None]
 
 
 def is_collapsed(embeddings: npt.ArrayLike) -> bool:
@@ -64,8 +72,7 @@ def is_collapsed(embeddings: npt.ArrayLike) -> bool:
     return bool((np.linalg.norm(unit - unit[0], axis=1) < _SAME_VECTOR).all())
 
 
-def _collapsed(people: Embeddings) -> str | None:
-    vectors, labels = np.asarray(people.embeddings), np.asarray(people.labels)
+def _collapsed(vectors: npt.NDArray[Any], labels: npt.NDArray[Any]) -> str | None:
     if vectors.ndim != 2 or vectors.dtype.kind not in "iuf" or not vectors.any(axis=1).all():
         return None  # refused where they are scored
     if is_collapsed(vectors):
@@ -87,16 +94,16 @@ def _collapsed(people: Embeddings) -> str | None:
     )
 
 
-def _one_person(people: Embeddings) -> str | None:
-    values, counts = np.unique(np.asarray(people.labels), return_counts=True)
+def _one_person(labels: npt.NDArray[Any], names: Sequence[str] | None) -> str | None:
+    values, counts = np.unique(labels, return_counts=True)
     if len(values) < 3:
-        return None  # told as too few
+        return None  # a line of size_warnings says so
     pairs = counts.astype(np.float64) * (counts - 1) / 2
     most = int(np.argmax(pairs))
     if pairs.sum() == 0 or pairs[most] <= _ONE_PERSON * pairs.sum():
         return None
     label = int(values[most])
-    name = str(label) if people.names is None else people.names[label]
+    name = str(label) if names is None else names[label]
     return (
         f"{name} has {counts[most]} of {counts.sum()} pictures and "
         f"{pairs[most] / pairs.sum():.0%} of the genuine pairs: the figures are mostly about this "

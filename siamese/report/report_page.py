@@ -6,8 +6,11 @@ import base64
 import io
 import math
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from siamese.config import ReportSettings
 from siamese.data.batches import thumbnail
@@ -28,12 +31,11 @@ from siamese.drawing.page import (
 from siamese.errors import UserError
 from siamese.files.places import is_inside
 from siamese.models.checkpoint import package_versions
-from siamese.report import verification_plots as figures
-from siamese.report.judge import Verified, judged_people, output_folder, verify_resampled
-from siamese.report.people import PeopleTable, people_table, person_name
-from siamese.report.sources import Embeddings
-from siamese.report.two_models import Difference, differences_of, model_people, same_pictures
-from siamese.verification import per_identity as errors
+from siamese.report import verification_plots as plots
+from siamese.report.embedding_sources import Embeddings
+from siamese.report.model_comparison import Difference, differences_of, model_people, same_pictures
+from siamese.report.people_report import PeopleTable, people_table, person_name
+from siamese.report.verification_report import Verified, judged_people, output_folder, verify
 from siamese.verification.bootstrap import Interval
 from siamese.verification.calibration import (
     Calibration,
@@ -44,6 +46,7 @@ from siamese.verification.calibration import (
 )
 from siamese.verification.identification import Identification, identify
 from siamese.verification.metrics import curve
+from siamese.verification.per_identity import Pairs, varied
 
 _POINTS = 600  # of a curve on the page
 _SEARCHED = 40  # pairs looked through for each one shown, so that no picture fills a gallery
@@ -81,13 +84,13 @@ class Reported:
 
 
 @dataclass(frozen=True)
-class _Other:
-    """The second model on the same pictures."""
+class _Judged:
+    """One of the models with all that is found of it."""
 
     name: str
+    people: Embeddings
     verified: Verified
     identification: Identification | None
-    differences: tuple[Difference, ...]
 
 
 def write_report(settings: ReportSettings) -> Reported:
@@ -96,46 +99,43 @@ def write_report(settings: ReportSettings) -> Reported:
     Raises:
         UserError: unusable input; the second model cannot be judged on the same pictures.
     """
-    people = judged_people(settings)
-    against = None
+    given = settings.checkpoint or settings.embeddings
+    names = ["the model" if given is None else _model_name(given)]
+    embedded = [judged_people(settings)]
     if settings.against is not None:
         alone = replace(settings, checkpoint=None, embeddings=None)
-        against = same_pictures(people, model_people(alone, settings.against))[1]
-    verified = verify_resampled(people, settings)
-    other = None
-    if against is not None and settings.against is not None:
-        judged = verify_resampled(against, settings)
-        other = _Other(
-            _model_name(settings.against),
-            judged,
-            _identify(against, settings),
-            differences_of(verified, judged),
+        other = same_pictures(embedded[0], model_people(alone, settings.against))[1]
+        names, embedded = [*names, _model_name(settings.against)], [*embedded, other]
+    models = []
+    for name, people in zip(names, embedded, strict=True):
+        verified = verify(
+            people, device=settings.device, resamples=settings.resamples, seed=settings.seed
         )
-    table = people_table(people, verified, settings, _SEARCHED * settings.shown)
-    identification = _identify(people, settings)
+        models.append(_Judged(name, people, verified, _identify(people, settings.seed)))
+    differences = differences_of(*(model.verified for model in models)) if models[1:] else ()
+    people, verified = models[0].people, models[0].verified
+    table = people_table(
+        people,
+        verified,
+        threshold=settings.threshold,
+        device=settings.device,
+        worst=_SEARCHED * settings.shown,
+    )
     calibration = (
         fit_calibration(verified.counts) if people.decision is None else people.decision.calibration
     )
-    given = settings.checkpoint or settings.embeddings
-    name = "the model" if given is None else _model_name(given)
-    hints = _hints(people, verified, table)
-    if against is not None and other is not None:
-        told = (*against.notes, *other.verified.notes)
-        hints += tuple(f"{other.name} (B): {note}" for note in told if note not in hints)
-    if identification is not None and (few := figures.too_few_enrolled(identification.people)):
-        hints = (*hints, f"CMC and open set: {few}")
-    summary = _summary(verified, table, other)
+    summary, hints = _summary(verified, table, names, differences), _hints(models, table)
     page = Page(
         title=f"{verified.counts.identities} people, {verified.counts.images} pictures",
         subtitle=f"{people.origin}, {time.strftime('%Y-%m-%d %H:%M')}",
         summary=summary,
         hints=hints,
-        headlines=_headlines(verified, table, identification),
-        comparison=None if other is None else _comparison(name, other),
-        charts=_charts(people, verified, identification, calibration, settings, name, other),
+        headlines=_headlines(verified, table, models[0].identification),
+        comparison=_comparison(names, differences) if differences else None,
+        charts=_charts(models, calibration, settings.prior),
         people=_people(table),
-        galleries=_galleries(people, table, calibration, settings),
-        facts=_facts(people, verified, table, settings),
+        galleries=_galleries(people, table, calibration, settings.prior, settings.shown),
+        facts=_facts(people, verified, table, vars(settings)),
         glossary=_GLOSSARY,
     )
     path = output_folder(settings) / "report.html"
@@ -149,29 +149,42 @@ def _model_name(given: str) -> str:
     return path.resolve().parent.name if path.name in ("best.pt", "last.pt") else path.stem
 
 
-def _identify(people: Embeddings, settings: ReportSettings) -> Identification | None:
+def _identify(people: Embeddings, seed: int) -> Identification | None:
     try:
-        return identify(people.embeddings, people.labels, seed=settings.seed)
+        return identify(people.embeddings, people.labels, seed=seed)
     except UserError:  # nobody has a second picture, or only one person has
         return None
 
 
-def _hints(people: Embeddings, verified: Verified, table: PeopleTable) -> tuple[str, ...]:
-    wrong = sorted(
+def _hints(models: Sequence[_Judged], table: PeopleTable) -> tuple[str, ...]:
+    suspects = sorted(
         (row for row in table.rows if not math.isnan(row.mislabelled)), key=lambda r: -r.mislabelled
     )
-    found = [
+    first, *others = models
+    hints = [*first.people.notes, *first.verified.notes]
+    hints += [
         # Isolated: a name in a right-to-left script must not turn the sentence round.
         f"about {row.mislabelled:.0%} of \u2068{row.person}\u2069's pictures look like "
         "someone else's"
-        for row in wrong[:5]
+        for row in suspects[:5]
     ]
-    if len(wrong) > 5:
-        found.append(f"{len(wrong) - 5} more people have the same sign: see the table")
-    return (*people.notes, *verified.notes, *found)
+    if len(suspects) > 5:
+        hints.append(f"{len(suspects) - 5} more people have the same sign: see the table")
+    for other in others:
+        notes = (*other.people.notes, *other.verified.notes)
+        hints += [f"{other.name} (B): {note}" for note in notes if note not in hints]
+    enrolled = first.identification
+    if enrolled is not None and (few := plots.too_few_enrolled(enrolled.people)):
+        hints.append(f"CMC and open set: {few}")
+    return tuple(hints)
 
 
-def _summary(verified: Verified, table: PeopleTable, other: _Other | None) -> tuple[str, ...]:
+def _summary(
+    verified: Verified,
+    table: PeopleTable,
+    names: Sequence[str],
+    differences: Sequence[Difference],
+) -> tuple[str, ...]:
     f, limits = verified.figures, verified.intervals
     lines = [
         f"A pair of one person scores higher than a pair of two people in {f['auc']:.1%} of all "
@@ -181,10 +194,10 @@ def _summary(verified: Verified, table: PeopleTable, other: _Other | None) -> tu
         f"{f['identities']} people support statements about false-match rates down to "
         f"{f['lowest_supported_fmr']:.1e}; beyond that more people are needed.",
     ]
-    if other is not None:
-        auc = other.differences[0]
+    if differences:
+        auc = differences[0]
         lines.append(
-            f"Against {other.name} (B): AUC {auc.difference:+.4f}"
+            f"Against {names[1]} (B): AUC {auc.difference:+.4f}"
             f"{_interval_text(auc.interval, '+.4f')}, {auc.verdict}."
         )
     return tuple(lines)
@@ -194,7 +207,7 @@ def _headlines(
     verified: Verified, table: PeopleTable, identification: Identification | None
 ) -> tuple[Headline, ...]:
     f, limits = verified.figures, verified.intervals
-    found = [
+    headlines = [
         Headline("AUC", f"{f['auc']:.4f}", _range(limits.get("auc")), "1 is perfect, 0.5 chance"),
         Headline("AP", f"{f['ap']:.4f}", _range(limits.get("ap")), "mean precision over recall"),
         Headline("EER", f"{f['eer']:.4f}", _range(limits.get("eer")), "both error rates equal"),
@@ -204,23 +217,28 @@ def _headlines(
         mark = None if verified.supports(float(rate)) else "unsupported: too few people"
         meaning = f"genuine pairs accepted where {float(rate):.1%} of impostor pairs pass"
         figure = f"{f[name]:.4f}"
-        found.append(Headline(f"TAR@FAR={rate}", figure, _range(limits.get(name)), meaning, mark))
-    at = f"threshold {table.threshold:.4f}: {table.chosen_by}"
+        headlines.append(
+            Headline(f"TAR@FAR={rate}", figure, _range(limits.get(name)), meaning, mark)
+        )
+    where = f"threshold {table.threshold:.4f}: {table.chosen_by}"
     few = None if verified.supports(table.fmr) else "unsupported: too few people"
     fmr, fnmr = (_range(limits) for limits in table.intervals)
-    found.append(Headline("FMR", f"{table.fmr:.4f}", fmr, f"impostor pairs that pass, {at}", few))
-    found.append(Headline("FNMR", f"{table.fnmr:.4f}", fnmr, f"genuine pairs that fail, {at}"))
+    headlines.append(
+        Headline("FMR", f"{table.fmr:.4f}", fmr, f"impostor pairs that pass, {where}", few)
+    )
+    headlines.append(
+        Headline("FNMR", f"{table.fnmr:.4f}", fnmr, f"genuine pairs that fail, {where}")
+    )
     if identification is not None:
         meaning = f"found first among {identification.people} people, one picture each"
-        found.append(Headline("rank-1", f"{identification.cmc[0]:.4f}", None, meaning))
-    return tuple(found)
+        headlines.append(Headline("rank-1", f"{identification.cmc[0]:.4f}", None, meaning))
+    return tuple(headlines)
 
 
-def _comparison(name: str, other: _Other) -> Table:
+def _comparison(names: Sequence[str], differences: Sequence[Difference]) -> Table:
     columns = (
         Column("figure"),
-        Column(f"A: {name}", numeric=True),
-        Column(f"B: {other.name}", numeric=True),
+        *(Column(f"{mark}: {name}", numeric=True) for mark, name in zip("AB", names, strict=True)),
         Column("B - A", numeric=True),
         Column("95 % interval"),
         Column("verdict"),
@@ -234,115 +252,92 @@ def _comparison(name: str, other: _Other) -> Table:
             _range(one.interval, "+.4f") or "",
             one.verdict,
         )
-        for one in other.differences
+        for one in differences
     )
     caption = "Both on the same pictures; the intervals come from the same resampled people."
     return Table("Two models side by side", caption, columns, rows)
 
 
-def _charts(
-    people: Embeddings,
-    verified: Verified,
-    identification: Identification | None,
-    calibration: Calibration,
-    settings: ReportSettings,
-    name: str,
-    other: _Other | None,
-) -> tuple[Chart, ...]:
-    points, f = curve(verified.counts, _POINTS), verified.figures
+def _charts(models: Sequence[_Judged], calibration: Calibration, prior: float) -> tuple[Chart, ...]:
+    first, *others = models
+    counts, figures = first.verified.counts, first.verified.figures
+    points = curve(counts, _POINTS)
     # A chart is copied out of its page: it names what it shows.
-    title = people.origin if other is None else f"{people.origin}; {other.name}"
+    title = "; ".join([first.people.origin, *(other.name for other in others)])
     against = None
-    if other is not None:
+    for other in others:
         second = curve(other.verified.counts, _POINTS)
-        against = figures.Against(other.name, name, second, other.verified.figures)
-    made = [
+        against = plots.Against(other.name, first.name, second, other.verified.figures)
+    drawn = [
         ("ROC", "Genuine pairs accepted over impostor pairs accepted.",
-         figures.roc_figure(points, f, title, against, panels=("linear",))),
+         plots.roc_figure(points, figures, title, against, panels=("linear",))),
         ("ROC, logarithmic", "The same over the logarithm of the FMR: deployed thresholds lie "
-         "at the left.", figures.roc_figure(points, f, title, against, panels=("log",))),
+         "at the left.", plots.roc_figure(points, figures, title, against, panels=("log",))),
         ("Precision and recall", "How many of the accepted pairs are genuine.",
-         figures.pr_figure(points, f, title, against)),
+         plots.pr_figure(points, figures, title, against)),
         ("DET", "Both error rates on normal-deviate axes: lower and further left is better, "
-         "straight lines are bell-shaped scores.", figures.det_figure(points, f, title, against)),
+         "straight lines are bell-shaped scores.",
+         plots.det_figure(points, figures, title, against)),
         ("Scores", "How the scores of both kinds of pairs are spread.",
-         figures.score_figure(verified.counts, title)),
+         plots.score_figure(counts, title)),
     ]  # fmt: skip
-    if identification is not None:
-        second_search = None if other is None else other.identification
-        cmc, open_set = None, None
-        if other is not None and second_search is not None:
-            cmc = figures.AgainstCmc(other.name, name, second_search.cmc)
-            open_set = figures.AgainstOpenSet(
-                other.name, name, second_search.fpir, second_search.fnir
-            )
-        who = f"One picture of each of {identification.people} people is enrolled."
-        drawn = figures.cmc_figure(identification.cmc, title, cmc)
-        made.append(("CMC", f"Identification, closed set. {who}", drawn))
-        few = figures.too_few_enrolled(identification.people)
-        drawn = figures.open_set_figure(
-            identification.fpir, identification.fnir, title, open_set, few=few
-        )
-        made.append(("Open set", f"Identification with strangers among the probes. {who}", drawn))
-    bars = reliability(verified.counts, calibration, settings.prior)
-    bits = f"Cllr {cllr(verified.counts, calibration):.3f} bits, at best "
-    bits += f"{minimum_cllr(verified.counts):.3f}."
+    searches = [(m.name, m.identification) for m in models if m.identification is not None]
+    if first.identification is not None:
+        people = first.identification.people
+        who = f"One picture of each of {people} people is enrolled."
+        figure = plots.cmc_figure([(name, one.cmc) for name, one in searches], title)
+        drawn.append(("CMC", f"Identification, closed set. {who}", figure))
+        few = plots.too_few_enrolled(people)
+        rates = [(name, one.fpir, one.fnir) for name, one in searches]
+        figure = plots.open_set_figure(rates, title, few=few)
+        drawn.append(("Open set", f"Identification with strangers among the probes. {who}", figure))
+    bars = reliability(counts, calibration, prior)
     source = (
         "fitted on these very pairs, which flatters (siamese-eval threshold fits it on others)"
-        if people.decision is None
+        if first.people.decision is None
         else "the checkpoint's own"
     )
-    drawn = figures.reliability_figure(
-        bars.predicted, bars.observed, bars.genuine + bars.impostor, title
+    caption = (
+        f"Calibration: {source}; prior {prior:g}. Cllr {cllr(counts, calibration):.3f} bits, at "
+        f"best {minimum_cllr(counts):.3f}."
     )
-    caption = f"Calibration: {source}; prior {settings.prior:g}. {bits}"
-    made.append(("Reliability", caption, drawn))
-    return tuple(Chart(name, words, svg_of(figure)) for name, words, figure in made)
+    pairs = bars.genuine + bars.impostor
+    figure = plots.reliability_figure(bars.predicted, bars.observed, pairs, title)
+    drawn.append(("Reliability", caption, figure))
+    return tuple(Chart(name, words, svg_of(figure)) for name, words, figure in drawn)
 
 
 def _people(table: PeopleTable) -> Table:
-    columns: tuple[Column, ...] = (
-        Column("person"),
-        Column("pictures", numeric=True),
-        Column(
-            "wrong pictures",
-            numeric=True,
-            explanation="estimated share that looks like someone else's",
-        ),
-        Column("harm", numeric=True, explanation="this person's part in all errors"),
-        Column("FNMR", numeric=True, explanation="own pairs rejected at the threshold"),
-        Column("FMR", numeric=True, explanation="pairs with others accepted at the threshold"),
-        Column("of all false non-matches", numeric=True),
-        Column("of all false matches", numeric=True, explanation="each counts half for either"),
-        Column("genuine mean", numeric=True, explanation="mean score of own pairs"),
-        Column("nearest other", explanation="the person with the highest mean score"),
-        Column("their mean", numeric=True),
-    )
-    told_of = any(not math.isnan(row.mislabelled) for row in table.rows)
-    if not told_of:  # less to scroll
-        columns = tuple(column for column in columns if column.title != "wrong pictures")
+    columns = [
+        ("images", "pictures", "d", ""),
+        ("mislabelled", "wrong pictures", ".0%", "estimated share that looks like someone else's"),
+        ("harm", "harm", ".1%", "this person's part in all errors"),
+        ("fnmr", "FNMR", ".4f", "own pairs rejected at the threshold"),
+        ("fmr", "FMR", ".2e", "pairs with others accepted at the threshold"),
+        ("false_non_match_share", "of all false non-matches", ".1%", ""),
+        ("false_match_share", "of all false matches", ".1%", "each counts half for either"),
+        ("genuine_mean", "genuine mean", ".3f", "mean score of own pairs"),
+    ]
+    if all(math.isnan(row.mislabelled) for row in table.rows):  # less to scroll
+        columns = [column for column in columns if column[0] != "mislabelled"]
     rows: list[tuple[str, ...]] = []
     keys: list[tuple[float | None, ...]] = []
     for row in table.rows:
-        told = ((row.mislabelled, ".0%"),) if told_of else ()
-        values = (
-            (row.images, "d"),
-            *told,
-            (row.harm, ".1%"),
-            (row.fnmr, ".4f"),
-            (row.fmr, ".2e"),
-            (row.false_non_match_share, ".1%"),
-            (row.false_match_share, ".1%"),
-            (row.genuine_mean, ".3f"),
-        )
-        texts = [_cell(*value) for value in values]
+        values = [float(getattr(row, field)) for field, _, _, _ in columns]
+        texts = [_cell(getattr(row, field), form) for field, _, form, _ in columns]
         rows.append((row.person, *texts, row.nearest_other, _cell(row.nearest_mean, ".3f")))
-        keys.append((None, *(float(value) for value, _ in values), None, row.nearest_mean))
+        keys.append((None, *values, None, row.nearest_mean))
+    shown = (
+        Column("person"),
+        *(Column(title, numeric=True, explanation=words) for _, title, _, words in columns),
+        Column("nearest other", explanation="the person with the highest mean score"),
+        Column("their mean", numeric=True),
+    )
     caption = (
         f"At threshold {table.threshold:.4f} ({table.chosen_by}), the most harmful first. Whoever "
         "leads it is worth a look: wrong pictures in the folder, or a look-alike."
     )
-    return Table("People", caption, columns, tuple(rows), tuple(keys))
+    return Table("People", caption, shown, tuple(rows), tuple(keys))
 
 
 def _cell(value: float, form: str) -> str:
@@ -350,20 +345,17 @@ def _cell(value: float, form: str) -> str:
 
 
 def _galleries(
-    people: Embeddings, table: PeopleTable, calibration: Calibration, settings: ReportSettings
+    people: Embeddings, table: PeopleTable, calibration: Calibration, prior: float, shown: int
 ) -> tuple[Gallery, ...]:
-    shown: dict[int, Picture] = {}
+    @cache
+    def picture(position: int) -> Picture:
+        path = "" if people.paths is None else people.paths[position]
+        name = person_name(people, int(people.labels[position]))
+        return Picture(path, name, _thumbnail_uri(people.root, path))
 
-    def picture(at: int) -> Picture:
-        if at not in shown:
-            path = "" if people.paths is None else people.paths[at]
-            name = person_name(people, int(people.labels[at]))
-            shown[at] = Picture(path, name, _thumbnail_uri(people.root, path))
-        return shown[at]
-
-    def cards(found: errors.Pairs) -> tuple[Pair, ...]:
-        pairs = errors.varied(found, settings.shown, _OFTEN)
-        probability = calibration.probability(pairs.score, settings.prior)
+    def cards(worst: Pairs) -> tuple[Pair, ...]:
+        pairs = varied(worst, shown, _OFTEN)
+        probability = calibration.probability(pairs.score, prior)
         return tuple(
             Pair(picture(a), picture(b), f"{score:.4f}", f"probability {share:.3f}")
             for a, b, score, share in zip(
@@ -371,18 +363,18 @@ def _galleries(
             )
         )
 
-    prior = f"Probability of one person at prior {settings.prior:g}."
+    meaning = f"Probability of one person at prior {prior:g}."
     return (
         Gallery(
             "Pairs of one person with the lowest scores",
             "The worst misses, each picture in two at most where there are others. Two different "
-            f"faces here mean a wrong picture in a folder. {prior}",
+            f"faces here mean a wrong picture in a folder. {meaning}",
             cards(table.examination.worst_genuine),
         ),
         Gallery(
             "Pairs of two people with the highest scores",
             "The worst confusions. The same face here means one person under two names, or a "
-            f"picture in two folders. {prior}",
+            f"picture in two folders. {meaning}",
             cards(table.examination.worst_impostor),
         ),
     )
@@ -403,7 +395,7 @@ def _thumbnail_uri(root: Path | None, path: str) -> str | None:
 
 
 def _facts(
-    people: Embeddings, verified: Verified, table: PeopleTable, settings: ReportSettings
+    people: Embeddings, verified: Verified, table: PeopleTable, settings: Mapping[str, Any]
 ) -> tuple[Facts, ...]:
     f = verified.figures
     data = (
@@ -414,7 +406,7 @@ def _facts(
         ("impostor pairs", f"{f['impostor_pairs']}"),
         ("threshold", f"{table.threshold:.6f} ({table.chosen_by})"),
     )
-    chosen = tuple((name, str(value)) for name, value in vars(settings).items())
+    chosen = tuple((name, str(value)) for name, value in settings.items())
     return (
         Facts("Data", data),
         Facts("Settings", chosen),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 from siamese.config import CompareSettings, ReportSettings
 from siamese.errors import UserError, first_few
 from siamese.report.embedding_files import given_embeddings, is_embeddings
-from siamese.report.judge import Verified, output_folder, verify_resampled, write_results
-from siamese.report.sources import Embeddings, embed_people
+from siamese.report.embedding_sources import Embeddings, embed_people
+from siamese.report.verification_report import Verified, output_folder, verify, write_results
 from siamese.verification.bootstrap import Interval, quantile_interval
 
 # Figures that are compared, and whether more of them is better.
@@ -56,14 +56,12 @@ class Comparison:
 
     Attributes:
         names: what A and B are, in words.
-        verified: all pairs judged by either.
         differences: one per figure.
         notes: what the reader must know.
         files: the files written.
     """
 
     names: tuple[str, str]
-    verified: tuple[Verified, Verified]
     differences: tuple[Difference, ...]
     notes: tuple[str, ...]
     files: tuple[Path, ...]
@@ -79,37 +77,38 @@ def compare(settings: CompareSettings) -> Comparison:
     assert settings.b is not None, "check_evaluation asks for both"
     a, b = (model_people(settings, given) for given in (settings.a, settings.b))
     a, b = same_pictures(a, b)
-    verified = verify_resampled(a, settings), verify_resampled(b, settings)
+    verified = [
+        verify(one, device=settings.device, resamples=settings.resamples, seed=settings.seed)
+        for one in (a, b)
+    ]
     differences = differences_of(*verified)
-    out = output_folder(replace(settings, out=settings.out or str(_place(settings))))
+    out = output_folder(replace(settings, out=settings.out or str(_folder(settings))))
     content = {
         "a": {"origin": a.origin, **verified[0].figures},
         "b": {"origin": b.origin, **verified[1].figures},
         "differences": {
-            d.name: {
-                "difference": d.difference,
-                "interval": list(d.interval) if d.interval else None,
-                "supported": d.supported,
-                "verdict": d.verdict,
+            one.name: {
+                name: getattr(one, name)
+                for name in ("difference", "interval", "supported", "verdict")
             }
-            for d in differences
+            for one in differences
         },
     }
     notes = notes_of_both((*a.notes, *verified[0].notes), (*b.notes, *verified[1].notes))
-    both = replace(a, origin=f"{a.origin}; {b.origin}", notes=notes)
-    path = write_results(out / "compare.json", content, both, settings)
-    return Comparison((a.origin, b.origin), verified, differences, notes, (path,))
+    origin = f"{a.origin}; {b.origin}"
+    path = write_results(out / "compare.json", content, origin, notes, asdict(settings))
+    return Comparison((a.origin, b.origin), differences, notes, (path,))
 
 
-def _place(settings: CompareSettings) -> Path:
+def _folder(settings: CompareSettings) -> Path:
     """``runs/compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
-    models = "-".join(_called(Path(given)) for given in (settings.a or "", settings.b or ""))
+    models = "-".join(_short_name(Path(given)) for given in (settings.a or "", settings.b or ""))
     people = [] if settings.data is None else [Path(settings.data).resolve().name]
     people += [] if settings.part is None else [settings.part]
     return Path(settings.runs) / "-".join(["compare", models, *people])
 
 
-def _called(model: Path) -> str:
+def _short_name(model: Path) -> str:
     """A run's name, with the file's where it is not ``best.pt``; an ``.npz`` file's name."""
     if model.suffix == ".npz":
         name = model.stem
@@ -155,7 +154,7 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
             f"{a.origin} and {b.origin} are not on the same pictures: {len(only)} are in one of "
             f"them only ({first_few(only)}); embed the same folder with both"
         )
-    where = {path: at for at, path in enumerate(b.paths)}
+    where = {path: position for position, path in enumerate(b.paths)}
     order = np.array([where[path] for path in a.paths])
     labels = b.labels[order]
     if not _same_partition(a.labels, labels):
@@ -184,18 +183,18 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
     resampled = None
     if a.bootstrap is not None and b.bootstrap is not None:
         resampled = a.bootstrap.figures(), b.bootstrap.figures()
-    found = []
+    differences = []
     for name, (title, more_is_better) in COMPARED.items():
         difference = b.figures[name] - a.figures[name]
         limits = None
         if resampled is not None and a.bootstrap is not None:
-            own, other = (figures[name] for figures in resampled)
+            of_a, of_b = (figures[name] for figures in resampled)
             # Equal in all resamples: an interval of 0, unless neither makes any error.
-            equal = (own == other).all() and np.ptp(own) > 0
+            equal = (of_a == of_b).all() and np.ptp(of_a) > 0
             people = a.bootstrap.genuine_effective
-            limits = (0.0, 0.0) if equal else quantile_interval(other - own, people)
+            limits = (0.0, 0.0) if equal else quantile_interval(of_b - of_a, people)
         rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
-        found.append(
+        differences.append(
             Difference(
                 name,
                 title,
@@ -207,7 +206,7 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
                 _verdict(limits, more_is_better, a.supports(rate)),
             )
         )
-    return tuple(found)
+    return tuple(differences)
 
 
 def _verdict(limits: Interval, more_is_better: bool, supported: bool) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from siamese.data.csv_rows import numbered_rows
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
 
@@ -265,20 +266,7 @@ def _rows(file: Path, mark: str, lines: list[str]) -> list[tuple[int, list[str]]
     """Number of the line, from 1, and fields of every row."""
     if mark == " ":
         return [(number, _fields(line, mark)) for number, line in enumerate(lines, 1) if line]
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=mark, strict=True)
-    rows = []
-    number = 1
-    try:
-        for row in reader:
-            if row:
-                rows.append((number, row))
-            number = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{file}, line {number}: is no CSV ({error}); put a path that holds a comma or "
-            'quote into quotes, and double its quotes: "a ""b"".jpg"'
-        ) from None
-    return rows
+    return numbered_rows(file, (f"{line}\n" for line in lines), mark)
 
 
 def _headed(

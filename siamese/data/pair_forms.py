@@ -180,13 +180,13 @@ def _spaced_fields(where: str, line: str, same: bool, form: str) -> list[str]:
     words = line.split()
     if same:
         return [" ".join(words[:-2]), *words[-2:]] if len(words) > 2 else words
-    ends = [at for at in range(1, len(words) - 2) if _NUMBER.fullmatch(words[at])]
+    ends = [end for end in range(1, len(words) - 2) if _NUMBER.fullmatch(words[end])]
     if len(ends) > 1:
         raise UserError(f"{where}: spaces leave open where a name ends; write tabs: {form}")
     if not ends:
         return words if len(words) < 4 else [*words[:3], " ".join(words[3:])]
-    at = ends[0]
-    return [" ".join(words[:at]), words[at], " ".join(words[at + 1 : -1]), words[-1]]
+    end = ends[0]
+    return [" ".join(words[:end]), words[end], " ".join(words[end + 1 : -1]), words[-1]]
 
 
 _MARKS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space"}
@@ -247,7 +247,7 @@ def _columns(where: str, header: Sequence[str]) -> tuple[int, int, int, int | No
     if not pairs:
         return None
     shown = ",".join(header)[:60]
-    truths = [at for at, name in enumerate(names) if name in TRUTH]
+    truths = [index for index, name in enumerate(names) if name in TRUTH]
     if len(pairs) > 1 or len(truths) > 1 or len(set(names)) < len(names):
         raise UserError(
             f"{where}: {shown!r} has several columns that could be meant; leave two of pictures "
@@ -258,7 +258,7 @@ def _columns(where: str, header: Sequence[str]) -> tuple[int, int, int, int | No
             f"{where}: {shown!r} has no column of the truth; it must be called "
             f"{', '.join(TRUTH[:5])} ... and say {_TRUTHS_SHOWN} (a score or distance is no truth)"
         )
-    folds = [at for at, name in enumerate(names) if name in FOLD]
+    folds = [index for index, name in enumerate(names) if name in FOLD]
     return (*pairs[0], truths[0], folds[0] if len(folds) == 1 else None)
 
 
@@ -297,7 +297,7 @@ def _headed(
     taken += f" ({meaning})"
     if fold is not None:
         taken += f", {names[fold]} as the fold ({len(folds)})"
-    unread = [name for at, name in enumerate(names) if at not in columns]
+    unread = [name for index, name in enumerate(names) if index not in columns]
     taken += f"; {', '.join(unread)} not read" if unread else ""
     return Form(tuple(pairs), len(folds) > 1, False, taken)
 
@@ -318,7 +318,7 @@ def _headless(file: Path, mark: str, rows: list[tuple[int, list[str]]]) -> Form:
     pairs = []
     for (number, row), same in zip(rows, truths, strict=True):
         words = row[1:] if ahead else row[:-1]
-        names = ((" ".join(words[:at]), " ".join(words[at:])) for at in range(1, len(words)))
+        names = ((" ".join(words[:end]), " ".join(words[end:])) for end in range(1, len(words)))
         pairs.append(Written(number, tuple(names), same, 0))
     order = "truth, picture, picture" if ahead else "picture, picture, truth"
     taken = f"no header: {order} ({meaning}), separated by {_MARKS[mark]}s"

@@ -7,37 +7,31 @@ picture is decoded once, when it is first asked for, and again only when its fil
 from __future__ import annotations
 
 import hashlib
-import inspect
-import itertools
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import PIL
 import torch
 from PIL import features
 from tqdm import tqdm
 
-from siamese.data import decode as decoding
-from siamese.data.batches import Batch, evaluation_loader
+from siamese.data.batches import evaluation_loader
 from siamese.data.cache_files import (
-    CacheFiles,
     Entry,
-    Index,
+    PixelReader,
+    PixelStore,
     alone,
-    checksum_of,
-    opened_index,
+    disk_errors_in_one_line,
+    opened_store,
     say,
     stamp_of,
-    told_plainly,
 )
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
@@ -46,55 +40,36 @@ from siamese.errors import UserError
 from siamese.libraries import torchvision
 from siamese.processors import processors
 
-_FORMAT = 1  # of the files; raised when what is in them changes
+# Raise it by hand when what is in the files changes, or when `siamese.data.decode` or `Preprocess`
+# makes other pixels of a picture: caches of other versions are built anew.
+CACHE_VERSION = 2
+
 _BATCH = 32  # pictures that a process hands over at a time
 _PATIENCE = 1.0  # seconds of work that an interruption may cost
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # it might lead to somebody's file
-_INDEX_BYTES = 300  # room that the index takes per picture, generously
+_INDEX_BYTES = 300  # room that a picture takes beside its pixels, generously
 
 
-@dataclass
-class _Kept:
-    """The decoded pictures of one root, as a run found or made them."""
+@dataclass(frozen=True)
+class _Known:
+    """What a cache has of the pictures that it was opened for."""
 
-    files: CacheFiles
-    rows: dict[str, tuple[int, int]]
-    failed: dict[str, str]
-    _map: npt.NDArray[np.uint8] | None = field(default=None, repr=False)
-
-    def pixels(self, path: str) -> npt.NDArray[np.uint8] | None:
-        """A copy of a picture's row, uint8 (side, side, 3); None where it is not there any more."""
-        row, checksum = self.rows.get(path, (-1, 0))
-        if row < 0:
-            return None
-        if self._map is None:  # in each loader process anew
-            try:
-                self._map = self.files.map_rows()
-            except OSError:
-                self._map = np.empty((0, self.files.side, self.files.side, 3), np.uint8)
-        if row >= len(self._map):
-            return None
-        pixels = np.array(self._map[row])
-        # Another run may give the row to another picture meanwhile; disks fail, too.
-        return pixels if checksum_of(pixels) == checksum else None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_map": None}
+    reader: PixelReader
+    entries: dict[str, Entry]
 
 
 class PictureCache:
     """Pictures as :class:`Preprocess` makes them, from the cache where it has them.
 
-    Can be pickled; each process maps the file for itself.
+    Can be pickled; each process opens the file for itself.
 
     Args:
-        kept: what there is, by root.
+        known: what there is, by root.
         preprocess: as in :func:`open_cache`.
         size: as in :func:`open_cache`.
     """
 
-    def __init__(self, kept: dict[Path, _Kept], preprocess: Preprocess, size: int | None):
-        self._kept, self.preprocess, self.size = kept, preprocess, size
+    def __init__(self, known: dict[Path, _Known], preprocess: Preprocess, size: int | None):
+        self._known, self.preprocess, self.size = known, preprocess, size
 
     def read(self, root: Path, path: str) -> torch.Tensor:
         """A picture, uint8 (3, size, size), as decoding it would give it to the last bit.
@@ -106,11 +81,12 @@ class PictureCache:
         Raises:
             DecodeError: it cannot be decoded.
         """
-        kept = self._kept.get(root)
-        if kept is not None:
-            if path in kept.failed:
-                raise DecodeError(kept.failed[path])
-            pixels = kept.pixels(path)
+        known = self._known.get(root)
+        entry = None if known is None else known.entries.get(path)
+        if known is not None and entry is not None:
+            if entry.failure is not None:
+                raise DecodeError(f"{root / path}: {entry.failure}")
+            pixels = known.reader.pixels(entry.number, path)
             if pixels is not None:
                 return torch.from_numpy(pixels).permute(2, 0, 1)  # laid out as Preprocess does
         return self.preprocess(decode(root / path, self.size))
@@ -133,7 +109,7 @@ def open_cache(
     Args:
         place: folder of all caches.
         folders: the pictures that will be read; parts of one root share a file.
-        preprocess: makes the rows.
+        preprocess: makes the pixels.
         size: pictures may be decoded reduced for this side (see
             :func:`siamese.data.decode.decode`); None: not reduced.
         workers: processes that decode; None: one per processor; 0: this one.
@@ -145,142 +121,108 @@ def open_cache(
     wanted: dict[Path, list[str]] = {}
     for folder in folders:
         wanted.setdefault(folder.root, []).extend(folder.paths)
-    kept = {}
-    with told_plainly(place):
+    known = {}
+    with disk_errors_in_one_line(place):
         for root, paths in wanted.items():
             _make_place(place, root)
-            files = CacheFiles(place / _name(root, preprocess, size), preprocess.size)
-            with alone(files):
-                build = _Build(files, place, root, preprocess, size, workers, progress)
-                kept[root] = build.run(list(dict.fromkeys(paths)))
-    return PictureCache(kept, preprocess, size)
+            reader = PixelReader(place / _name(root, preprocess, size), preprocess.size)
+            build = _Build(reader, root, preprocess, size, workers, progress)
+            with alone(reader.file), opened_store(reader, _recipe(root)) as (store, entries):
+                known[root] = build.run(list(dict.fromkeys(paths)), store, entries)
+    return PictureCache(known, preprocess, size)
 
 
 @dataclass(frozen=True)
 class _Build:
     """Brings one root's cache up to date; see :func:`open_cache`."""
 
-    files: CacheFiles
-    place: Path
+    reader: PixelReader
     root: Path
     preprocess: Preprocess
     size: int | None
     workers: int | None
     progress: bool
 
-    def run(self, paths: list[str]) -> _Kept:
-        with opened_index(self.files, _recipe(self.root)) as (index, entries):
-            # Before the decoding: a file that changes meanwhile is then decoded again next time.
-            stamps = self._stamps(paths)
-            stale = [path for path, entry in entries.items() if self._is_stale(path, entry, stamps)]
-            index.remove(stale)  # before their rows are given to others
-            for path in stale:
-                del entries[path]
-            missing = [path for path in stamps if path not in entries]
-            if missing:
-                used = {entry.row for entry in entries.values() if entry.row is not None}
-                end = 1 + max(used, default=-1)
-                holes = sorted(set(range(end)) - used)
-                self._announce(len(stamps), len(missing), len(holes))
-                rows = itertools.chain(holes, itertools.count(end))
-                self._decode(missing, stamps, rows, index, entries)
-            return self._kept(stamps, entries)
+    def run(self, paths: list[str], store: PixelStore, entries: dict[str, Entry]) -> _Known:
+        """Decode what is missing or has changed."""
+        # Before the decoding: a file that changes meanwhile is then decoded again next time.
+        stamps = self._stamps(paths)
+        stale = [path for path, entry in entries.items() if self._is_stale(path, entry, stamps)]
+        store.remove(entries.pop(path) for path in stale)
+        missing = {path: stamp for path, stamp in stamps.items() if path not in entries}
+        if missing:
+            self._announce(len(stamps), len(missing), store)
+            self._decode(missing, store)
+            entries = store.entries()
+        return _Known(self.reader, {path: entries[path] for path in stamps if path in entries})
 
     def _stamps(self, paths: list[str]) -> dict[str, str]:
         stamps = {}
-        off = None if self.progress else True
-        for path in tqdm(paths, "comparing", unit="img", disable=off, delay=1, leave=False):
+        hidden = None if self.progress else True
+        for path in tqdm(paths, "comparing", unit="img", disable=hidden, delay=1, leave=False):
             stamp = stamp_of(self.root / path)
             if stamp is not None:
                 stamps[path] = stamp
         return stamps
 
     def _is_stale(self, path: str, entry: Entry, stamps: dict[str, str]) -> bool:
-        """Whether a picture that the index knows has changed or is gone."""
+        """Whether a picture that the cache knows has changed or is gone."""
         if path not in stamps:  # not wanted now, or not there
             return not os.path.exists(self.root / path)
-        # The reason of a failure holds the path as it was given.
-        told = entry.row is not None or entry.reason.startswith(f"{self.root / path}: ")
-        return entry.stamp != stamps[path] or not told
+        return entry.stamp != stamps[path]
 
-    def _announce(self, wanted: int, missing: int, holes: int) -> None:
-        """Tell how large it will be.
+    def _announce(self, wanted: int, missing: int, store: PixelStore) -> None:
+        """Print how large it will be.
 
         Raises:
             UserError: the disk has no room for it.
         """
-        row = self.files.row_bytes
+        each = 3 * self.preprocess.size**2
         there = f"; {wanted - missing} of them are there" if missing < wanted else ""
         say(
-            f"cache: {wanted} pictures x {row} bytes = {_amount(wanted * row)} in "
-            f"{self.files.pixels}{there}"
+            f"cache: {wanted} pictures x {each} bytes = {_amount(wanted * each)} in "
+            f"{self.reader.file}{there}"
         )
-        needed = max(0, missing - holes) * row + missing * _INDEX_BYTES
-        free = shutil.disk_usage(self.place).free
+        place = self.reader.file.parent
+        needed = max(0, missing * (each + _INDEX_BYTES) - store.free_bytes())
+        free = shutil.disk_usage(place).free
         if needed > free:
             raise UserError(
-                f"--cache {self.place}: {_amount(needed)} are needed and {_amount(free)} are "
+                f"--cache {place}: {_amount(needed)} are needed and {_amount(free)} are "
                 "free; name a folder on a larger disk, or leave --cache out"
             )
 
-    def _decode(
-        self,
-        missing: list[str],
-        stamps: dict[str, str],
-        rows: Iterator[int],
-        index: Index,
-        entries: dict[str, Entry],
-    ) -> None:
-        part = FaceFolder(self.root, ("",), tuple(missing), (0,) * len(missing), ())
+    def _decode(self, missing: dict[str, str], store: PixelStore) -> None:
+        """Decode the pictures, whose stamps are given."""
+        paths = tuple(missing)
         workers = processors() if self.workers is None else self.workers
         loader = evaluation_loader(
-            part,
+            FaceFolder(self.root, ("",), paths, (0,) * len(paths), ()),
             self.preprocess,
             self.size,
             batch_size=_BATCH,
-            workers=min(workers, -(-len(missing) // _BATCH)),
+            workers=min(workers, -(-len(paths) // _BATCH)),
         )
-        off = None if self.progress else True
-        file = os.open(self.files.pixels, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
+        hidden = None if self.progress else True
         try:
-            with tqdm(total=len(missing), desc="decoding once", unit="img", disable=off) as bar:
+            with tqdm(total=len(paths), desc="decoding once", unit="img", disable=hidden) as bar:
                 saved = time.monotonic()
                 for batch in loader:
-                    for path, entry in self._written(batch, missing, stamps, rows, file):
-                        index.put(path, entry)
-                        entries[path] = entry
+                    pictures = batch.images.permute(0, 2, 3, 1).contiguous().numpy()
+                    for index, pixels in zip(batch.indices.tolist(), pictures, strict=True):
+                        path = paths[index]
+                        store.put(path, missing[path], pixels.tobytes(), None)
+                    for path, reason in batch.failed:
+                        # A disk's or the memory's trouble is not the picture's: it is tried again.
+                        if "[Errno " not in reason and "(MemoryError" not in reason:
+                            failure = reason.removeprefix(f"{self.root / path}: ")
+                            store.put(path, missing[path], None, failure)
                     if time.monotonic() - saved > _PATIENCE:
-                        index.commit()
+                        store.commit()
                         saved = time.monotonic()
                     bar.update(len(batch.images) + len(batch.failed))
         finally:
-            os.close(file)
-            index.commit()
-
-    def _written(
-        self,
-        batch: Batch,
-        missing: list[str],
-        stamps: dict[str, str],
-        rows: Iterator[int],
-        file: int,
-    ) -> Iterator[tuple[str, Entry]]:
-        pictures = batch.images.permute(0, 2, 3, 1).contiguous().numpy()
-        for at, pixels in zip(batch.indices.tolist(), pictures, strict=True):
-            row, path = next(rows), missing[at]
-            yield path, Entry(stamps[path], row, self.files.write_row(file, row, pixels))
-        for path, reason in batch.failed:
-            # A disk's or the memory's trouble is not the picture's: it is tried again each time.
-            if "[Errno " not in reason and "(MemoryError" not in reason:
-                yield path, Entry(stamps[path], None, 0, reason)
-
-    def _kept(self, paths: Iterable[str], entries: dict[str, Entry]) -> _Kept:
-        known = {path: entries[path] for path in paths if path in entries}
-        return _Kept(
-            self.files,
-            {path: (e.row, e.checksum) for path, e in known.items() if e.row is not None},
-            {path: e.reason for path, e in known.items() if e.row is None},
-        )
+            store.commit()
 
 
 def _make_place(place: Path, root: Path) -> None:
@@ -291,35 +233,32 @@ def _make_place(place: Path, root: Path) -> None:
     """
     if os.path.exists(place) and not os.path.isdir(place):
         raise UserError(f"--cache {place}: is a file; name a folder")
-    own = Path(os.path.realpath(root))
-    if Path(os.path.realpath(place)).is_relative_to(own):
+    pictures = Path(os.path.realpath(root))
+    if Path(os.path.realpath(place)).is_relative_to(pictures):
         raise UserError(f"--cache {place}: lies within the pictures' folder; name one beside it")
     place.mkdir(parents=True, exist_ok=True)
 
 
 def _name(root: Path, preprocess: Preprocess, size: int | None) -> str:
-    """The files' name: of the folder and of everything in the settings that changes the pixels."""
-    own = os.path.realpath(root)
-    content = [own, preprocess.size, preprocess.fit, preprocess.crop, size]
+    """The file's name: of the folder and of everything in the settings that changes the pixels."""
+    folder = os.path.realpath(root)
+    content = [folder, preprocess.size, preprocess.fit, preprocess.crop, size]
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
-    readable = re.sub(r"[^\w.-]+", "_", Path(own).name)[:40].strip(".")
-    return f"{readable}-{preprocess.size}px-{digest}"
+    readable = re.sub(r"[^\w.-]+", "_", Path(folder).name)[:40].strip(".")
+    return f"{readable}-{preprocess.size}px-{digest}.sqlite"
 
 
-def _recipe(root: Path) -> str:
-    """What else changes the pixels: the libraries' versions, and the code that decodes."""
-    code = inspect.getsource(decoding) + inspect.getsource(Preprocess)
-    return json.dumps(
-        {
-            "format": _FORMAT,
-            "root": os.path.realpath(root),
-            "pillow": PIL.__version__,
-            "jpeg": features.version("jpg"),
-            "webp": features.version("webp"),
-            "torchvision": torchvision.__version__,
-            "code": hashlib.sha256(code.encode()).hexdigest(),
-        }
+def _recipe(root: Path) -> int:
+    """A number that changes with what else makes the pixels: this code and the libraries."""
+    parts = (
+        CACHE_VERSION,
+        os.path.realpath(root),
+        PIL.__version__,
+        features.version("jpg"),
+        features.version("webp"),
+        torchvision.__version__,
     )
+    return zlib.crc32(json.dumps(parts).encode()) & 0x7FFFFFFF | 1  # SQLite keeps 31 bits; not 0
 
 
 def _amount(number: int) -> str:

@@ -1,4 +1,4 @@
-"""One decoded cache on disk: rows of pixels in one file, and the index that says whose they are."""
+"""One decoded cache on disk: an SQLite file of pictures and their pixels."""
 
 from __future__ import annotations
 
@@ -7,110 +7,214 @@ import sqlite3
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from siamese.errors import UserError
 from siamese.files.places import is_regular
 
-# Rows that every opening checks; where one of them is wrong, all of them are checked.
+# Pictures whose pixels every opening checks; all are checked when they are read.
 _SAMPLED = 64
-# What SQLite says of the disk; anything else it says of the file.
-_DISK_TROUBLE = frozenset(
-    {
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-    }
-)
+_WAIT = 60.0  # seconds that a writer waits for readers
+_READER_WAIT = 1.0  # seconds that a reader waits for a writer; decoding is quick, too
+# What SQLite says of a file's content; anything else it says of the disk.
+_BAD_CONTENT = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_TABLES = """
+    CREATE TABLE picture (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, path BLOB UNIQUE NOT NULL, stamp TEXT NOT NULL,
+        failure BLOB
+    );
+    CREATE TABLE pixels (number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, content BLOB);
+"""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """What the index knows of one picture.
+    """What a cache knows of one picture.
 
     Attributes:
+        number: of its pixels; never given to another picture.
         stamp: of the picture's file when it was decoded; see :func:`stamp_of`.
-        row: where its pixels are; None: it failed to decode.
-        checksum: CRC-32 of its pixels; 0 where it failed.
-        reason: why it failed; empty where it did not.
+        failure: why it could not be decoded; None where it could.
     """
 
+    number: int
     stamp: str
-    row: int | None
-    checksum: int
-    reason: str = ""
+    failure: str | None
 
 
 @dataclass(frozen=True)
-class CacheFiles:
-    """Where one cache lies and how large a row is.
+class PixelReader:
+    """Reads pixels of a cache; can be pickled, and each process opens the file for itself.
 
     Attributes:
-        base: path without the endings ``.pixels``, ``.index`` and ``.lock``.
-        side: height and width of a row's picture, which has 3 channels of 8 bits.
+        file: the SQLite file.
+        side: height and width of each picture, which has 3 channels of 8 bits.
     """
 
-    base: Path
+    file: Path
     side: int
+    _connections: dict[int, sqlite3.Connection] = field(default_factory=dict, compare=False)
 
-    @property
-    def pixels(self) -> Path:
-        """The memory-mapped file: rows of uint8 (side, side, 3)."""
-        return self.base.with_name(self.base.name + ".pixels")
+    def pixels(self, number: int, path: str) -> npt.NDArray[np.uint8] | None:
+        """A picture's pixels, uint8 (side, side, 3).
 
-    @property
-    def index(self) -> Path:
-        """The SQLite file with one line per picture."""
-        return self.base.with_name(self.base.name + ".index")
+        None where they are not there any more, are damaged, or cannot be read now.
+        """
+        process = os.getpid()  # a connection does not outlive a fork
+        try:
+            if process not in self._connections:
+                # Read-only: the file may have been removed, and another made under its name.
+                address = f"{self.file.absolute().as_uri()}?mode=ro"
+                self._connections[process] = sqlite3.connect(address, _READER_WAIT, uri=True)
+            query = "SELECT checksum, content FROM pixels WHERE number = ?"
+            row = self._connections[process].execute(query, (number,)).fetchone()
+        except sqlite3.Error:
+            return None
+        if row is None or not isinstance(row[1], bytes) or len(row[1]) != 3 * self.side**2:
+            return None
+        if _checksum(path, row[1]) != row[0]:
+            return None
+        return np.frombuffer(row[1], np.uint8).reshape(self.side, self.side, 3).copy()
 
-    @property
-    def lock(self) -> Path:
-        """Held while the others are read or written; the map is read without it."""
-        return self.base.with_name(self.base.name + ".lock")
+    def __getstate__(self) -> dict[str, Any]:
+        return {"file": self.file, "side": self.side, "_connections": {}}
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one picture."""
-        return 3 * self.side * self.side
 
-    def map_rows(self) -> npt.NDArray[np.uint8]:
-        """All rows there are, uint8 (rows, side, side, 3), mapped read-only into memory.
+class PixelStore:
+    """A cache's file, opened to be changed; used only while :func:`alone`."""
+
+    def __init__(self, file: Path):
+        self._connection = sqlite3.connect(file, timeout=_WAIT)
+
+    def make(self, recipe: int) -> None:
+        """Make the tables of a new file.
+
+        Args:
+            recipe: a number below 2**31 that tells how the pixels are made.
+        """
+        self._connection.executescript(f"{_TABLES} PRAGMA user_version = {recipe};")
+
+    def recipe(self) -> int:
+        """The number that the file was made with; 0 where it is another file.
 
         Raises:
-            OSError: the file is not there.
+            sqlite3.Error: the file is damaged, or cannot be read.
         """
-        shape = (os.path.getsize(self.pixels) // self.row_bytes, self.side, self.side, 3)
-        if not shape[0]:  # nothing can be mapped
-            return np.empty(shape, np.uint8)
-        return np.memmap(self.pixels, np.uint8, "r", shape=shape)
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
 
-    def write_row(self, file: int, row: int, pixels: npt.NDArray[np.uint8]) -> int:
-        """Write uint8 (side, side, 3) into an open file; returns the checksum.
+    def entries(self) -> dict[str, Entry]:
+        """Every picture that it knows, by path.
 
         Raises:
-            OSError: the disk is full. Written plainly, not through a map, where that would kill
-                the process.
+            sqlite3.Error: the file is damaged, or cannot be read.
+            TypeError, ValueError, AttributeError: values that no cache has.
         """
-        rest, offset = pixels.data.cast("B"), row * self.row_bytes
-        while rest:
-            written = os.pwrite(file, rest, offset)
-            rest, offset = rest[written:], offset + written
-        return checksum_of(pixels)
+        query = "SELECT path, number, stamp, failure FROM picture"
+        return {
+            os.fsdecode(path): Entry(
+                int(number),
+                str(stamp),
+                None if failure is None else failure.decode("utf-8", "surrogatepass"),
+            )
+            for path, number, stamp, failure in self._connection.execute(query)
+        }
+
+    def put(self, path: str, stamp: str, pixels: bytes | None, failure: str | None) -> None:
+        """Note a picture's pixels or failure; nothing is on disk before :meth:`commit`."""
+        reason = None if failure is None else failure.encode("utf-8", "surrogatepass")
+        cursor = self._connection.execute(
+            "INSERT INTO picture (path, stamp, failure) VALUES (?, ?, ?)",
+            (os.fsencode(path), stamp, reason),
+        )
+        if pixels is not None:
+            row = (cursor.lastrowid, _checksum(path, pixels), pixels)
+            self._connection.execute("INSERT INTO pixels VALUES (?, ?, ?)", row)
+
+    def remove(self, entries: Iterable[Entry]) -> None:
+        """Forget pictures."""
+        numbers = [(entry.number,) for entry in entries]
+        with self._connection as connection:
+            connection.executemany("DELETE FROM picture WHERE number = ?", numbers)
+            connection.executemany("DELETE FROM pixels WHERE number = ?", numbers)
+
+    def free_bytes(self) -> int:
+        """Room within the file that nothing takes."""
+        pages, size = (
+            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("freelist_count", "page_size")
+        )
+        return int(pages * size)
+
+    def commit(self) -> None:
+        """Put what was noted on disk."""
+        self._connection.commit()
+
+    def close(self) -> None:
+        """What was not committed is lost."""
+        self._connection.close()
 
 
-def checksum_of(pixels: npt.NDArray[np.uint8]) -> int:
-    """CRC-32 of a C-contiguous array."""
-    return zlib.crc32(pixels.data)
+@contextmanager
+def opened_store(reader: PixelReader, recipe: int) -> Iterator[tuple[PixelStore, dict[str, Entry]]]:
+    """A cache's file and its entries; a damaged, foreign or outdated file is begun anew.
+
+    Args:
+        reader: of the file.
+        recipe: see :meth:`PixelStore.make`.
+
+    Raises:
+        OSError, sqlite3.Error: the disk refuses.
+    """
+    entries = _entries(reader, recipe)
+    if entries is None:
+        if os.path.lexists(reader.file):
+            say(f"cache: {reader.file} is damaged or of other versions; it is built anew")
+        # A new file, not an emptied one: whoever still reads the old one keeps it. The last two
+        # are what caches consisted of before they were SQLite files.
+        for ending in ("", "-journal"):
+            reader.file.with_name(reader.file.name + ending).unlink(missing_ok=True)
+        for ending in (".pixels", ".index"):
+            reader.file.with_suffix(ending).unlink(missing_ok=True)
+    with closing(PixelStore(reader.file)) as store:
+        if entries is None:
+            store.make(recipe)
+        yield store, entries or {}
+
+
+def _entries(reader: PixelReader, recipe: int) -> dict[str, Entry] | None:
+    """The file's entries; None where there is no file that can be used."""
+    # A link might lead to somebody's file.
+    if os.path.islink(reader.file) or not is_regular(reader.file):
+        return None
+    try:
+        with closing(PixelStore(reader.file)) as store:
+            entries = store.entries() if store.recipe() == recipe else None
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BAD_CONTENT:
+            return None
+        raise
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return entries if entries is not None and _is_whole(reader, entries) else None
+
+
+def _is_whole(reader: PixelReader, entries: Mapping[str, Entry]) -> bool:
+    """Whether the pixels of some entries are there and theirs."""
+    numbers = [(entry.number, path) for path, entry in entries.items() if entry.failure is None]
+    sample = numbers[:: max(1, len(numbers) // _SAMPLED)]
+    return all(reader.pixels(number, path) is not None for number, path in sample)
+
+
+def _checksum(path: str, pixels: bytes) -> int:
+    """CRC-32 of a picture's path and pixels."""
+    return zlib.crc32(pixels, zlib.crc32(os.fsencode(path)))
 
 
 def stamp_of(path: Path) -> str | None:
@@ -126,13 +230,13 @@ def stamp_of(path: Path) -> str | None:
 
 
 @contextmanager
-def alone(files: CacheFiles) -> Iterator[None]:
+def alone(file: Path) -> Iterator[None]:
     """Hold a cache's lock; another process that has it is waited for, with a message."""
-    lock = FileLock(files.lock)
+    lock = FileLock(file.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"cache: another run is at {files.pixels}; waiting for it to be ready")
+        say(f"cache: another run is at {file}; waiting for it to be ready")
         lock.acquire(poll_interval=0.2)
     try:
         yield
@@ -140,150 +244,8 @@ def alone(files: CacheFiles) -> Iterator[None]:
         lock.release()
 
 
-class Index:
-    """The index of a cache, an SQLite file; used only while :func:`alone`."""
-
-    def __init__(self, path: Path):
-        self._connection = sqlite3.connect(path)
-
-    def make(self, recipe: str) -> None:
-        """An empty index of a cache that was made in this way."""
-        with self._connection as connection:
-            connection.execute("CREATE TABLE recipe (text TEXT NOT NULL)")
-            connection.execute(
-                "CREATE TABLE picture (path BLOB PRIMARY KEY, stamp TEXT NOT NULL, row INTEGER, "
-                "checksum INTEGER NOT NULL, reason BLOB NOT NULL) WITHOUT ROWID"
-            )
-            connection.execute("INSERT INTO recipe VALUES (?)", (recipe,))
-
-    def recipe(self) -> str:
-        """How its cache was made.
-
-        Raises:
-            sqlite3.DatabaseError: this is no index, or a damaged one.
-        """
-        if self._connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("damaged")
-        row = self._connection.execute("SELECT text FROM recipe").fetchone()
-        return "" if row is None else str(row[0])
-
-    def entries(self) -> dict[str, Entry]:
-        """Every picture that it knows, by path.
-
-        Raises:
-            sqlite3.DatabaseError: a damaged index.
-            TypeError, ValueError: values that no index has.
-        """
-        query = "SELECT path, stamp, row, checksum, reason FROM picture"
-        entries = {}
-        for path, stamp, row, checksum, reason in self._connection.execute(query):
-            entry = Entry(
-                str(stamp),
-                None if row is None else int(row),
-                int(checksum),
-                _text(reason),
-            )
-            if entry.row is not None and entry.row < 0:
-                raise ValueError("a row below 0")
-            entries[os.fsdecode(path)] = entry
-        return entries
-
-    def put(self, path: str, entry: Entry) -> None:
-        """Note a picture; nothing is on disk before :meth:`commit`."""
-        reason = entry.reason.encode("utf-8", "surrogatepass")
-        self._connection.execute(
-            "INSERT OR REPLACE INTO picture VALUES (?, ?, ?, ?, ?)",
-            (os.fsencode(path), entry.stamp, entry.row, entry.checksum, reason),
-        )
-
-    def remove(self, paths: Iterable[str]) -> None:
-        """Forget pictures."""
-        with self._connection as connection:
-            given = ((os.fsencode(path),) for path in paths)
-            connection.executemany("DELETE FROM picture WHERE path = ?", given)
-
-    def commit(self) -> None:
-        """Put what was noted on disk."""
-        self._connection.commit()
-
-    def close(self) -> None:
-        """What was not committed is lost."""
-        self._connection.close()
-
-
 @contextmanager
-def opened_index(files: CacheFiles, recipe: str) -> Iterator[tuple[Index, dict[str, Entry]]]:
-    """The index and its entries; a damaged, foreign or outdated cache is begun anew.
-
-    Entries whose pixels are not there or not theirs are left out.
-    """
-    found = _found(files, recipe)
-    if found is None:
-        if os.path.lexists(files.index):
-            say(f"cache: {files.index} is damaged or of other versions; it is built anew")
-        # New files, not emptied ones: whoever still reads the old ones keeps them.
-        for path in (files.index, files.index.with_name(files.index.name + "-journal")):
-            path.unlink(missing_ok=True)
-        files.pixels.unlink(missing_ok=True)
-        with closing(Index(files.index)) as index:
-            index.make(recipe)
-        found = {}
-    kept = _with_pixels(files, found)
-    with closing(Index(files.index)) as index:
-        index.remove(found.keys() - kept.keys())
-        yield index, kept
-
-
-def _found(files: CacheFiles, recipe: str) -> dict[str, Entry] | None:
-    """The index's entries; None where there is no index that can be used."""
-    if os.path.islink(files.index) or os.path.islink(files.pixels):
-        return None  # a link might lead to somebody's file
-    if not is_regular(files.index):
-        return None
-    try:
-        with closing(Index(files.index)) as index:
-            return index.entries() if index.recipe() == recipe else None
-    except sqlite3.Error as error:
-        if _is_disk_trouble(error):
-            raise
-        return None
-    except (TypeError, ValueError, AttributeError, OverflowError):
-        return None
-
-
-def _with_pixels(files: CacheFiles, entries: Mapping[str, Entry]) -> dict[str, Entry]:
-    """The entries without those whose row is missing, claimed twice, or not what was written."""
-    with suppress(FileNotFoundError):
-        rows = files.map_rows()
-        owner = {entry.row: path for path, entry in entries.items() if entry.row is not None}
-        kept = {
-            path: entry
-            for path, entry in entries.items()
-            if entry.row is None or (entry.row < len(rows) and owner[entry.row] == path)
-        }
-        placed = [path for path, entry in kept.items() if entry.row is not None]
-        sample = placed[:: max(1, len(placed) // _SAMPLED)]
-        if all(_is_whole(rows, kept[path]) for path in sample):
-            return kept
-        checked = tqdm(placed, "checking the cache", unit="img", disable=None, leave=False)
-        wrong = {path for path in checked if not _is_whole(rows, kept[path])}
-        say(f"cache: {len(wrong)} rows of {files.pixels} are damaged; they are decoded again")
-        return {path: entry for path, entry in kept.items() if path not in wrong}
-    return {path: entry for path, entry in entries.items() if entry.row is None}
-
-
-def _is_whole(rows: npt.NDArray[np.uint8], entry: Entry) -> bool:
-    assert entry.row is not None, "only rows are checked"
-    return checksum_of(rows[entry.row]) == entry.checksum
-
-
-def _is_disk_trouble(error: sqlite3.Error) -> bool:
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DISK_TROUBLE
-
-
-@contextmanager
-def told_plainly(place: Path) -> Iterator[None]:
+def disk_errors_in_one_line(place: Path) -> Iterator[None]:
     """What a disk refuses becomes one line that names the folder.
 
     Raises:
@@ -303,11 +265,5 @@ def told_plainly(place: Path) -> Iterator[None]:
 
 
 def say(line: str) -> None:
-    """Tell something beside the progress bars; names may be of any bytes."""
+    """Print a line beside the progress bars; names may be of any bytes."""
     print(line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, bytes):
-        raise TypeError("not what was written")
-    return value.decode("utf-8", "surrogatepass")

@@ -1,4 +1,7 @@
-"""One picture file, any type that Pillow reads by itself, to RGB pixels."""
+"""One picture file, any type that Pillow reads by itself, to RGB pixels.
+
+Where a change here gives other pixels, raise `siamese.data.cache.CACHE_VERSION`.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def folds_by_person(
             + (f"these {len(pictures)} people give {most}" if most > 1 else "add people")
         )
     rng = np.random.default_rng(seed)
-    shuffled = [sorted(pictures)[at] for at in rng.permutation(len(pictures))]
+    shuffled = [sorted(pictures)[index] for index in rng.permutation(len(pictures))]
     dealt = sorted(shuffled, key=lambda name: pictures[name] < 2)
     divided = []
     for fold in range(folds):
@@ -87,5 +87,5 @@ def folds_by_person(
 
 def _with_pairs_first(names: list[str], pictures: Mapping[str, int]) -> list[str]:
     """One person with two pictures or more to the front, the others as they stand."""
-    first = next((at for at, name in enumerate(names) if pictures[name] > 1), 0)
+    first = next((index for index, name in enumerate(names) if pictures[name] > 1), 0)
     return [names[first], *names[:first], *names[first + 1 :]]

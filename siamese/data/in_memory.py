@@ -51,13 +51,13 @@ def rgb_pictures(given: Picture | Iterable[Picture], size: int | None) -> Iterat
         return
     if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray | dict):
         raise UserError(f"{type(given).__name__}: no picture; give {_WANTED}, or a list of them")
-    for at, picture in enumerate(given):
+    for index, picture in enumerate(given):
         try:
             yield from _one(picture, size)
         except DecodeError:  # it names the file
             raise
         except UserError as error:
-            raise UserError(f"picture {at}: {error}") from None
+            raise UserError(f"picture {index}: {error}") from None
 
 
 def _one(given: object, size: int | None) -> Iterator[Image.Image]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from siamese.data.csv_rows import numbered_rows
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
 
@@ -31,7 +32,7 @@ TRUTHS = {
     **dict.fromkeys(("1", "1.0", "true", "yes", "same", "genuine"), True),
     **dict.fromkeys(("0", "0.0", "-1", "-1.0", "false", "no", "different", "impostor"), False),
 }
-_TRUTHS_TOLD = "1, 0, -1, true, false, yes, no, same or different"
+_TRUTHS_SHOWN = "1, 0, -1, true, false, yes, no, same or different"
 _WANTED = (
     "a header with two columns of pictures and one of the truth (path_a,path_b,same or "
     'img1,img2,label ...), lines "a b 1", or LFW\'s 10<TAB>300 (folds, pairs) or 500 (pairs)'
@@ -78,59 +79,26 @@ def read_form(file: Path) -> Form:
     Raises:
         UserError: missing, malformed (by the number of the line), empty.
     """
-    lines = _Lines(_text(file).split("\n"))
-    first = lines.first()
+    lines = _text(file).split("\n")
+    comments = [line.lstrip().startswith("#") for line in lines]
+    # Emptied, not removed: the numbers of the lines stay.
+    lines = [
+        "" if comment or not line.strip() else line
+        for line, comment in zip(lines, comments, strict=True)
+    ]
+    first = next((number for number, line in enumerate(lines, 1) if line), None)
     if first is None:
         raise UserError(f"{file}: is empty; a list of pairs is needed")
-    number, line = first
-    head = re.split(r"[\t ]+", line.strip())
+    head = lines[first - 1].split()
     if len(head) < 3 and all(_NUMBER.fullmatch(entry) for entry in head):
-        form = _lfw(file, number, [int(entry) for entry in head], lines)
+        form = _lfw(file, first, [int(entry) for entry in head], lines)
     else:
-        form = _table(file, number, line, lines)
+        form = _table(file, first, lines)
     if not form.pairs:
         raise UserError(f"{file}: no pair follows the header; add one per line")
-    comments = f"{lines.comments} lines with # left out" if lines.comments else None
-    taken = "; ".join(part for part in (form.taken, comments) if part)
-    return Form(form.pairs, form.folded, form.numbered, taken or None)
-
-
-class _Lines:
-    """Lines with numbers, without empty ones and comments, except inside of quotes."""
-
-    def __init__(self, lines: Sequence[str]):
-        self._lines = lines
-        self._at = 0  # the next line
-        self.number = 0  # of the line that was given last, from 1
-        self.between = True  # no row is open
-        self.comments = 0
-
-    def first(self) -> tuple[int, str] | None:
-        """Number and content of the first line that counts."""
-        self._skip()
-        return None if self._at == len(self._lines) else (self._at + 1, self._lines[self._at])
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        if self.between:
-            self._skip()
-        if self._at == len(self._lines):
-            raise StopIteration
-        self._at += 1
-        if self.between:
-            self.number = self._at
-        self.between = False
-        return self._lines[self._at - 1] + "\n"
-
-    def _skip(self) -> None:
-        while self._at < len(self._lines):
-            line = self._lines[self._at].strip()
-            if line and not line.startswith("#"):
-                return
-            self.comments += bool(line)
-            self._at += 1
+    left_out = f"{sum(comments)} lines with # left out" if any(comments) else None
+    taken = "; ".join(part for part in (form.taken, left_out) if part)
+    return replace(form, taken=taken or None)
 
 
 def _text(file: Path) -> str:
@@ -147,30 +115,29 @@ def _text(file: Path) -> str:
     return text.replace("\r\n", "\n").rstrip("\r\n\t ")
 
 
-def _lfw(file: Path, start: int, numbers: list[int], lines: _Lines) -> Form:
-    next(lines)
+def _lfw(file: Path, first: int, numbers: list[int], lines: list[str]) -> Form:
+    """LFW's list, whose header stands on line `first`."""
     if min(numbers) < 1:
-        told = " ".join(map(str, numbers))
-        raise UserError(f"{file}, line {start}: {told!r} must be whole numbers of at least 1")
+        given = " ".join(map(str, numbers))
+        raise UserError(f"{file}, line {first}: {given!r} must be whole numbers of at least 1")
     folds, each = (1, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
     wanted = folds * 2 * each
-    says = f"line {start} says {each} genuine and {each} impostor pairs"
+    says = f"line {first} says {each} genuine and {each} impostor pairs"
     says += f" in each of {folds} folds" if len(numbers) == 2 else ""
     pairs: list[Written] = []
-    spaced = 0
-    while True:
-        lines.between = True
-        line = next(lines, None)
-        if line is None:
-            break
+    spaced = False
+    for number, line in enumerate(lines, 1):
+        if number <= first or not line:
+            continue
+        where = f"{file}, line {number}"
         if len(pairs) == wanted:
-            raise UserError(f"{file}, line {lines.number}: one line too many; {says}")
+            raise UserError(f"{where}: one line too many; {says}")
         same = len(pairs) // each % 2 == 0
-        spaced += "\t" not in line
-        names = _lfw_names(f"{file}, line {lines.number}", line.strip("\r\n"), same)
-        pairs.append(Written(lines.number, (names,), same, len(pairs) // (2 * each)))
+        spaced = spaced or "\t" not in line
+        names = _lfw_names(where, line, same)
+        pairs.append(Written(number, (names,), same, len(pairs) // (2 * each)))
     if len(pairs) < wanted:
-        last = pairs[-1].line if pairs else start
+        last = pairs[-1].line if pairs else first
         raise UserError(
             f"{file}, line {last}: the list ends after {len(pairs)} of {wanted} pairs; {says}"
         )
@@ -213,43 +180,36 @@ def _spaced_fields(where: str, line: str, same: bool, form: str) -> list[str]:
     words = line.split()
     if same:
         return [" ".join(words[:-2]), *words[-2:]] if len(words) > 2 else words
-    ends = [at for at in range(1, len(words) - 2) if _NUMBER.fullmatch(words[at])]
+    ends = [end for end in range(1, len(words) - 2) if _NUMBER.fullmatch(words[end])]
     if len(ends) > 1:
         raise UserError(f"{where}: spaces leave open where a name ends; write tabs: {form}")
     if not ends:
         return words if len(words) < 4 else [*words[:3], " ".join(words[3:])]
-    at = ends[0]
-    return [" ".join(words[:at]), words[at], " ".join(words[at + 1 : -1]), words[-1]]
+    end = ends[0]
+    return [" ".join(words[:end]), words[end], " ".join(words[end + 1 : -1]), words[-1]]
 
 
-@dataclass(frozen=True)
-class _Columns:
-    """Positions of what is needed in a header."""
-
-    first: int
-    second: int
-    truth: int
-    fold: int | None
+_MARKS = {"\t": "tab", ",": "comma", ";": "semicolon", " ": "space"}
 
 
-def _table(file: Path, number: int, line: str, lines: _Lines) -> Form:
-    where = f"{file}, line {number}"
-    for mark in "\t,; ":
-        header = _fields(line, mark)
+def _table(file: Path, first: int, lines: list[str]) -> Form:
+    """A table with or without a header."""
+    where, line = f"{file}, line {first}", lines[first - 1]
+    fields = {mark: _fields(line, mark) for mark in _MARKS}
+    for mark, header in fields.items():
         columns = _columns(where, header)
         if columns is not None:
-            return _headed(file, mark, header, columns, lines)
-    for mark in "\t,; ":
-        fields = _fields(line, mark)
-        if (len(fields) == 3 or (mark == " " and len(fields) > 3)) and (
-            _truth(fields[-1]) is not None or _truth(fields[0]) is not None
+            return _headed(file, mark, columns, _rows(file, mark, lines))
+    for mark, entries in fields.items():
+        if (len(entries) == 3 or (mark == " " and len(entries) > 3)) and (
+            _truth(entries[-1]) is not None or _truth(entries[0]) is not None
         ):
-            return _headless(file, mark, lines)
-    fields = max((_fields(line, mark) for mark in "\t,; "), key=len)
-    if len(fields) > 2 and re.fullmatch(r"-?[0-9]*\.[0-9]+(e-?[0-9]+)?", fields[-1].strip()):
+            return _headless(file, mark, _rows(file, mark, lines))
+    longest = max(fields.values(), key=len)
+    if len(longest) > 2 and re.fullmatch(r"-?[0-9]*\.[0-9]+(e-?[0-9]+)?", longest[-1].strip()):
         raise UserError(
-            f"{where}: {fields[-1].strip()!r} is a score or distance, no truth; the last field "
-            f"must be {_TRUTHS_TOLD}"
+            f"{where}: {longest[-1].strip()!r} is a score or distance, no truth; the last field "
+            f"must be {_TRUTHS_SHOWN}"
         )
     raise UserError(f"{where}: {line.strip()[:60]!r} starts no list of pairs; wanted: {_WANTED}")
 
@@ -270,126 +230,98 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]", "", name).lower()
 
 
-def _columns(where: str, header: Sequence[str]) -> _Columns | None:
-    """What a header's columns are; None where they are no header of pairs.
+def _columns(where: str, header: Sequence[str]) -> tuple[int, int, int, int | None] | None:
+    """Positions of both pictures, the truth and the fold; None where this is no header of pairs.
 
     Raises:
         UserError: no column of the truth; several columns could be meant.
     """
     names = [_plain(name) for name in header]
     pairs = [
-        (names.index(stem + a), names.index(stem + b))
+        (names.index(one), names.index(other))
         for stem in PICTURES
         for a, b in ENDINGS
-        if stem + a in names and stem + b in names and (stem or not a.isdigit())
-    ]
-    pairs += [
-        (names.index(a + stem), names.index(b + stem))
-        for stem in PICTURES
-        for a, b in (("left", "right"), ("first", "second"))
-        if stem and a + stem in names and b + stem in names
+        for one, other in {(stem + a, stem + b), (a + stem, b + stem)}
+        if one in names and other in names and (stem or a.isalpha())
     ]
     if not pairs:
         return None
-    told = ",".join(header)[:60]
-    truths = [at for at, name in enumerate(names) if name in TRUTH]
+    shown = ",".join(header)[:60]
+    truths = [index for index, name in enumerate(names) if name in TRUTH]
     if len(pairs) > 1 or len(truths) > 1 or len(set(names)) < len(names):
         raise UserError(
-            f"{where}: {told!r} has several columns that could be meant; leave two of pictures and "
-            "one of the truth"
+            f"{where}: {shown!r} has several columns that could be meant; leave two of pictures "
+            "and one of the truth"
         )
     if not truths:
         raise UserError(
-            f"{where}: {told!r} has no column of the truth; it must be called "
-            f"{', '.join(TRUTH[:5])} ... and say {_TRUTHS_TOLD} (a score or distance is no truth)"
+            f"{where}: {shown!r} has no column of the truth; it must be called "
+            f"{', '.join(TRUTH[:5])} ... and say {_TRUTHS_SHOWN} (a score or distance is no truth)"
         )
-    folds = [at for at, name in enumerate(names) if name in FOLD]
-    return _Columns(*pairs[0], truths[0], folds[0] if len(folds) == 1 else None)
+    folds = [index for index, name in enumerate(names) if name in FOLD]
+    return (*pairs[0], truths[0], folds[0] if len(folds) == 1 else None)
 
 
-def _rows(file: Path, mark: str, lines: _Lines) -> Iterator[tuple[int, list[str]]]:
-    """Number of the line and fields of every row."""
+def _rows(file: Path, mark: str, lines: list[str]) -> list[tuple[int, list[str]]]:
+    """Number of the line, from 1, and fields of every row."""
     if mark == " ":
-        while True:
-            lines.between = True
-            line = next(lines, None)
-            if line is None:
-                return
-            yield lines.number, _fields(line.rstrip("\n"), mark)
-    reader = csv.reader(lines, delimiter=mark, strict=True)
-    try:
-        while True:
-            lines.between = True
-            row = next(reader, None)
-            if row is None:
-                return
-            if mark == "\t" or row:
-                yield lines.number, row
-    except csv.Error as error:
-        raise UserError(
-            f"{file}, line {lines.number}: is no CSV ({error}); put a path that holds a comma or "
-            'quote into quotes, and double its quotes: "a ""b"".jpg"'
-        ) from None
+        return [(number, _fields(line, mark)) for number, line in enumerate(lines, 1) if line]
+    return numbered_rows(file, (f"{line}\n" for line in lines), mark)
 
 
-def _headed(file: Path, mark: str, header: list[str], columns: _Columns, lines: _Lines) -> Form:
-    names = [name.strip() for name in header]
-    said = _Said(names[columns.truth])
+def _headed(
+    file: Path,
+    mark: str,
+    columns: tuple[int, int, int, int | None],
+    rows: list[tuple[int, list[str]]],
+) -> Form:
+    """A table whose first row is its header."""
+    names = [name.strip() for name in rows[0][1]]
+    for number, row in rows[1:]:
+        if len(row) != len(names):
+            raise UserError(
+                f"{file}, line {number}: {len(row)} field(s), wanted are {len(names)}: "
+                f"{', '.join(names)}; a path that holds a {_MARKS[mark]} goes into quotes"
+            )
+    one, other, truth, fold = columns
+    values = [(number, row[truth]) for number, row in rows[1:]]
+    truths, meaning = _truths(file, names[truth], values)
     folds: dict[str, int] = {}
     pairs = []
-    rows = _rows(file, mark, lines)
-    next(rows)
-    for number, row in rows:
-        where = f"{file}, line {number}"
-        if len(row) != len(header):
-            raise UserError(
-                f"{where}: {len(row)} field(s), wanted are {len(header)}: {', '.join(names)}; a "
-                f"path that holds a {_MARKS[mark]} goes into quotes"
-            )
-        fold = 0
-        if columns.fold is not None:
-            fold = folds.setdefault(row[columns.fold].strip(), len(folds))
-        both = ((row[columns.first], row[columns.second]),)
-        pairs.append(Written(number, both, said.truth(where, row[columns.truth]), fold))
-    taken = None
-    used = {columns.first, columns.second, columns.truth, columns.fold}
-    other = [name for at, name in enumerate(names) if at not in used]
-    if sorted(names) != ["path_a", "path_b", "same"] or mark != ",":
-        taken = (
-            f"{names[columns.first]} and {names[columns.second]} taken as the pictures, "
-            f"{names[columns.truth]} as the truth ({said})"
-        )
-        if columns.fold is not None:
-            taken += f", {names[columns.fold]} as the fold ({len(folds)})"
-        taken += f"; {', '.join(other)} not read" if other else ""
+    for (number, row), same in zip(rows[1:], truths, strict=True):
+        position = 0 if fold is None else folds.setdefault(row[fold].strip(), len(folds))
+        pairs.append(Written(number, ((row[one], row[other]),), same, position))
+    if sorted(names) == ["path_a", "path_b", "same"] and mark == ",":
+        return Form(tuple(pairs), False, False, None)
+    taken = f"{names[one]} and {names[other]} taken as the pictures, {names[truth]} as the truth"
+    taken += f" ({meaning})"
+    if fold is not None:
+        taken += f", {names[fold]} as the fold ({len(folds)})"
+    unread = [name for index, name in enumerate(names) if index not in columns]
+    taken += f"; {', '.join(unread)} not read" if unread else ""
     return Form(tuple(pairs), len(folds) > 1, False, taken)
 
 
-_MARKS = {",": "comma", "\t": "tab", ";": "semicolon", " ": "space"}
-
-
-def _headless(file: Path, mark: str, lines: _Lines) -> Form:
-    rows = list(_rows(file, mark, lines))
+def _headless(file: Path, mark: str, rows: list[tuple[int, list[str]]]) -> Form:
+    """Rows of two pictures and the truth, which stands last or first."""
     for number, row in rows:
         if len(row) != 3 and (mark != " " or len(row) < 3):
             raise UserError(
                 f"{file}, line {number}: {len(row)} field(s), wanted are 3: picture, picture, "
-                f"{_TRUTHS_TOLD}; a path that holds a {_MARKS[mark]} goes into quotes"
+                f"{_TRUTHS_SHOWN}; a path that holds a {_MARKS[mark]} goes into quotes"
             )
     ahead = any(_truth(row[-1]) is None for _, row in rows) and all(
         _truth(row[0]) is not None for _, row in rows
     )
-    said = _Said("the first field" if ahead else "the last field")
+    values = [(number, row[0 if ahead else -1]) for number, row in rows]
+    truths, meaning = _truths(file, "the first field" if ahead else "the last field", values)
     pairs = []
-    for number, row in rows:
-        where = f"{file}, line {number}"
-        same = said.truth(where, row[0 if ahead else -1])
+    for (number, row), same in zip(rows, truths, strict=True):
         words = row[1:] if ahead else row[:-1]
-        splits = range(1, len(words))
-        names = tuple((" ".join(words[:at]), " ".join(words[at:])) for at in splits)
-        pairs.append(Written(number, names, same, 0))
+        names = ((" ".join(words[:end]), " ".join(words[end:])) for end in range(1, len(words)))
+        pairs.append(Written(number, tuple(names), same, 0))
     order = "truth, picture, picture" if ahead else "picture, picture, truth"
-    taken = f"no header: {order} ({said}), separated by {_MARKS[mark]}s"
+    taken = f"no header: {order} ({meaning}), separated by {_MARKS[mark]}s"
     return Form(tuple(pairs), False, False, taken)
 
 
@@ -397,36 +329,30 @@ def _truth(value: str) -> bool | None:
     return TRUTHS.get(value.strip().lower())
 
 
-class _Said:
-    """How a list writes its truths."""
+def _truths(file: Path, column: str, values: list[tuple[int, str]]) -> tuple[list[bool], str]:
+    """Whether each value means one person, and in words what the values mean.
 
-    def __init__(self, column: str):
-        self._column = column
-        self._values: dict[str, bool] = {}
-
-    def truth(self, where: str, value: str) -> bool:
-        """Whether a value means one person.
-
-        Raises:
-            UserError: it means neither; the list says "not" by 0 and by -1.
-        """
+    Raises:
+        UserError: a value means neither; the list says "not" by 0 and by -1.
+    """
+    truths: list[bool] = []
+    meanings: dict[str, bool] = {}
+    for number, value in values:
         same = _truth(value)
         if same is None:
             raise UserError(
-                f"{where}: {self._column} is {value.strip()[:60]!r}; wanted: {_TRUTHS_TOLD} (a "
-                "score or distance is no truth)"
+                f"{file}, line {number}: {column} is {value.strip()[:60]!r}; wanted: "
+                f"{_TRUTHS_SHOWN} (a score or distance is no truth)"
             )
-        self._values[value.strip().lower().removesuffix(".0")] = same
-        if {"0", "-1"} <= self._values.keys():
+        truths.append(same)
+        meanings[value.strip().lower().removesuffix(".0")] = same
+        if {"0", "-1"} <= meanings.keys():
             raise UserError(
-                f"{where}: {self._column} is 0 on some lines and -1 on others; write 1 for one "
-                "person, and 0 or -1 for two"
+                f"{file}, line {number}: {column} is 0 on some lines and -1 on others; write 1 "
+                "for one person, and 0 or -1 for two"
             )
-        return same
-
-    def __str__(self) -> str:
-        parts = []
-        for same, words in ((True, "one person"), (False, "two")):
-            values = "/".join(sorted(v for v, truth in self._values.items() if truth == same))
-            parts += [f"{values}: {words}"] if values else []
-        return ", ".join(parts)
+    parts = []
+    for same, words in ((True, "one person"), (False, "two")):
+        shown = "/".join(sorted(value for value, truth in meanings.items() if truth == same))
+        parts += [f"{shown}: {words}"] if shown else []
+    return truths, ", ".join(parts)

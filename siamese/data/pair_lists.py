@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Protocol
 
 from siamese.data.folder import require_folder
 from siamese.data.pair_forms import Form, Written, read_form
@@ -38,11 +36,6 @@ class PairList:
     missing: tuple[str, ...]
     skipped: int
     taken: str | None = None
-
-
-class _Pictures(Protocol):
-    def find(self, name: str) -> Match | None:
-        """The picture of a name, if it is there."""
 
 
 def read_pairs(file: Path, root: Path) -> PairList:
@@ -91,44 +84,34 @@ def read_known_pairs(file: Path, paths: Sequence[str], origin: str) -> PairList:
     return _existing(file, read_form(file), KnownPictures(paths), origin, within=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pair:
-    line: int
-    first: str
-    second: str
-    same: bool
-    fold: int
-
-
 class _Finder:
     """Looks every name up once."""
 
-    def __init__(self, pictures: _Pictures, *, within: bool):
+    def __init__(self, pictures: KnownPictures | FolderPictures):
         self._pictures = pictures
-        self._within = within
-        self._known: dict[str, Match | None] = {}
-        self.names: dict[str, str] = {}  # of the pictures that were found
-
-    def plain(self, where: str, name: str) -> str:
-        """A name in its plainest form."""
-        return _inside(where, name) if self._within else _named(where, name)
+        self._matches: dict[str, Match | None] = {}
+        self._names: dict[str, str] = {}  # by the path that was found
 
     def find(self, where: str, name: str) -> Match | None:
-        """The picture of a plain name."""
-        if name not in self._known:
+        """The picture of a plain name; None where there is none.
+
+        Raises:
+            UserError: several pictures fit; another name has the same picture.
+        """
+        if name not in self._matches:
             try:
                 match = self._pictures.find(name)
             except SeveralMatch as error:
                 raise UserError(
                     f"{where}: {error}; write the path of the one that is meant"
                 ) from None
-            if match is not None and self.names.setdefault(match.path, name) != name:
+            if match is not None and self._names.setdefault(match.path, name) != name:
                 raise UserError(
-                    f"{where}: {name!r} and {self.names[match.path]!r} would both be the picture "
+                    f"{where}: {name!r} and {self._names[match.path]!r} would both be the picture "
                     f"{match.path!r}; write paths that tell them apart"
                 )
-            self._known[name] = match
-        return self._known[name]
+            self._matches[name] = match
+        return self._matches[name]
 
     def has(self, name: str) -> bool:
         """Whether there is a picture of a plain name; nothing is remembered."""
@@ -137,66 +120,67 @@ class _Finder:
         except SeveralMatch:
             return True
 
-    def ways(self, *, numbered: bool) -> str | None:
+    def missing(self) -> tuple[str, ...]:
+        """Names without a picture, in the order in which they were looked up."""
+        return tuple(name for name, match in self._matches.items() if match is None)
+
+    def other_spellings(self, *, numbered: bool) -> str | None:
         """How pictures were found that have other names, with an example each."""
         usual = {"exact", "with another suffix"} if numbered else {"exact"}
-        found = {n: m for n, m in self._known.items() if m and m.way not in usual}
-        told = []
-        for way, count in Counter(match.way for match in found.values()).most_common():
-            name = next(name for name, match in found.items() if match.way == way)
-            told.append(f"{count} pictures found {way} ({name} is {found[name].path})")
-        return "; ".join(told) or None
+        found: dict[str, list[str]] = {}
+        for name, match in self._matches.items():
+            if match is not None and match.way not in usual:
+                found.setdefault(match.way, []).append(f"{name} is {match.path}")
+        by_number = sorted(found.items(), key=lambda item: -len(item[1]))
+        return "; ".join(f"{len(x)} pictures found {way} ({x[0]})" for way, x in by_number) or None
 
 
 def _existing(
-    file: Path, form: Form, pictures: _Pictures, origin: str, *, within: bool
+    file: Path, form: Form, pictures: KnownPictures | FolderPictures, origin: str, *, within: bool
 ) -> PairList:
     """The pairs whose pictures are there."""
-    finder = _Finder(pictures, within=within)
-    missing: dict[str, None] = {}
-    pairs: list[_Pair] = []
-    seen: dict[tuple[str, str], int] = {}
+    finder = _Finder(pictures)
+    pairs: list[tuple[str, str, bool, int]] = []
+    lines: dict[tuple[str, ...], int] = {}
     for written in form.pairs:
         where = f"{file}, line {written.line}"
-        one, other = _names(where, written, finder)
+        one, other = _names(where, written, finder, within=within)
         if one == other:
             raise UserError(f"{where}: a picture paired with itself; name two different pictures")
-        both = tuple(sorted((one, other)))
-        earlier = seen.setdefault((both[0], both[1]), written.line)
+        earlier = lines.setdefault(tuple(sorted((one, other))), written.line)
         if earlier != written.line:
             raise UserError(
                 f"{where}: {one!r} and {other!r} are paired on line {earlier} already; leave one "
                 "of the two lines out"
             )
-        found = finder.find(where, one), finder.find(where, other)
-        missing.update(
-            (name, None) for name, match in zip((one, other), found, strict=True) if match is None
-        )
-        if found[0] is not None and found[1] is not None:
-            pair = _Pair(written.line, found[0].path, found[1].path, written.same, written.fold)
-            pairs.append(pair)
+        first, second = finder.find(where, one), finder.find(where, other)
+        if first is not None and second is not None:
+            pairs.append((first.path, second.path, written.same, written.fold))
     if not pairs:
         raise UserError(
             f"{file}: none of its {len(form.pairs)} pairs has both pictures in {origin} (not "
-            f"there: {first_few([repr(name) for name in missing])}); give the folder that its "
-            "paths start from"
+            f"there: {first_few([repr(name) for name in finder.missing()])}); give the folder "
+            "that its paths start from"
         )
-    taken = [part for part in (form.taken, finder.ways(numbered=form.numbered)) if part]
+    one_paths, other_paths, same, fold = zip(*pairs, strict=True)
+    spellings = finder.other_spellings(numbered=form.numbered)
+    taken = [part for part in (form.taken, spellings) if part]
     return PairList(
-        first=tuple(pair.first for pair in pairs),
-        second=tuple(pair.second for pair in pairs),
-        same=tuple(pair.same for pair in pairs),
-        fold=tuple(pair.fold for pair in pairs) if form.folded else None,
-        missing=tuple(missing),
+        first=one_paths,
+        second=other_paths,
+        same=same,
+        fold=fold if form.folded else None,
+        missing=finder.missing(),
         skipped=len(form.pairs) - len(pairs),
         taken=f"{file}: {'; '.join(taken)}" if taken else None,
     )
 
 
-def _names(where: str, written: Written, finder: _Finder) -> tuple[str, str]:
+def _names(where: str, written: Written, finder: _Finder, *, within: bool) -> tuple[str, str]:
     """Both names; where spaces leave open where the first ends, the one way with both pictures."""
     choices = [
-        (finder.plain(where, one), finder.plain(where, other)) for one, other in written.names
+        (_plain(where, one, within=within), _plain(where, other, within=within))
+        for one, other in written.names
     ]
     if len(choices) == 1:
         return choices[0]
@@ -209,20 +193,13 @@ def _names(where: str, written: Written, finder: _Finder) -> tuple[str, str]:
     return there[0]
 
 
-def _named(where: str, path: str) -> str:
+def _plain(where: str, path: str, *, within: bool) -> str:
+    """A path in its plainest form, refused where it must lie within a folder and does not."""
     if not path.strip():
         raise UserError(f"{where}: an empty path; wanted: a picture's")
-    return posixpath.normpath(path)
-
-
-def _inside(where: str, path: str) -> str:
-    """A path below the root in its plainest form."""
-    if not path.strip():
-        raise UserError(f"{where}: an empty path; wanted: a picture's, relative to the root")
-    windows = PureWindowsPath(path)
-    plain = posixpath.normpath(path)
-    if plain.startswith("/") or windows.drive or windows.root:
+    plain, windows = posixpath.normpath(path), PureWindowsPath(path)
+    if within and (plain.startswith("/") or windows.drive or windows.root):
         raise UserError(f"{where}: {path!r} is absolute; write it relative to the root")
-    if plain.split("/")[0] == ".." or ("\\" in path and ".." in windows.parts):
+    if within and (plain.split("/")[0] == ".." or ("\\" in path and ".." in windows.parts)):
         raise UserError(f"{where}: {path!r} leaves the root; name a picture inside it")
     return plain

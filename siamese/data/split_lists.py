@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from siamese.data.csv_rows import numbered_rows
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder
 from siamese.data.split import Split, require_pairs
 from siamese.errors import UserError
@@ -90,7 +91,6 @@ def read_split(lists: Path, root: Path) -> Split:
     files = _files(lists)
     rows = {part: _rows(file) for part, file in files.items()}
     _refuse_repeated(files, rows)
-    _refuse_shared(files, rows)
     for part, file in files.items():
         _refuse_missing(file, rows[part], root)
     people = {part: _people(rows[part]) for part in rows}
@@ -168,35 +168,21 @@ def _text(file: Path) -> str:
 
 
 def _rows(file: Path) -> list[_Row]:
-    reader = csv.reader(io.StringIO(_text(file), newline=""), strict=True)
-    rows: list[_Row] = []
-    header: list[str] | None = None
-    line = 1
-    try:
-        for fields in reader:
-            if header is None:
-                header = _header(file, fields)
-            elif fields:
-                rows.append(_row(f"{file}, line {line}", line, fields, header))
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise UserError(
-            f"{file}, line {line}: is no CSV ({error}); put a path that holds a comma or quote "
-            'into quotes, and double its quotes: "a ""b"".jpg"'
-        ) from None
-    if not rows:
+    rows = numbered_rows(file, io.StringIO(_text(file), newline=""))
+    header = _header(file, *rows[0]) if rows else []
+    if len(rows) < 2:
         raise UserError(f"{file}: lists no picture; a header path,person and a line for each")
-    return rows
+    return [_row(f"{file}, line {line}", line, fields, header) for line, fields in rows[1:]]
 
 
-def _header(file: Path, fields: list[str]) -> list[str]:
+def _header(file: Path, line: int, fields: list[str]) -> list[str]:
     header = [name.strip().lower() for name in fields]
     if header.count("path") != 1 or header.count("person") > 1:
-        told = ",".join(fields)[:60]
-        commas = "; separate the columns by commas" if ";" in told or "\t" in told else ""
+        shown = ",".join(fields)[:60]
+        commas = "; separate the columns by commas" if ";" in shown or "\t" in shown else ""
         raise UserError(
-            f"{file}, line 1: {told!r} starts no list; wanted: a header with the column path, and "
-            f"person where it is not the folder's name{commas}"
+            f"{file}, line {line}: {shown!r} starts no list; wanted: a header with the column "
+            f"path, and person where it is not the folder's name{commas}"
         )
     return header
 
@@ -233,21 +219,16 @@ def _inside(where: str, path: str) -> str:
 
 
 def _refuse_repeated(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) -> None:
-    known: dict[str, str] = {}
+    """Refuse a picture that is listed twice, and a person who stands in two lists."""
+    places: dict[str, str] = {}
+    people: dict[str, tuple[str, str]] = {}
     for part, some in rows.items():
         for row in some:
             where = f"{files[part]}, line {row.line}"
-            earlier = known.setdefault(row.path, where)
+            earlier = places.setdefault(row.path, where)
             if earlier != where:
                 raise UserError(f"{where}: {row.path!r} is listed in {earlier} already")
-
-
-def _refuse_shared(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) -> None:
-    known: dict[str, tuple[str, str]] = {}
-    for part, some in rows.items():
-        for row in some:
-            where = f"{files[part]}, line {row.line}"
-            first, earlier = known.setdefault(_plain(row.person), (part, where))
+            first, earlier = people.setdefault(_plain(row.person), (part, where))
             if first != part:
                 raise UserError(
                     f"{where}: {row.person!r} is in {earlier}, too; a person stands in one list "
@@ -291,7 +272,7 @@ def _folders(
     parts: Mapping[str, Mapping[str, Sequence[str]]],
     reasons: Mapping[str, str | None],
 ) -> dict[str, FaceFolder]:
-    """The usable pictures of each part; all parts tell of everything that is left out."""
+    """The usable pictures of each part; all parts name everything that is left out."""
     found: dict[str, dict[str, list[str]]] = {part: {} for part in parts}
     left_out: list[LeftOut] = []
     for part, people in parts.items():
@@ -302,14 +283,14 @@ def _folders(
             else:
                 left_out.append(LeftOut(person, "person without a usable picture"))
     left_out += [LeftOut(path, reason) for path, reason in reasons.items() if reason is not None]
-    told = tuple(sorted(left_out, key=lambda item: item.path))
+    everything = tuple(sorted(left_out, key=lambda item: item.path))
     return {
         part: FaceFolder(
             root=root,
             names=tuple(people),
             paths=tuple(path for paths in people.values() for path in paths),
             labels=tuple(label for label, paths in enumerate(people.values()) for _ in paths),
-            left_out=told,
+            left_out=everything,
         )
         for part, people in found.items()
     }

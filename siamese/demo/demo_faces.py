@@ -1,12 +1,11 @@
 """Demo faces: a small face-verification data set that the tool draws itself.
 
-A new user can try every command with no data and no download. The pictures are synthetic: a
-person comes about in `siamese.demo.face_traits`, a picture in `siamese.demo.face_drawing`.
+A new user can try every command with no data and no download. The pictures are synthetic, see
+`siamese.demo.face_drawing`.
 """
 
 import json
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -14,17 +13,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from siamese.demo.face_drawing import draw_face
-from siamese.demo.face_traits import Traits, draw_traits
+from siamese.demo.face_drawing import draw_face, draw_traits
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
 from siamese.files.writing import drafting
 from siamese.processors import processors
 
-__all__ = ["DEMO_VERSION", "Traits", "demo_face", "draw_face", "draw_traits", "write_demo_faces"]
-
-# Raised when the drawing changes, so that folders drawn earlier are not taken for current ones.
-DEMO_VERSION: int = 1
+# Raise it by hand when the drawing changes: older folders are then not taken for current ones.
+DEMO_VERSION: int = 2
 
 RECORD_NAME = ".demo.json"
 _RECORD_LIMIT = 2**16  # bytes
@@ -61,7 +57,7 @@ def write_demo_faces(
         out: the folder to make. If it already holds this very set it is kept as it is.
         people: number of people, >= 1.
         images: pictures of each person, >= 1.
-        size: side of a picture in pixels, >= 32.
+        size: side of a picture in pixels, 32 to 1024.
         seed: which set to draw, >= 0.
         progress: show a progress bar.
         processes: how many processes draw, >= 1; one for each usable processor when None.
@@ -70,42 +66,38 @@ def write_demo_faces(
     leaves nothing under the name of `out`.
 
     Raises:
-        UserError: a number is too small, `out` exists and holds something else, or no folder can
-            be made there.
+        UserError: a number is out of its range, `out` exists and holds something else, or no
+            folder can be made there.
     """
-    _check_numbers(people, images, size, seed, processes)
-    record = {
-        "version": DEMO_VERSION,
-        "people": people,
-        "images": images,
-        "size": size,
-        "seed": seed,
-    }
+    record = {"people": people, "images": images, "size": size, "seed": seed}
+    for name, least in {"people": 1, "images": 1, "size": SMALLEST_SIZE, "seed": 0}.items():
+        if record[name] < least:
+            raise UserError(f"demo faces: {name} is {record[name]}; give at least {least}")
+    if size > LARGEST_SIZE:
+        raise UserError(f"demo faces: size is {size}; give at most {LARGEST_SIZE}")
+    record = {"version": DEMO_VERSION, **record}
     if _is_drawn(out, record):
         return out
-    place = out.resolve()
     try:
-        with drafting(place) as draft:
-            _draw_all(draft, record, progress=progress, processes=processes or processors())
+        with drafting(out.resolve()) as draft:
+            draw = partial(_draw_person, draft, images=images, size=size, seed=seed)
+            with _pool(min(processes or processors(), people)) as pool:
+                done = pool.map(draw, range(people))
+                hidden = None if progress else True
+                try:
+                    list(tqdm(done, "drawing demo faces", people, unit="person", disable=hidden))
+                except BaseException:
+                    # Leaving the block waits for what is queued; a stopped run does not draw it.
+                    pool.shutdown(cancel_futures=True)
+                    raise
             (draft / RECORD_NAME).write_text(json.dumps(record) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot make {out} ({error.strerror}); name another folder") from error
     return out
 
 
-def _check_numbers(people: int, images: int, size: int, seed: int, processes: int | None) -> None:
-    lowest = {
-        "people": (people, 1),
-        "images": (images, 1),
-        "size": (size, SMALLEST_SIZE),
-        "seed": (seed, 0),
-        "processes": (1 if processes is None else processes, 1),
-    }
-    for name, (value, least) in lowest.items():
-        if value < least:
-            raise UserError(f"demo faces: {name} is {value}; give at least {least}")
-    if size > LARGEST_SIZE:
-        raise UserError(f"demo faces: size is {size}; give at most {LARGEST_SIZE}")
+def _pool(processes: int) -> Executor:
+    return ThreadPoolExecutor(1) if processes == 1 else ProcessPoolExecutor(processes)
 
 
 def _is_drawn(out: Path, record: dict[str, int]) -> bool:
@@ -120,50 +112,20 @@ def _is_drawn(out: Path, record: dict[str, int]) -> bool:
         raise UserError(f"{out} is a file; name a new folder for the demo faces")
     if not any(out.iterdir()):
         return False
-    found = _read_record(out / RECORD_NAME)
+    try:
+        found = json.loads(read_bytes(out / RECORD_NAME, limit=_RECORD_LIMIT))
+    except (UserError, ValueError, RecursionError):
+        found = None
     if found == record:
         return True
     held = "other demo faces" if found is not None else "files that are not demo faces"
     raise UserError(f"{out} already holds {held}; name a new folder or remove this one")
 
 
-def _read_record(path: Path) -> object:
-    """The content of a record file, or None where there is no readable one."""
-    try:
-        return json.loads(read_bytes(path, limit=_RECORD_LIMIT))
-    except (UserError, ValueError, RecursionError):
-        return None
-
-
-def _draw_all(folder: Path, record: dict[str, int], *, progress: bool, processes: int) -> None:
-    """Draw every person of the record into `folder`."""
-    people = range(record["people"])
-    draw = partial(
-        _draw_person, folder, images=record["images"], size=record["size"], seed=record["seed"]
-    )
-    if processes == 1:
-        _exhaust(map(draw, people), len(people), progress=progress)
-        return
-    with ProcessPoolExecutor(min(processes, len(people))) as pool:
-        try:
-            _exhaust(pool.map(draw, people), len(people), progress=progress)
-        except BaseException:
-            # Leaving the block waits for what is queued; a stopped run should not draw it all.
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _exhaust(done: Iterable[None], total: int, *, progress: bool) -> None:
-    for _ in tqdm(
-        done, "drawing demo faces", total, unit="person", disable=None if progress else True
-    ):
-        pass
-
-
 def _draw_person(folder: Path, person: int, *, images: int, size: int, seed: int) -> None:
     """Write the pictures of one person, numbered from 1."""
-    own = folder / f"demo_{person + 1:03d}"
-    own.mkdir()
+    place = folder / f"demo_{person + 1:03d}"
+    place.mkdir()
     for image in range(images):
         face = demo_face(seed, person, image, size)
-        face.save(own / f"{image + 1:04d}.jpg", quality=JPEG_QUALITY)
+        face.save(place / f"{image + 1:04d}.jpg", quality=JPEG_QUALITY)

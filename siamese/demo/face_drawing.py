@@ -1,135 +1,106 @@
-"""Draw the demo faces: pictures of a person with given traits.
+"""Draw the demo faces: people with stable traits, and pictures of them.
 
 A face lives in *face units*: the origin is the middle of the head, x points right, y points down,
-the crown is at y = -1 and the chin at y = +1. Every part is a polygon in face units which the
-pose carries to pixels: the head is taken as a solid that is as deep as it is wide at every height,
-so that the features of a turned head slide towards its outline and never leave it.
+the crown is at y = -1 and the chin at y = +1. Every part is a polygon in face units which the view
+carries to pixels. The head is taken as a solid that is as deep as it is wide at every height, so
+that the features of a turned head slide towards its outline and never leave it.
 
-Who a person is lies in shapes (head, eyes, brows, nose, mouth, hair, beard, glasses, moles). The
-light, the camera, the background and the clothes are drawn afresh for every picture, so that
-colours say little about the person.
+Who a person is lies in shapes. The light, the camera, the background and the clothes are drawn
+afresh for every picture, so that colours say little about the person.
 """
 
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeVar, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
-from siamese.demo.face_traits import Colour, Hair, Head, Nose, Traits, choose, mix
-
 Array = NDArray[np.float64]
+Colour = tuple[int, ...]  # red, green, blue and perhaps opacity, 0..255
+Kind = TypeVar("Kind")
 
 # Shapes are drawn this much larger and averaged down, which smooths their edges.
 SUPERSAMPLING = 2
 
-BLACK = (20, 16, 18)
-WHITE = (250, 248, 244)
-
-
-# --- how a picture shows that person -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Pose:
-    """Where the head is in a picture, and which way it looks."""
-
-    angle: float  # radians, turn in the picture's plane
-    yaw: float  # radians, positive looks to the right of the picture
-    pitch: float  # radians, positive looks down
-    scale: float  # pixels of the canvas per face unit
-    x: float  # the middle of the head, pixels of the canvas
-    y: float
+SKIN_TONES = ((255, 226, 203), (240, 198, 165), (222, 170, 128), (190, 130, 90), (128, 84, 58))
+HAIR_COLOURS = ((38, 32, 34), (74, 50, 38), (122, 82, 52), (150, 72, 40), (206, 160, 92))
+EYE_COLOURS = ((84, 56, 40), (84, 128, 84), (62, 110, 150), (110, 116, 124))
+LIP_RED, DARK, WHITE = (188, 62, 70), (20, 16, 18), (250, 248, 244)
 
 
 @dataclass(frozen=True)
-class Expression:
-    """What the face does in a picture, lengths in face units."""
+class Traits:
+    """What makes one person: every trait beside its range, or its options (repeated: likelier).
 
-    smile: float  # -1 (sad) .. 1 (glad)
-    gape: float  # how far the lips are apart
-    brow: float  # how far the brows are raised
-    lids: float  # 0 (closed) .. about 1 (open)
-    gaze_x: float  # -1..1
-    gaze_y: float
+    Lengths are in face units, colours are places (0..1) in the palettes above.
+    """
+
+    skin: Annotated[float, (0.0, 1.0)]
+    head_width: Annotated[float, (0.66, 0.86)]  # half-width at the cheeks
+    jaw: Annotated[float, (-0.12, 0.18)]  # share added to the width
+    chin: Annotated[float, (-0.2, 0.45)]  # share added to the width
+    ear_size: Annotated[float, (0.15, 0.27)]
+    eye_y: Annotated[float, (-0.10, 0.10)]
+    eye_gap: Annotated[float, (0.27, 0.38)]  # from the middle of the face
+    eye_width: Annotated[float, (0.13, 0.20)]  # half-width
+    eye_height: Annotated[float, (0.065, 0.135)]  # half-height
+    eye_tilt: Annotated[float, (-0.05, 0.06)]  # how far the outer corner rises
+    eye_colour: Annotated[float, (0.0, 1.0)]
+    brow_gap: Annotated[float, (0.15, 0.27)]  # from the eye
+    brow_length: Annotated[float, (0.15, 0.25)]  # half-length
+    brow_thickness: Annotated[float, (0.022, 0.085)]
+    brow_arch: Annotated[float, (-0.01, 0.09)]
+    brow_tilt: Annotated[float, (-0.09, 0.04)]
+    nose_length: Annotated[float, (0.28, 0.46)]
+    nose_width: Annotated[float, (0.09, 0.22)]
+    mouth_gap: Annotated[float, (0.19, 0.26)]  # from the nose
+    mouth_width: Annotated[float, (0.16, 0.34)]  # half-width
+    lips: Annotated[float, (0.02, 0.09)]  # thickness of each
+    hair: Annotated[str, ("short", "short", "short", "bald", "long", "long", "bun")]
+    hair_colour: Annotated[float, (0.0, 1.0)]
+    hair_line: Annotated[float, (-0.75, -0.35)]
+    hair_slope: Annotated[float, (-0.25, 0.25)]  # of the hairline, to one side
+    hair_peak: Annotated[float, (-0.25, 0.2)]  # how far the middle of the hairline hangs
+    hair_volume: Annotated[float, (0.03, 0.25)]
+    hair_curls: Annotated[float, (-0.08, 0.08)]  # none below 0
+    hair_length: Annotated[float, (0.55, 1.6)]  # where long hair ends
+    sideburn: Annotated[float, (-0.15, 0.2)]  # where the hair beside the face ends
+    beard: Annotated[str, ("none", "none", "moustache", "stubble", "full")]
+    glasses: Annotated[str, ("none", "none", "none", "round", "square")]
+    glasses_size: Annotated[float, (0.85, 1.2)]
 
 
-def _draw_pose(rng: np.random.Generator, canvas: int) -> Pose:
-    return Pose(
-        angle=float(np.clip(rng.normal(0.0, 0.14), -0.35, 0.35)),
-        yaw=float(np.clip(rng.normal(0.0, 0.22), -0.45, 0.45)),
-        pitch=float(np.clip(rng.normal(0.0, 0.13), -0.28, 0.28)),
-        scale=canvas * rng.uniform(0.27, 0.36),
-        x=canvas * (0.5 + rng.uniform(-0.07, 0.07)),
-        y=canvas * (0.51 + rng.uniform(-0.06, 0.06)),
-    )
+@dataclass(frozen=True)
+class View:
+    """How one picture shows a person: pose and expression, each within its range."""
+
+    angle: Annotated[float, (-0.25, 0.25)]  # radians, turn in the picture's plane
+    yaw: Annotated[float, (-0.4, 0.4)]  # radians, positive looks to the right of the picture
+    pitch: Annotated[float, (-0.22, 0.22)]  # radians, positive looks down
+    scale: Annotated[float, (0.27, 0.36)]  # of a face unit, as a share of the picture
+    x: Annotated[float, (0.43, 0.57)]  # the middle of the head, as a share of the picture
+    y: Annotated[float, (0.45, 0.57)]
+    smile: Annotated[float, (-0.5, 1.0)]  # -1 (sad) .. 1 (glad)
+    gape: Annotated[float, (-0.2, 0.17)]  # how far the lips are apart, closed below 0
+    brow: Annotated[float, (-0.05, 0.07)]  # how far the brows are raised
+    lids: Annotated[float, (0.6, 1.1)]  # 0 (closed) .. about 1 (open)
+    gaze_x: Annotated[float, (-1.0, 1.0)]
+    gaze_y: Annotated[float, (-0.5, 0.5)]
+    cover: Annotated[str, ("none",) * 9 + ("hat", "sunglasses", "bar")]
 
 
-def _draw_expression(rng: np.random.Generator) -> Expression:
-    return Expression(
-        smile=float(np.clip(rng.normal(0.3, 0.5), -0.6, 1.0)),
-        gape=max(0.0, rng.uniform(-0.2, 0.17)),
-        brow=rng.uniform(-0.05, 0.07),
-        lids=0.06 if rng.random() < 0.07 else rng.uniform(0.65, 1.1),
-        gaze_x=rng.uniform(-1.0, 1.0),
-        gaze_y=rng.uniform(-0.5, 0.5),
-    )
+def draw_traits(seed: int, person: int) -> Traits:
+    """Draw the traits of person number `person` of the demo set `seed`, both >= 0.
 
+    The traits depend on these two numbers alone.
 
-class _Pen:
-    """Draws shapes given in face units on a canvas, through a pose."""
-
-    def __init__(self, canvas: Image.Image, pose: Pose, head: Head) -> None:
-        # An RGBA pen on an RGB canvas blends colours of four parts into the picture.
-        self._draw = ImageDraw.Draw(canvas, "RGBA")
-        self.pose = pose
-        self._cos, self._sin = np.cos(pose.angle), np.sin(pose.angle)
-        # Half the outline, from the crown to the chin: the half-width at every height.
-        turn = np.linspace(0.0, np.pi, 49)
-        self.ys = -np.cos(turn)
-        self.xs = np.maximum(np.sin(turn), 0.0) ** 0.8 * _width_at(head, self.ys)
-
-    def half_width(self, y: Array | float) -> Array:
-        """The half-width of the head at height y, 0 above the crown and below the chin."""
-        return np.asarray(np.interp(y, self.ys, self.xs, left=0.0, right=0.0))
-
-    def flat(self, points: Array) -> Array:
-        """Pixels of points in the plane of the outline: they turn only with the picture."""
-        x, y = points[:, 0] * self.pose.scale, points[:, 1] * self.pose.scale
-        return np.stack(
-            (
-                self.pose.x + x * self._cos - y * self._sin,
-                self.pose.y + x * self._sin + y * self._cos,
-            ),
-            axis=1,
-        )
-
-    def face(self, points: Array) -> Array:
-        """Pixels of points on the front of the head."""
-        x, y = points[:, 0], points[:, 1]
-        depth = np.sqrt(np.maximum(self.half_width(y) ** 2 - x**2, 0.0))
-        yaw, pitch = self.pose.yaw, self.pose.pitch
-        turned = x * np.cos(yaw) + depth * np.sin(yaw)
-        depth = depth * np.cos(yaw) - x * np.sin(yaw)
-        nodded = y * np.cos(pitch) + depth * np.sin(pitch)
-        return self.flat(np.stack((turned, nodded), axis=1))
-
-    def fill(self, pixels: Array, colour: Colour) -> None:
-        """Fill the polygon with these corners, pixels (n, 2)."""
-        self._draw.polygon(pixels.ravel().tolist(), fill=colour)
-
-    def line(self, pixels: Array, colour: Colour, width: float) -> None:
-        """Draw an open line through the pixels (n, 2), `width` face units thick."""
-        thick = max(1, round(width * self.pose.scale))
-        self._draw.line(pixels.ravel().tolist(), fill=colour, width=thick, joint="curve")
-
-    def dot(self, pixels: Array, radius: float, colour: Colour) -> None:
-        """Draw a disc of `radius` face units around the only pixel of pixels (1, 2)."""
-        x, y = pixels[0]
-        r = max(radius * self.pose.scale, 0.7)
-        self._draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+    Raises:
+        ValueError: a number is negative.
+    """
+    seeds = np.random.SeedSequence(seed, spawn_key=(0, person))
+    return _sample(Traits, np.random.default_rng(seeds))
 
 
 def draw_face(traits: Traits, rng: np.random.Generator, size: int = 96) -> Image.Image:
@@ -138,566 +109,299 @@ def draw_face(traits: Traits, rng: np.random.Generator, size: int = 96) -> Image
     Pose, expression, light, background, clothes, occlusion and the faults of the camera come from
     `rng`; with the same state of `rng` the same picture comes out.
     """
-    canvas_size = size * SUPERSAMPLING
-    pose, expression = _draw_pose(rng, canvas_size), _draw_expression(rng)
-    occluder = choose(rng, tuple(OCCLUDERS)) if rng.random() < 0.25 else "none"
-    canvas = _background(rng, size).resize((canvas_size, canvas_size), Image.Resampling.BILINEAR)
-    pen = _Pen(canvas, pose, traits.head)
-    _draw_person(pen, traits, expression, rng, occluder)
-    if occluder != "none":
-        OCCLUDERS[occluder](pen, traits, rng)
-    picture = canvas.reduce(SUPERSAMPLING)
-    return _photograph(picture, pose, rng)
+    view = _sample(View, rng)
+    large = (size * SUPERSAMPLING, size * SUPERSAMPLING)
+    canvas = _background(rng, size).resize(large, Image.Resampling.BILINEAR)
+    _Portrait(canvas, traits, view, rng).draw()
+    return _photograph(canvas.reduce(SUPERSAMPLING), view, rng)
 
 
-def _draw_person(
-    pen: _Pen, traits: Traits, expression: Expression, rng: np.random.Generator, occluder: str
-) -> None:
-    """Draw the person from the back to the front, leaving out what the occluder replaces."""
-    head, hair, hat = traits.head, traits.hair, occluder == "hat"
-    hair_colour = _vary(hair.colour, rng, 0.15)
-    _clothes(pen, rng)
-    # A hat hides what stands out on top.
-    fullness = (0.05 if hat else hair.volume) * rng.uniform(0.85, 1.15)
-    if hair.length:
-        _back_hair(pen, hair, fullness, hair_colour, rng)
-    if hair.extra != "none" and not hat:
-        _hair_extra(pen, hair, hair_colour)
-    _neck(pen, head)
-    if not hair.length:
-        _ears(pen, head)
-    _skull(pen, head)
-    _beard(pen, traits, hair_colour)
-    _nose(pen, traits.nose, head.skin)
-    _mouth(pen, traits, expression)
-    if traits.beard in ("moustache", "goatee", "full"):
-        _moustache(pen, traits, expression, hair_colour)
-    for side in (-1.0, 1.0):
-        _eye(pen, traits, expression, side)
-    glasses = traits.glasses != "none" and occluder != "sunglasses" and rng.random() < 0.85
-    if glasses:
-        _glasses_arms(pen, traits)
-    if hair.line != "bald":
-        _front_hair(pen, hair, fullness, hair_colour, rng, hat=hat)
-    for side in (-1.0, 1.0):
-        _brow(pen, traits, expression, side, hair_colour)
-    if glasses:
-        _glasses(pen, traits)
+def _sample(kind: type[Kind], rng: np.random.Generator) -> Kind:
+    """Draw every field of the dataclass from its range or its options."""
+    values = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        (options,) = hint.__metadata__
+        is_range = hint.__origin__ is float
+        values[name] = rng.uniform(*options) if is_range else options[rng.integers(len(options))]
+    return kind(**values)
 
 
-# --- parts of the body ---------------------------------------------------------------------------
+class _Portrait:
+    """Draws a person on a canvas, part by part from the back to the front."""
 
+    def __init__(
+        self, canvas: Image.Image, traits: Traits, view: View, rng: np.random.Generator
+    ) -> None:
+        # An RGBA pen on an RGB canvas blends colours of four parts into the picture.
+        self.pen = ImageDraw.Draw(canvas, "RGBA")
+        self.traits, self.view, self.rng = traits, view, rng
+        self.unit = view.scale * canvas.width  # pixels
+        self.middle = np.array((view.x, view.y)) * canvas.width
+        # The right half of the head's outline, from the crown to the chin.
+        turn = np.linspace(0.0, np.pi, 49)
+        self.ys = -np.cos(turn)
+        jaw = traits.jaw * np.exp(-(((self.ys - 0.65) / 0.3) ** 2))
+        chin = traits.chin * np.exp(-(((self.ys - 1.0) / 0.16) ** 2))
+        self.xs = traits.head_width * np.maximum(np.sin(turn), 0.0) ** 0.8 * (1.0 + jaw + chin)
+        self.nose_y = traits.eye_y + traits.nose_length
+        self.mouth_y = min(self.nose_y + traits.mouth_gap, 0.72)
+        self.beard = traits.beard if traits.hair in ("short", "bald") else "none"
+        self.skin = _blend(SKIN_TONES, traits.skin)
+        self.hair = _shade(_blend(HAIR_COLOURS, traits.hair_colour), np.exp(rng.normal(0.0, 0.15)))
 
-def _clothes(pen: _Pen, rng: np.random.Generator) -> None:
-    """Draw shoulders in random clothes, at times striped."""
-    colour = _random_colour(rng)
-    wide, fall = rng.uniform(1.15, 1.6), rng.uniform(0.0, 0.15)
-    shoulders = _mirror(((0.0, 1.12), (0.3, 1.17), (0.75, 1.33), (wide, 1.5 + fall), (wide, 4.0)))
-    pen.fill(pen.flat(shoulders), colour)
-    if rng.random() < 0.35:
-        stripe = _random_colour(rng)
-        for y in np.arange(1.45, 3.0, rng.uniform(0.2, 0.4)):
-            pen.line(pen.flat(np.array(((-wide, y), (wide, y)))), stripe, 0.07)
+    def draw(self) -> None:
+        """Draw the whole person, and what covers the face."""
+        self._body()
+        self._head()
+        self._nose()
+        self._mouth()
+        for side in (-1.0, 1.0):
+            self._eye(side)
+        if self.traits.hair != "bald":
+            self._front_hair()
+        self._glasses()
+        self._cover()
 
+    def half_width(self, y: Array | float) -> Array:
+        """The half-width of the head at height y, 0 above the crown and below the chin."""
+        return np.asarray(np.interp(y, self.ys, self.xs, left=0.0, right=0.0))
 
-def _neck(pen: _Pen, head: Head) -> None:
-    """Draw the neck with a round neckline, and the shadow of the chin on it."""
-    half = 0.52 * head.width
-    neck = _mirror(((half, 0.5), (half, 1.1), (half * 1.25, 1.22), (half * 0.8, 1.42), (0.0, 1.5)))
-    pen.fill(pen.flat(_smooth(neck)), _shade(head.skin, 0.86))
-    shadow = _mirror(((half, 0.5), (half, 1.05), (half * 0.6, 1.14), (0.0, 1.17)))
-    pen.fill(pen.flat(shadow), (*_shade(head.skin, 0.55), 90))
+    def flat(self, x: Array | float, y: Array | float) -> Array:
+        """Pixels (n, 2) of points in the plane of the outline: they turn with the picture only."""
+        points = np.stack(np.broadcast_arrays(x, y), axis=-1) * self.unit
+        cos, sin = np.cos(self.view.angle), np.sin(self.view.angle)
+        return np.asarray(points @ ((cos, sin), (-sin, cos)) + self.middle)
 
+    def front(self, x: Array | float, y: Array | float) -> Array:
+        """Pixels (n, 2) of points on the front of the head."""
+        depth = np.sqrt(np.maximum(self.half_width(y) ** 2 - np.square(x), 0.0))
+        yaw, pitch = self.view.yaw, self.view.pitch
+        ahead = depth * np.cos(yaw) - x * np.sin(yaw)
+        return self.flat(x * np.cos(yaw) + depth * np.sin(yaw), y + ahead * np.sin(pitch))
 
-def _ears(pen: _Pen, head: Head) -> None:
-    """Draw the ears behind the head: a turn brings one out and hides the other."""
-    for side in (-1.0, 1.0):
-        x = side * (head.width - 0.04 + head.ear_out) - 0.16 * np.sin(pen.pose.yaw)
-        y = 0.08 - 0.3 * np.sin(pen.pose.pitch)
-        pen.fill(pen.flat(_oval(x, y, 0.13, head.ear_size)), _shade(head.skin, 0.92))
-        pen.fill(pen.flat(_oval(x, y, 0.07, head.ear_size * 0.6)), _shade(head.skin, 0.78))
+    def fill(self, pixels: Array, colour: Colour) -> None:
+        """Fill the polygon with these corners, pixels (n, 2)."""
+        self.pen.polygon(pixels.ravel().tolist(), fill=colour)
 
+    def line(self, pixels: Array, colour: Colour, width: float) -> None:
+        """Draw an open line through the pixels (n, 2), `width` face units thick."""
+        thick = max(1, round(width * self.unit))
+        self.pen.line(pixels.ravel().tolist(), fill=colour, width=thick, joint="curve")
 
-def _skull(pen: _Pen, head: Head) -> None:
-    """Draw the bare head with blush, folds, freckles and moles."""
-    outline = np.stack((pen.xs, pen.ys), axis=1)
-    pen.fill(pen.flat(_both_sides(outline)), head.skin)
-    for side in (-1.0, 1.0):
-        if head.blush > 0.1:
-            cheek = _oval(side * 0.42, 0.32, 0.17, 0.13)
-            pen.fill(pen.face(cheek), (226, 90, 90, int(70 * head.blush)))
-        if head.folds > 0.1:
-            fold = np.array(((0.2, 0.36), (0.3, 0.5), (0.33, 0.62))) * (side, 1.0)
-            pen.line(pen.face(fold), (*_shade(head.skin, 0.55), int(190 * head.folds)), 0.022)
-    for x, y, radius in head.marks:
-        spot = pen.face(np.array(((x, y),)))
-        pen.dot(spot, radius, (*_shade(head.skin, 0.45), 190))
+    def _body(self) -> None:
+        """Draw the clothes, the hair behind the head, the neck and the ears."""
+        traits, rng = self.traits, self.rng
+        half = 0.52 * traits.head_width
+        wide, fall = rng.uniform(1.15, 1.6), rng.uniform(1.5, 1.65)
+        clothes = _mirror(np.array((0.3, 0.75, wide, wide)), np.array((1.17, 1.33, fall, 4.0)))
+        self.fill(self.flat(*clothes), _random_colour(rng))
+        if traits.hair == "long":
+            y = np.linspace(-0.6, traits.hair_length, 24)
+            x = self.half_width(np.minimum(y, 0.1)) * (1.0 + traits.hair_volume) + 0.05
+            x = x + max(traits.hair_curls, 0.0) * np.sin(11.0 * y)
+            self.fill(self.flat(*_mirror(x, y)), _shade(self.hair, 0.8))
+        if traits.hair == "bun" and self.view.cover != "hat":
+            self.fill(self.flat(*_oval(0.0, -1.2 - traits.hair_volume, 0.32, 0.28)), self.hair)
+        neck = _mirror(half * np.array((1.0, 1.0, 1.25, 0.8)), np.array((0.5, 1.1, 1.22, 1.42)))
+        self.fill(self.flat(*neck), _shade(self.skin, 0.8))
+        for side in (-1.0, 1.0):
+            x = side * (traits.head_width + 0.02) - 0.16 * np.sin(self.view.yaw)
+            y = 0.08 - 0.3 * np.sin(self.view.pitch)
+            for share, light in ((1.0, 0.92), (0.6, 0.78)):
+                ear = _oval(x, y, 0.13 * share, traits.ear_size * share)
+                self.fill(self.flat(*ear), _shade(self.skin, light))
 
+    def _head(self) -> None:
+        """Draw the bare head and the beard on the jaw; a moustache is drawn with the mouth."""
+        traits = self.traits
+        self.fill(self.flat(*_mirror(self.xs, self.ys)), self.skin)
+        if self.beard in ("full", "stubble"):
+            top, cheek = traits.sideburn - 0.06, self.mouth_y - 0.13
+            y = np.linspace(top, 1.0, 30)
+            outer = self.flat(*_mirror(1.02 * self.half_width(y), y))
+            u = np.linspace(-1.0, 1.0, 41)
+            inner = self.front(u * 0.93 * self.half_width(top), cheek + (top - cheek) * u**4)
+            opacity = 255 if self.beard == "full" else 105
+            self.fill(np.concatenate((outer, inner)), (*self.hair, opacity))
 
-def _nose(pen: _Pen, nose: Nose, skin: Colour) -> None:
-    """Draw the nose: a shaded bridge that widens to the wings, a light ridge and two nostrils."""
-    top, tip = nose.y - 0.36, nose.y + nose.tip
-    half = _mirror(
-        (
-            (nose.bridge * 0.7, top),
-            (nose.bridge, nose.y - 0.18),
-            (nose.width, nose.y - 0.05),
-            (nose.width * 0.8, nose.y + 0.04),
-            (nose.width * 0.3, tip + 0.05),
-        )
-    )
-    pen.fill(pen.face(_smooth(half)), _shade(skin, 0.84))
-    # The shaded side is the one turned away; the ridge stands out towards the turn.
-    ridge = 0.05 * np.sin(pen.pose.yaw)
-    light = _mirror(
-        ((nose.bridge * 0.5, top), (nose.bridge * 0.7, nose.y - 0.15), (nose.width * 0.55, tip))
-    )
-    pen.fill(pen.face(_smooth(light) + np.array((ridge, -0.02))), _shade(skin, 1.04))
-    for side in (-1.0, 1.0):
-        nostril = _oval(side * nose.width * 0.5 + ridge, nose.y + 0.03, 0.032, 0.02)
-        pen.fill(pen.face(nostril), _shade(skin, 0.45))
+    def _nose(self) -> None:
+        """Draw the nose: a shaded bridge that widens to the wings, and the nostrils."""
+        y, wide = self.nose_y, self.traits.nose_width
+        bridge = np.array((0.03, 0.05, wide, 0.9 * wide, 0.3 * wide))
+        shape = _mirror(bridge, y + np.array((-0.36, -0.18, -0.04, 0.04, 0.07)))
+        self.fill(self.front(*shape), _shade(self.skin, 0.84))
+        for side in (-1.0, 1.0):
+            nostril = _oval(side * 0.5 * wide, y + 0.03, 0.032, 0.02)
+            self.fill(self.front(*nostril), _shade(self.skin, 0.45))
 
+    def _mouth(self) -> None:
+        """Draw the lips, the teeth between them when they are apart, and the moustache."""
+        traits, view = self.traits, self.view
+        gape = max(view.gape, 0.0)
+        u = np.linspace(-1.0, 1.0, 17)
+        x, bow = u * traits.mouth_width * (1.0 + 0.18 * view.smile), 1.0 - u**2
+        # The corners rise with a smile.
+        middle = self.mouth_y - 0.09 * view.smile * (u**2 - 0.4)
+        upper, lower = middle - 0.4 * gape * bow, middle + 0.6 * gape * bow
+        top = upper - traits.lips * bow * (1.0 - 0.35 * np.exp(-((u / 0.16) ** 2)))
+        lips = _blend((self.skin, LIP_RED), 0.5)
+        self.fill(self.front(*_band(x, top, lower + traits.lips * bow)), lips)
+        self.fill(self.front(*_band(x, upper - 0.01, lower + 0.01)), _shade(lips, 0.4))
+        if gape > 0.03:
+            teeth = _band(0.85 * x, upper, np.minimum(upper + 0.05, lower))
+            self.fill(self.front(*teeth), WHITE)
+        if self.beard in ("moustache", "full"):
+            bottom = top.min() + 0.03 - 0.04 * view.smile * u**2
+            height = 0.13 * (1.0 - 0.9 * np.abs(u) ** 2.5)
+            hairs = _band(u * (traits.mouth_width + 0.1), bottom - height, bottom)
+            self.fill(self.front(*hairs), self.hair)
 
-def _mouth(pen: _Pen, traits: Traits, expression: Expression) -> None:
-    """Draw the lips, with teeth and tongue between them when they are apart."""
-    mouth = traits.mouth
-    wide = mouth.width * (1.0 + 0.18 * expression.smile)
-    u = np.linspace(-1.0, 1.0, 17)
-    bow = 1.0 - u**2
-    # The corners rise with a smile.
-    middle = mouth.y - 0.09 * expression.smile * (u**2 - 0.4)
-    inner_top = middle - 0.4 * expression.gape * bow
-    inner_bottom = middle + 0.6 * expression.gape * bow
-    cupid = 1.0 - 0.35 * np.exp(-((u / 0.16) ** 2))
-    top = inner_top - mouth.upper * bow * cupid
-    bottom = inner_bottom + mouth.lower * bow**0.7
-    pen.fill(pen.face(_band(u * wide, top, bottom)), mouth.colour)
-    if expression.gape > 0.03:
-        pen.fill(pen.face(_band(u * wide * 0.93, inner_top, inner_bottom)), (96, 30, 34))
-        teeth = np.minimum(inner_top + 0.05, inner_bottom)
-        pen.fill(pen.face(_band(u * wide * 0.85, inner_top, teeth)), WHITE)
-    else:
-        seam = np.stack((u * wide, middle), axis=1)
-        pen.line(pen.face(seam), _shade(mouth.colour, 0.5), 0.022)
+    def _eye(self, side: float) -> None:
+        """Draw the eye on one side and its brow; u grows towards the ear on both sides."""
+        traits, view = self.traits, self.view
+        u = np.linspace(-1.0, 1.0, 15)
+        x = side * (traits.eye_gap + u * traits.eye_width)
+        height, middle = traits.eye_height * view.lids, traits.eye_y - traits.eye_tilt * u
+        top, bottom = middle - height * (1.0 - u**2), middle + 0.75 * height * (1.0 - u**2)
+        self.fill(self.front(*_band(x, top, bottom)), WHITE)
+        gaze_x, gaze_y = side * view.gaze_x * 0.3, traits.eye_y + 0.03 * view.gaze_y
+        for radius, colour in ((0.09, _blend(EYE_COLOURS, traits.eye_colour)), (0.045, DARK)):
+            iris, iris_y = _oval(gaze_x, gaze_y, radius / traits.eye_width, radius)
+            # The lids cut the iris off.
+            seen = np.clip(iris_y, np.interp(iris, u, top), np.interp(iris, u, bottom))
+            self.fill(self.front(side * (traits.eye_gap + iris * traits.eye_width), seen), colour)
+        self.line(self.front(x, top), _shade(self.skin, 0.3), 0.03)
+        brow = traits.eye_y - traits.brow_gap - view.brow - traits.brow_tilt * u
+        brow = brow - traits.brow_arch * (1.0 - u**2)
+        half = 0.5 * traits.brow_thickness * (1.0 - 0.6 * np.maximum(u, 0.0))
+        x = side * (traits.eye_gap + u * traits.brow_length)
+        self.fill(self.front(*_band(x, brow - half, brow + half)), _shade(self.hair, 0.7))
 
+    def _front_hair(self) -> None:
+        """Draw the hair on top of the head, down to the hairline, and locks beside the face."""
+        traits, low = self.traits, self.traits.sideburn
+        end = np.arccos(-low)
+        turn = np.linspace(-end, end, 81)
+        # Hair lies close to the head beside the ears.
+        volume = traits.hair_volume * np.clip((end - np.abs(turn)) / 0.6, 0.1, 1.0)
+        volume = 1.0 + volume + max(traits.hair_curls, 0.0) * np.abs(np.sin(turn * 5.5))
+        rim = self.half_width(-np.cos(turn)) * np.sign(turn)
+        outer = self.flat(rim * volume, -np.cos(turn) * volume)
+        u = np.linspace(1.0, -1.0, 61)
+        line = traits.hair_line + traits.hair_slope * u
+        line = line + traits.hair_peak * np.exp(-((u / 0.3) ** 2))
+        inner = self.front(u * 0.95 * self.half_width(low), line + (low - line) * u**4)
+        self.fill(np.concatenate((outer, inner)), self.hair)
+        if traits.hair == "long":
+            y = np.linspace(-0.35, min(traits.hair_length, 1.15), 14)
+            width = self.half_width(np.minimum(y, 0.45))
+            far = width * (1.0 + traits.hair_volume) + 0.05
+            for side in (-1.0, 1.0):
+                lock = (self.front(side * 0.93 * width, y), self.flat(side * far, y)[::-1])
+                self.fill(np.concatenate(lock), self.hair)
 
-def _eye(pen: _Pen, traits: Traits, expression: Expression, side: float) -> None:
-    """Draw the eye on one side: white, iris, pupil, lids."""
-    eyes = traits.eyes
-    u = np.linspace(-1.0, 1.0, 15)
-    height = eyes.height * expression.lids
-    tilt = -eyes.tilt * u
-    top = tilt - height * (1.0 - u**2) ** 0.75
-    bottom = tilt + 0.75 * height * (1.0 - u**2)
-    x = u * eyes.width
+    def _glasses(self) -> None:
+        """Draw the person's glasses, or dark ones that hide the eyes."""
+        traits, dark = self.traits, self.view.cover == "sunglasses"
+        if not dark and (traits.glasses == "none" or self.rng.random() < 0.15):
+            return
+        wide, high, power = (0.25, 0.18, 6.0) if traits.glasses == "square" else (0.23, 0.23, 2.0)
+        # Neighbouring lenses leave room for the bridge of the nose.
+        wide = min(wide * traits.glasses_size, traits.eye_gap - 0.035)
+        temple = 0.95 * float(self.half_width(traits.eye_y))
+        for side in (-1.0, 1.0):
+            x = side * traits.eye_gap
+            lens = _oval(x, traits.eye_y, wide, high * traits.glasses_size, power)
+            self.fill(self.front(*lens), (*DARK, 255 if dark else 20))
+            self.line(self.front(*lens), DARK, 0.03)
+            for start, stop in ((0.0, x - side * wide), (x + side * wide, side * temple)):
+                self.line(self.front(np.array((start, stop)), traits.eye_y), DARK, 0.03)
 
-    def place(x: Array, y: Array) -> Array:
-        # u grows towards the ear on both sides.
-        return pen.face(np.stack((side * (eyes.gap + x), eyes.y + y), axis=1))
-
-    skin = traits.head.skin
-    socket = _oval(0.0, -0.03, eyes.width * 1.2, eyes.height + 0.06)
-    pen.fill(place(socket[:, 0], socket[:, 1]), (*_shade(skin, 0.7), 60))
-    pen.fill(place(np.concatenate((x, x[::-1])), np.concatenate((top, bottom[::-1]))), WHITE)
-    gaze_x = side * expression.gaze_x * (eyes.width - eyes.iris) * 0.7
-    gaze_y = expression.gaze_y * 0.3 * eyes.height
-    for radius, colour in ((eyes.iris, eyes.colour), (eyes.iris * 0.5, BLACK)):
-        disc = _oval(gaze_x, gaze_y, radius, radius)
-        # The lids cut the iris off.
-        y = np.clip(disc[:, 1], np.interp(disc[:, 0], x, top), np.interp(disc[:, 0], x, bottom))
-        pen.fill(place(disc[:, 0], y), colour)
-    if expression.lids > 0.5:
-        glint = place(np.array((gaze_x + 0.03 * side,)), np.array((gaze_y - 0.03,)))
-        pen.dot(glint, 0.02, WHITE)
-    pen.line(place(x, top), _shade(skin, 0.3), 0.02 + 0.03 * eyes.lashes)
-    pen.line(place(x, bottom), (*_shade(skin, 0.5), 150), 0.012)
-    crease = top - 0.045
-    pen.line(place(x[2:-2], crease[2:-2]), (*_shade(skin, 0.55), 160), 0.014)
-
-
-def _brow(
-    pen: _Pen, traits: Traits, expression: Expression, side: float, hair_colour: Colour
-) -> None:
-    """Draw the brow on one side, darker than the hair and thinner towards the ear."""
-    eyes = traits.eyes
-    u = np.linspace(-1.0, 1.0, 9)
-    middle = eyes.y - eyes.brow_gap - expression.brow - eyes.brow_tilt * u
-    middle = middle - eyes.brow_arch * (1.0 - (u - 0.2) ** 2)
-    half = 0.5 * eyes.brow_thickness * (1.0 - 0.6 * np.maximum(u, 0.0)) * (1.0 - 0.5 * u**8)
-    x = side * (eyes.gap + u * eyes.brow_length)
-    pen.fill(pen.face(_band(x, middle - half, middle + half)), _shade(hair_colour, 0.7))
-
-
-# --- hair and beard ------------------------------------------------------------------------------
-
-# How far the hairline lies below its usual height, at u = -1 (left temple) .. 1 (right temple)
-# of a person parted on the right.
-HAIRLINES: dict[str, Callable[[Array], Array]] = {
-    "round": lambda u: 0.0 * u,
-    "fringe": lambda u: 0.26 + 0.03 * np.cos(u * 25.0),
-    "swept": lambda u: np.where(u > 0.45, 0.1, 0.12 + 0.22 * (0.45 - u)),
-    "parted": lambda u: 0.3 * np.abs(u) - 0.1,
-    "widow": lambda u: 0.16 * np.exp(-((u / 0.22) ** 2)) - 0.06,
-    "receding": lambda u: 0.08 - 0.3 * np.exp(-(((np.abs(u) - 0.55) / 0.25) ** 2)),
-}
-
-
-def _hair_rim(pen: _Pen, hair: Hair, fullness: float, low: float, *, hat: bool) -> Array:
-    """The outer edge of the hair in face units, from the left at y = `low` over the top."""
-    end = np.arccos(np.clip(-low, -1.0, 1.0))
-    turn = np.linspace(-end, end, 81)
-    rim = np.stack((np.sign(turn) * pen.half_width(-np.cos(turn)), -np.cos(turn)), axis=1)
-    swell = np.full_like(turn, 1.0 + fullness)
-    if not hair.length:
-        # Short hair lies close to the head beside the ears.
-        swell = 1.0 + fullness * np.clip((end - np.abs(turn)) / 0.6, 0.1, 1.0)
-    if not hat:
-        swell += hair.lift * np.exp(-(((turn - 0.35 * hair.side) / 0.8) ** 2))
-        if hair.edge == "curly":
-            swell += 0.07 * np.abs(np.sin(turn * 5.5))
-        elif hair.edge == "spiky":
-            swell += 0.16 * np.abs((turn * 3.0) % 1.0 - 0.35) * np.exp(-((turn / 1.2) ** 2))
-    return rim * swell[:, None]
-
-
-def _front_hair(
-    pen: _Pen,
-    hair: Hair,
-    fullness: float,
-    colour: Colour,
-    rng: np.random.Generator,
-    *,
-    hat: bool,
-) -> None:
-    """Draw the hair on top of the head, down to the hairline, and locks beside the face."""
-    low = hair.sideburn
-    rim = _hair_rim(pen, hair, fullness, low, hat=hat)
-    u = np.linspace(1.0, -1.0, 61)
-    top = hair.line_y + HAIRLINES[hair.line](u * hair.side)
-    line = top + (low - top) * np.abs(u) ** (5.0 if hair.line == "fringe" else 3.5)
-    x = u * 0.95 * float(pen.half_width(low))
-    inner = np.stack((x, line), axis=1)
-    pen.fill(np.concatenate((pen.flat(rim), pen.face(inner))), colour)
-    if hair.length > 0.0:
-        _locks(pen, hair, fullness, colour)
-    _strands(pen, hair, colour, rng)
-
-
-def _strands(pen: _Pen, hair: Hair, colour: Colour, rng: np.random.Generator) -> None:
-    """Draw a few lighter and darker strands across the top of the head."""
-    for share in np.linspace(-0.7, 0.7, 6):
-        bend = np.linspace(0.0, 1.0, 6)
-        x = (0.15 * hair.side + (share - 0.15 * hair.side) * bend**0.6) * 0.8
-        y = -1.0 + (0.9 + hair.line_y) * bend + 0.03 * rng.normal()
-        pen.line(
-            pen.face(np.stack((x, y), axis=1)),
-            (*_shade(colour, float(rng.choice((0.75, 1.3)))), 80),
-            0.025,
-        )
-
-
-def _locks(pen: _Pen, hair: Hair, fullness: float, colour: Colour) -> None:
-    """Draw the strands of long hair that fall before the ears."""
-    bottom = min(hair.length, 1.15)
-    ys = np.linspace(-0.35, bottom, 14)
-    within = np.minimum(ys, 0.45)
-    width = pen.half_width(within)
-    share = (ys + 0.35) / (bottom + 0.35)
-    outer_x = width * (1.0 + fullness) + 0.07 - 0.05 * share**6
-    # The tips are rounded.
-    inner_x = outer_x - (outer_x - 0.93 * width) * (1.0 - share**6)
-    for side in (-1.0, 1.0):
-        inner = np.stack((side * inner_x, ys), axis=1)
-        outer = np.stack((side * outer_x, ys), axis=1)
-        pen.fill(np.concatenate((pen.face(inner), pen.flat(outer[::-1]))), colour)
-
-
-def _back_hair(
-    pen: _Pen, hair: Hair, fullness: float, colour: Colour, rng: np.random.Generator
-) -> None:
-    """Draw long hair behind the head and the neck."""
-    ys = np.linspace(-0.6, hair.length, 24)
-    drop = np.clip((ys - 0.1) / 1.2, 0.0, 1.0)
-    x = pen.half_width(np.minimum(ys, 0.1)) * (1.0 + fullness) + 0.05 + hair.flare * drop
-    x = x * (1.0 - 0.3 * ((ys + 0.6) / (hair.length + 0.6)) ** 8)
-    if hair.edge == "curly":
-        x = x + 0.05 * np.sin(ys * 11.0)
-    swing = 0.06 * rng.normal() * drop
-    left = np.stack((-x + swing, ys), axis=1)
-    right = np.stack((x + swing, ys), axis=1)
-    tip = np.array(((float(swing[-1]), hair.length + 0.08),))
-    shape = np.concatenate((left, tip, right[::-1]))
-    pen.fill(pen.flat(shape), _shade(colour, 0.8))
-
-
-def _hair_extra(pen: _Pen, hair: Hair, colour: Colour) -> None:
-    """Draw a bun on top of the head, or a bunch on either side."""
-    if hair.extra == "bun":
-        pen.fill(pen.flat(_oval(0.1 * hair.side, -1.22 - hair.volume, 0.32, 0.28)), colour)
-        return
-    for side in (-1.0, 1.0):
-        pen.fill(pen.flat(_oval(side * 1.05, -0.25, 0.3, 0.36)), colour)
-
-
-def _beard(pen: _Pen, traits: Traits, colour: Colour) -> None:
-    """Draw the beard on the jaw; what grows above the lip is drawn after the mouth."""
-    kind, mouth = traits.beard, traits.mouth
-    if kind in ("none", "moustache"):
-        return
-    if kind == "goatee":
-        patch = _oval(0.0, 0.5 * (mouth.y + 0.99), mouth.width + 0.03, 0.5 * (1.06 - mouth.y))
-        patch[:, 1] = np.clip(patch[:, 1], mouth.y - 0.02, 0.99)
-        pen.fill(pen.face(patch), colour)
-        return
-    turn = np.linspace(-1.0, 1.0, 41)
-    start = traits.hair.sideburn - 0.06
-    below = np.arccos(-start) + (np.pi - np.arccos(-start)) * (1.0 - np.abs(turn))
-    thick = 1.0 if kind == "stubble" else 1.03
-    outer = np.stack((np.sign(turn) * pen.half_width(-np.cos(below)), -np.cos(below)), axis=1)
-    u = turn[::-1]
-    if kind == "chinstrap":
-        inner = outer[::-1] * (0.84, 0.87)
-    else:
-        cheek = mouth.y - 0.13 + (start - mouth.y + 0.13) * np.abs(u) ** 4
-        inner = np.stack((u * 0.93 * float(pen.half_width(start)), cheek), axis=1)
-    ink = (*colour, 105) if kind == "stubble" else colour
-    pen.fill(np.concatenate((pen.flat(outer * thick), pen.face(inner))), ink)
-
-
-def _moustache(pen: _Pen, traits: Traits, expression: Expression, colour: Colour) -> None:
-    """Draw the moustache between nose and mouth."""
-    mouth = traits.mouth
-    u = np.linspace(-1.0, 1.0, 15)
-    wide = mouth.width * (1.12 + 0.15 * expression.smile)
-    lip = mouth.y - 0.4 * expression.gape - mouth.upper
-    bottom = lip + 0.03 - 0.06 * expression.smile * u**2 + 0.04 * u**2
-    height = 0.13 * (1.0 - 0.9 * np.abs(u) ** 2.5) * (1.0 - 0.35 * np.exp(-((u / 0.12) ** 2)))
-    pen.fill(pen.face(_band(u * wide, bottom - height, bottom)), colour)
-
-
-# --- worn and held things ------------------------------------------------------------------------
-
-# Half-width and half-height of a lens, how square it is (2: an ellipse), how far its top is cut.
-LENSES = {
-    "round": (0.23, 0.23, 2.0),
-    "square": (0.24, 0.19, 6.0),
-    "wide": (0.27, 0.15, 3.0),
-    "browline": (0.25, 0.20, 3.0),
-}
-
-
-def _lens(traits: Traits, kind: str, side: float) -> Array:
-    """The outline of a lens before the eye on one side, face units, closed."""
-    wide, high, power = LENSES[kind]
-    wide, high = wide * traits.glasses_size, high * traits.glasses_size
-    # Neighbouring lenses leave room for the bridge of the nose.
-    wide = min(wide, traits.eyes.gap - 0.035)
-    turn = np.linspace(0.0, 2.0 * np.pi, 33)
-    c, s = np.cos(turn), np.sin(turn)
-    x = np.sign(c) * np.abs(c) ** (2.0 / power) * wide + side * traits.eyes.gap
-    y = np.sign(s) * np.abs(s) ** (2.0 / power) * high + traits.eyes.y
-    return np.stack((x, y), axis=1)
-
-
-def _glasses_arms(pen: _Pen, traits: Traits) -> None:
-    """Draw the arms of the glasses, which go under the hair."""
-    y = traits.eyes.y
-    for side in (-1.0, 1.0):
-        hinge = np.abs(_lens(traits, traits.glasses, side)[:, 0]).max()
-        temple = 0.95 * float(pen.half_width(y))
-        if temple > hinge:
-            arm = np.array(((side * hinge, y), (side * temple, y - 0.03)))
-            pen.line(pen.face(arm), traits.frame_colour, traits.frame)
-
-
-def _glasses(pen: _Pen, traits: Traits) -> None:
-    """Draw glasses with faintly tinted lenses."""
-    eyes = traits.eyes
-    for side in (-1.0, 1.0):
-        lens = _lens(traits, traits.glasses, side)
-        pen.fill(pen.face(lens), (225, 240, 250, 40))
-        pen.line(pen.face(lens), traits.frame_colour, traits.frame)
-        if traits.glasses == "browline":
-            upper = lens[lens[:, 1] < eyes.y - 0.05]
-            pen.line(pen.face(upper), traits.frame_colour, traits.frame + 0.05)
-    inner = eyes.gap - (np.abs(lens[:, 0]).max() - eyes.gap)
-    bridge = np.array(((-inner, eyes.y - 0.04), (0.0, eyes.y - 0.07), (inner, eyes.y - 0.04)))
-    pen.line(pen.face(bridge), traits.frame_colour, traits.frame)
-
-
-def _sunglasses(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
-    kind = choose(rng, ("round", "square", "wide"))
-    for side in (-1.0, 1.0):
-        pen.fill(pen.face(_lens(traits, kind, side)), (28, 26, 34, 240))
-    y = traits.eyes.y - 0.05
-    x = np.linspace(-0.85, 0.85, 9) * float(pen.half_width(y))
-    pen.line(pen.face(np.stack((x, np.full(9, y)), axis=1)), (28, 26, 34), 0.05)
-
-
-def _hat(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
-    colour = _random_colour(rng)
-    brim = traits.eyes.y - traits.eyes.brow_gap - rng.uniform(0.17, 0.3)
-    end = np.arccos(-brim)
-    turn = np.linspace(-end, end, 41)
-    crown = np.stack((np.sign(turn) * pen.half_width(-np.cos(turn)), -np.cos(turn)), axis=1)
-    u = np.linspace(1.0, -1.0, 21)
-    edge = np.stack((u * 1.12 * float(pen.half_width(brim)), brim + 0.07 * (1 - u**2)), axis=1)
-    pen.fill(pen.flat(np.concatenate((crown * (1.13, 1.22), edge))), colour)
-    band = np.concatenate((edge, edge[::-1] - (0.0, 0.2)))
-    pen.fill(pen.flat(band), _shade(colour, 0.75))
-
-
-def _scarf(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
-    colour = _random_colour(rng)
-    top = traits.mouth.y - rng.uniform(-0.02, 0.16)
-    half = float(pen.half_width(top)) + 0.06
-    cloth = _mirror(((0.0, top + 0.05), (half, top), (half + 0.12, 1.0), (half, 1.6), (0.0, 1.75)))
-    pen.fill(pen.flat(_smooth(cloth)), colour)
-    for y in (0.35, 0.65):
-        fold = np.array(((-half, top + y - 0.1), (0.0, top + y), (half, top + y - 0.08)))
-        pen.line(pen.flat(fold), (*_shade(colour, 0.6), 160), 0.04)
-
-
-def _hand(pen: _Pen, traits: Traits, rng: np.random.Generator) -> None:
-    """A hand held to one cheek, with three fingers up."""
-    side = float(rng.choice((-1.0, 1.0)))
-    skin = _shade(traits.head.skin, 0.93)
-    x, y = side * rng.uniform(0.4, 0.7), rng.uniform(0.75, 1.1)
-    for finger in (-0.24, -0.08, 0.08, 0.24):
-        reach = rng.uniform(0.42, 0.6)
-        bone = np.array(((x + finger, y), (x + finger * 1.2, y - reach)))
-        pen.line(pen.flat(bone), _shade(skin, 0.8), 0.19)
-        pen.line(pen.flat(bone), skin, 0.155)
-        pen.dot(pen.flat(bone[1:]), 0.0775, skin)
-    pen.fill(pen.flat(_oval(x, y + 0.1, 0.33, 0.3)), skin)
-    pen.line(pen.flat(np.array(((x, y + 0.2), (x + side * 0.4, y + 2.0)))), skin, 0.4)
-
-
-def _bar(pen: _Pen, _traits: Traits, rng: np.random.Generator) -> None:
-    """Something out of focus between the camera and the face."""
-    x, slope, half = rng.uniform(-0.8, 0.8), rng.uniform(-0.5, 0.5), rng.uniform(0.08, 0.2)
-    ends = np.array(((x - half - slope, -3.0), (x + half - slope, -3.0)))
-    pen.fill(pen.flat(np.concatenate((ends, -ends + (2 * x, 0.0)))), _random_colour(rng))
-
-
-OCCLUDERS: dict[str, Callable[[_Pen, Traits, np.random.Generator], None]] = {
-    "hat": _hat,
-    "sunglasses": _sunglasses,
-    "scarf": _scarf,
-    "hand": _hand,
-    "bar": _bar,
-}
+    def _cover(self) -> None:
+        """Draw a hat, or a bar between the camera and the face."""
+        rng = self.rng
+        if self.view.cover == "hat":
+            y = np.linspace(-1.0, rng.uniform(-0.5, -0.35), 20)
+            crown = 1.2 * self.half_width(y) + 0.05
+            self.fill(self.flat(*_mirror(crown, 1.2 * y + 0.1)), _random_colour(rng))
+        elif self.view.cover == "bar":
+            x, slope, half = rng.uniform(-0.8, 0.8), rng.uniform(-0.5, 0.5), rng.uniform(0.08, 0.2)
+            corners = x + np.array((-half - slope, half - slope, half + slope, slope - half))
+            self.fill(self.flat(corners, np.array((-3.0, -3.0, 3.0, 3.0))), _random_colour(rng))
 
 
 # --- background, light and camera ----------------------------------------------------------------
 
 
 def _background(rng: np.random.Generator, size: int) -> Image.Image:
-    """A soft field of random colours with a few random shapes, at times out of focus."""
+    """A soft field of random colours with a few random shapes, out of focus."""
     patches = np.array([_random_colour(rng) for _ in range(9)], np.uint8).reshape(3, 3, 3)
     picture = Image.fromarray(patches).resize((size, size), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+    pen = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(0, 7))):
-        x, y = rng.uniform(-0.2, 1.0, 2) * size
-        wide, high = rng.uniform(0.1, 0.7, 2) * size
-        box = (x, y, x + wide, y + high)
-        colour = _random_colour(rng)
-        (draw.ellipse if rng.random() < 0.5 else draw.rectangle)(box, fill=colour)
-    if rng.random() < 0.6:
-        picture = picture.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.01, 0.05)))
-    return picture
+        x, y, wide, high = rng.uniform((-0.2, -0.2, 0.1, 0.1), (1.0, 1.0, 0.7, 0.7)) * size
+        draw = pen.ellipse if rng.random() < 0.5 else pen.rectangle
+        draw((x, y, x + wide, y + high), fill=_random_colour(rng))
+    return picture.filter(ImageFilter.GaussianBlur(size * rng.uniform(0.0, 0.04)))
 
 
-def _photograph(picture: Image.Image, pose: Pose, rng: np.random.Generator) -> Image.Image:
-    """Light the drawing and take it with an imperfect camera: blur, noise, JPEG."""
+def _photograph(picture: Image.Image, view: View, rng: np.random.Generator) -> Image.Image:
+    """Light the drawing and take it with an imperfect camera: tones, colours, noise and blur."""
     size = picture.width
-    light = np.asarray(picture, dtype=np.float32) / 255.0
-    light *= _lighting(size, pose, rng)[:, :, None]
-    # Tired colours, a colour cast, and the tone curve of the camera.
-    grey = light.mean(axis=2, keepdims=True)
-    fading = 1.0 if rng.random() < 0.08 else rng.uniform(0.0, 0.4)
-    light = grey + (light - grey) * np.float32(1.0 - fading)
-    warmth = rng.normal(0.0, 0.12)
-    cast = np.array((warmth, 0.0, -warmth)) + rng.normal(0.0, 0.05, 3)
-    light *= np.exp(cast).astype(np.float32)
-    light = np.clip(light, 0.0, 1.0) ** np.float32(np.exp(rng.normal(0.0, 0.17)))
-    light = (light - 0.5) * np.float32(rng.uniform(0.75, 1.05)) + np.float32(
-        0.5 + rng.uniform(-0.1, 0.1)
-    )
-    noise = np.float32(rng.uniform(0.0, 0.035))
-    light += noise * rng.standard_normal(light.shape, dtype=np.float32)
-    picture = Image.fromarray((np.clip(light, 0.0, 1.0) * 255.0).astype(np.uint8))
-    if rng.random() < 0.4:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.9) * size / 96.0))
-    squeezed = io.BytesIO()
-    picture.save(squeezed, "JPEG", quality=int(rng.integers(35, 96)))
-    return Image.open(squeezed).convert("RGB")
-
-
-def _lighting(size: int, pose: Pose, rng: np.random.Generator) -> NDArray[np.float32]:
-    """The brightness of every pixel (size, size): a slope over the picture and a lit side."""
-    step = np.arange(size, dtype=np.float32) + 0.5
-    x = (step - np.float32(pose.x / SUPERSAMPLING)) * np.float32(SUPERSAMPLING / pose.scale)
-    y = (step - np.float32(pose.y / SUPERSAMPLING)) * np.float32(SUPERSAMPLING / pose.scale)
+    step = (np.arange(size, dtype=np.float32) + 0.5) / size
+    x, y = (step[None, :] - view.x) / view.scale, (step[:, None] - view.y) / view.scale
     heading = rng.uniform(0.0, 2.0 * np.pi)
-    along = np.float32(np.cos(heading)) * x[None, :] + np.float32(np.sin(heading)) * y[:, None]
+    along = np.cos(heading) * x + np.sin(heading) * y
     # The head's round shape is lit more strongly than the scene, fading beyond its outline.
-    roundness = np.exp(-(((x[None, :] ** 2) * np.float32(1.5) + y[:, None] ** 2) ** 2))
-    slope = np.float32(rng.uniform(0.0, 0.25)) + np.float32(rng.uniform(0.05, 0.4)) * roundness
-    field: NDArray[np.float32] = np.exp(slope * along + np.float32(rng.normal(-0.03, 0.15)))
-    return field
+    slope = rng.uniform(0.0, 0.25) + rng.uniform(0.05, 0.4) * np.exp(-((1.5 * x**2 + y**2) ** 2))
+    lighting = np.exp(slope * along + rng.normal(-0.03, 0.15))
+    light = np.asarray(picture, dtype=np.float64) / 255.0 * lighting[:, :, None]
+    grey = light.mean(axis=2, keepdims=True)
+    light = light + (grey - light) * (1.0 if rng.random() < 0.08 else rng.uniform(0.0, 0.4))
+    warmth = rng.normal(0.0, 0.12)
+    light *= np.exp(np.array((warmth, 0.0, -warmth)) + rng.normal(0.0, 0.05, 3))
+    light = np.clip(light, 0.0, 1.0) ** np.exp(rng.normal(0.0, 0.17))
+    light = (light - 0.5) * rng.uniform(0.75, 1.05) + rng.uniform(0.4, 0.6)
+    light += rng.uniform(0.0, 0.035) * rng.standard_normal(light.shape)
+    picture = Image.fromarray((np.clip(light, 0.0, 1.0) * 255.0).astype(np.uint8))
+    return picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 0.6) * size / 96.0))
 
 
 # --- shapes and colours --------------------------------------------------------------------------
 
 
-def _width_at(head: Head, y: Array) -> Array:
-    """The half-width of the head at heights y, over that of a round head of half-width 1."""
-    shape = (
-        1.0
-        + head.temple * np.exp(-(((y + 0.55) / 0.35) ** 2))
-        + head.jaw * np.exp(-(((y - 0.65) / 0.3) ** 2))
-        + head.chin * np.exp(-(((y - 1.0) / 0.16) ** 2))
+def _oval(x: float, y: float, wide: float, high: float, power: float = 2.0) -> tuple[Array, Array]:
+    """The outline of a superellipse: power 2 is an ellipse, a high power a rounded box."""
+    turn = np.linspace(0.0, 2.0 * np.pi, 33)
+    cos, sin = np.cos(turn), np.sin(turn)
+    return (
+        x + wide * np.sign(cos) * np.abs(cos) ** (2.0 / power),
+        y + high * np.sign(sin) * np.abs(sin) ** (2.0 / power),
     )
-    return np.asarray(head.width * shape)
 
 
-def _oval(x: float, y: float, wide: float, high: float) -> Array:
-    turn = np.linspace(0.0, 2.0 * np.pi, 24, endpoint=False)
-    return np.stack((x + wide * np.cos(turn), y + high * np.sin(turn)), axis=1)
-
-
-def _band(x: Array, top: Array, bottom: Array) -> Array:
+def _band(x: Array, top: Array, bottom: Array) -> tuple[Array, Array]:
     """The polygon between two curves over the same x."""
-    return np.stack((np.concatenate((x, x[::-1])), np.concatenate((top, bottom[::-1]))), axis=1)
+    return np.concatenate((x, x[::-1])), np.concatenate((top, bottom[::-1]))
 
 
-def _both_sides(right: Array) -> Array:
+def _mirror(x: Array, y: Array) -> tuple[Array, Array]:
     """The polygon whose right half is given, mirrored at x = 0."""
-    return np.concatenate((right, right[::-1] * (-1.0, 1.0)))
+    return np.concatenate((x, -x[::-1])), np.concatenate((y, y[::-1]))
 
 
-def _mirror(right: Sequence[tuple[float, float]]) -> Array:
-    return _both_sides(np.array(right))
-
-
-def _smooth(corners: Array) -> Array:
-    """A closed curve through the corners (Catmull-Rom, four steps a corner)."""
-    t = np.linspace(0.0, 1.0, 4, endpoint=False)[None, :, None]
-    a, b, c, d = (np.roll(corners, shift, axis=0)[:, None, :] for shift in (1, 0, -1, -2))
-    curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    return np.asarray(curve.reshape(-1, 2))
+def _blend(palette: Sequence[Colour], place: float) -> Colour:
+    """The colour at `place` (0..1) of a smooth run through the palette."""
+    steps = np.arange(len(palette))
+    parts = np.array(palette).T
+    return tuple(round(np.interp(place * steps[-1], steps, part)) for part in parts)
 
 
 def _shade(colour: Colour, factor: float) -> Colour:
     return tuple(min(255, round(part * factor)) for part in colour)
 
 
-def _vary(colour: Colour, rng: np.random.Generator, amount: float) -> Colour:
-    return _shade(colour, float(np.exp(rng.normal(0.0, amount))))
-
-
 def _random_colour(rng: np.random.Generator) -> Colour:
     """A random colour, softened as paint and cloth are."""
     red, green, blue = rng.integers(0, 256, 3).tolist()
-    return mix((red, green, blue), ((red + green + blue) // 3,) * 3, 0.5)
+    return _blend(((red, green, blue), ((red + green + blue) // 3,) * 3), 0.5)

@@ -121,9 +121,24 @@ def break_picture(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:3000])
 
 
-def one(place: Path, ending: str) -> Path:
-    (found,) = place.glob(f"*.{ending}")
+def one(place: Path) -> Path:
+    (found,) = place.glob("*.sqlite")
     return found
+
+
+def rows_of(file: Path) -> int:
+    """Pictures that a cache's file knows; 0 where it is just being made."""
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return int(connection.execute("SELECT count(*) FROM picture").fetchone()[0])
+    except sqlite3.Error:
+        return 0
+    finally:
+        connection.close()
+
+
+def rows_in(place: Path) -> int:
+    return sum(map(rows_of, place.glob("*.sqlite")))
 
 
 # The same pixels, decoded once
@@ -136,7 +151,7 @@ def one(place: Path, ending: str) -> Path:
 def test_rows_are_what_decoding_gives(face_folder, place, workers, prepare):
     folder = scan(face_folder)
     assert_right(opened(place, folder, workers=workers, prepare=prepare), folder)
-    assert one(place, "pixels").stat().st_size == 36 * ROW
+    assert rows_of(one(place)) == 36
 
 
 def test_a_second_opening_decodes_nothing(face_folder, place, decoded):
@@ -162,7 +177,7 @@ def test_parts_of_one_folder_share_a_file(face_folder, place, decoded):
     assert len(decoded) == 18
     opened(place, folder, first)  # a picture that is in both is there once
     assert len(decoded) == 36
-    assert one(place, "pixels").stat().st_size == 36 * ROW
+    assert rows_of(one(place)) == 36
     assert_right(cache, second)
 
 
@@ -188,7 +203,7 @@ def test_what_changes_the_pixels_has_a_file_of_its_own(face_folder, draw_people,
     for prepare, size in wanted:
         for root in (folder, other):
             assert_right(open_cache(place, [root], prepare, size, workers=0, progress=False), root)
-    assert len(list(place.glob("*.pixels"))) == 12
+    assert len(list(place.glob("*.sqlite"))) == 12
 
 
 def test_roots_in_one_opening(face_folder, draw_people, tmp_path, place):
@@ -334,7 +349,7 @@ def test_a_run_goes_on_with_another_cache_or_none(training, tmp_path, place):
 
     resume_training(target, run.checkpoints, parse)
     same(result(training)["model"], result(run)["model"])
-    assert one(tmp_path / "moved", "pixels").exists()
+    assert rows_in(tmp_path / "moved") > 0
 
 
 def test_a_run_keeps_the_parts_that_it_reads(face_folder, draw_people, tmp_path, place):
@@ -351,7 +366,7 @@ def test_a_run_keeps_the_parts_that_it_reads(face_folder, draw_people, tmp_path,
         assert cache is not None
         for part in split.parts().values():
             assert_right(cache, part)
-        return sorted(path.stat().st_size // ROW for path in place.glob("*.pixels"))
+        return sorted(map(rows_of, place.glob("*.sqlite")))
 
     assert opened_for(run) == [12, 24]  # of its own folder, and the training people's
     run.trainer.test_curve = True
@@ -391,6 +406,7 @@ def test_it_does_not_change_what_a_study_calls_a_run():
 
 def test_only_what_changed_is_decoded_again(face_folder, place, decoded):
     opened(place, scan(face_folder))
+    before = one(place).stat().st_size
     decoded.clear()
     rewrite(face_folder / "Ann" / "0.png", 1)  # changed
     rewrite(face_folder / "Ann" / "new.png", 2)  # added
@@ -400,8 +416,8 @@ def test_only_what_changed_is_decoded_again(face_folder, place, decoded):
     cache = opened(place, folder)
     assert sorted(decoded) == ["Ann/0.png", "Ann/new.png", "eve/renamed.png"]
     assert_right(cache, folder)
-    # The rows that became free were taken first.
-    assert one(place, "pixels").stat().st_size == 36 * ROW
+    # The room that became free was taken first.
+    assert one(place).stat().st_size == before
 
 
 @pytest.mark.parametrize("keep", ["size", "time"])
@@ -474,7 +490,7 @@ def test_the_reason_names_the_path_as_it_was_given(face_folder, place, monkeypat
     monkeypatch.chdir(face_folder.parent)
     folder = scan(Path("faces"))
     cache = opened(place, folder)
-    assert len(list(place.glob("*.pixels"))) == 1
+    assert len(list(place.glob("*.sqlite"))) == 1
     with pytest.raises(DecodeError, match=r"^faces/Ann/1\.png: cannot be decoded"):
         cache.read(folder.root, "Ann/1.png")
 
@@ -521,19 +537,6 @@ def building(*arguments: object) -> BaseProcess:
     process = multiprocessing.get_context("fork").Process(target=build_slowly, args=arguments)
     process.start()
     return process
-
-
-def rows_in(place: Path) -> int:
-    indices = list(place.glob("*.index"))
-    if not indices:
-        return 0
-    connection = sqlite3.connect(f"{indices[0].as_uri()}?mode=ro", uri=True)
-    try:
-        return int(connection.execute("SELECT count(*) FROM picture").fetchone()[0])
-    except sqlite3.Error:  # just being made
-        return 0
-    finally:
-        connection.close()
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -599,7 +602,7 @@ def _flip_middle(path: Path) -> None:
 def _foreign_database(path: Path) -> None:
     path.unlink()
     connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE recipe (other TEXT)")
+    connection.execute("CREATE TABLE picture (other TEXT)")
     connection.commit()
     connection.close()
 
@@ -607,7 +610,7 @@ def _foreign_database(path: Path) -> None:
 def _sql(statement: str) -> Callable[[Path], None]:
     def change(path: Path) -> None:
         connection = sqlite3.connect(path)
-        connection.execute(statement)
+        connection.executescript(statement)
         connection.commit()
         connection.close()
 
@@ -615,30 +618,26 @@ def _sql(statement: str) -> Callable[[Path], None]:
 
 
 @pytest.mark.parametrize(
-    ("ending", "damage"),
+    "damage",
     [
-        *[
-            (ending, damage)
-            for ending in ("pixels", "index")
-            for damage in (_garbage, _shorten, _empty, _zero, _flip_middle, Path.unlink)
-        ],
-        ("index", _foreign_database),
-        ("index", _sql("UPDATE picture SET row = -3")),
-        ("index", _sql("UPDATE picture SET row = 4000000000")),
-        ("index", _sql("UPDATE picture SET row = 1")),
-        ("index", _sql("UPDATE picture SET row = 35 - row")),
-        ("index", _sql("UPDATE picture SET row = 'x'")),
-        ("index", _sql("UPDATE picture SET path = 7 WHERE row = 5")),
-        ("index", _sql("UPDATE picture SET reason = 'text'")),
-        ("index", _sql("UPDATE recipe SET text = '{}'")),
-        ("index", _sql("DELETE FROM recipe")),
-        ("index", _sql("DROP TABLE picture")),
+        *(_garbage, _shorten, _empty, _zero, _flip_middle, Path.unlink, _foreign_database),
+        _sql("UPDATE picture SET number = number + 1000"),
+        _sql("UPDATE picture SET number = -number; UPDATE picture SET number = 37 + number"),
+        _sql("UPDATE picture SET path = 7 WHERE number = 5"),
+        _sql("UPDATE picture SET failure = 'text'"),
+        _sql("UPDATE pixels SET content = (SELECT content FROM pixels WHERE number = 1)"),
+        _sql("UPDATE pixels SET content = 'text'"),
+        _sql("UPDATE pixels SET content = NULL, checksum = 0"),
+        _sql("DELETE FROM pixels WHERE number > 20"),
+        _sql("PRAGMA user_version = 7"),
+        _sql("DROP TABLE picture"),
+        _sql("DROP TABLE pixels"),
     ],
 )
-def test_a_damaged_cache_is_mended_and_never_trusted(face_folder, place, ending, damage, decoded):
+def test_a_damaged_cache_is_mended_and_never_trusted(face_folder, place, damage, decoded):
     folder = scan(face_folder)
     early = opened(place, folder)
-    damage(one(place, ending))
+    damage(one(place))
     cache = opened(place, folder)
     assert_right(cache, folder)
     assert_right(pickle.loads(pickle.dumps(early)), folder)
@@ -651,7 +650,7 @@ def test_a_damaged_cache_is_mended_and_never_trusted(face_folder, place, ending,
 def test_a_row_that_is_damaged_later_is_decoded(face_folder, place):
     folder = scan(face_folder)
     cache = opened(place, folder)
-    _flip_middle(one(place, "pixels"))
+    _flip_middle(one(place))
     assert_right(cache, folder)
 
 
@@ -709,29 +708,46 @@ def test_no_room_is_told_before_anything_is_decoded(face_folder, place, monkeypa
 
 
 def test_a_disk_that_fills_up_keeps_what_is_done(face_folder, place, monkeypatch, decoded):
-    folder, write, written = scan(face_folder), os.pwrite, []
+    folder, connect = scan(face_folder), sqlite3.connect
 
-    def pwrite(*given: Any) -> int:
-        written.append(1)
-        if len(written) > 10:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(*given)
+    def small(*given: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*given, **options)
+        connection.execute("PRAGMA max_page_count = 9")
+        return connection
 
     monkeypatch.setattr(cache_module, "_BATCH", 4)
-    monkeypatch.setattr(os, "pwrite", pwrite)
-    with pytest.raises(UserError, match="No space left on device"):
+    monkeypatch.setattr(cache_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(UserError, match="disk is full"):
         opened(place, folder)
-    monkeypatch.setattr(os, "pwrite", write)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    done = rows_in(place)
     decoded.clear()
     assert_right(opened(place, folder), folder)
-    assert 0 < rows_in(place) - 26 == 36 - len(decoded)
+    assert 0 < done == 36 - len(decoded)
 
 
-def test_writes_that_come_short_go_on(face_folder, place, monkeypatch):
-    write = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:100], at))
+def test_caches_of_the_former_kind_are_removed(face_folder, place):
     folder = scan(face_folder)
-    assert_right(opened(place, folder), folder)
+    opened(place, folder)
+    file = one(place)
+    file.unlink()
+    for ending in (".pixels", ".index"):
+        file.with_suffix(ending).write_bytes(b"1")
+    opened(place, folder)
+    assert sorted(path.suffix for path in place.iterdir()) == [".lock", ".sqlite"]
+
+
+def test_what_a_writer_holds_is_decoded(face_folder, place, decoded):
+    folder = scan(face_folder)
+    cache = opened(place, folder)
+    decoded.clear()
+    for statement, count in (("BEGIN IMMEDIATE", 0), ("BEGIN EXCLUSIVE", 1)):
+        connection = sqlite3.connect(one(place))
+        connection.execute(statement)
+        cache.read(folder.root, folder.paths[0])
+        connection.close()
+        assert len(decoded) == count
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def newest_best(checkpoints: Path, limits: LimitSettings | None = None) -> Path:
             return path
     raise UserError(
         f"no {checkpoints}/*/best.pt of faces yet: train with siamese-train first, or give "
-        "--checkpoint FILE"
+        "`checkpoint` FILE"
     )
 
 

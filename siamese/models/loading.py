@@ -22,6 +22,7 @@ from siamese.models.torch_file import (
     require_regular,
     weights_too_large,
 )
+from siamese.verification.decision import Decision
 
 
 def spec_of(content: Mapping[str, Any]) -> EmbedderSpec:
@@ -121,6 +122,27 @@ def precision_of(content: Mapping[str, Any], name: str, device: torch.device) ->
     trained = content["settings"].get("trainer", {}).get("precision")
     in_fp32 = name == "auto" and trained == "fp32"  # as it was validated
     return choose_precision("fp32" if in_fp32 else name, device)
+
+
+def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
+    """The threshold and calibration that were chosen for a checkpoint; None where none were.
+
+    Args:
+        content: of the checkpoint.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if "decision" not in content:
+        return None
+    try:
+        return Decision.from_dict(content["decision"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: is damaged, its threshold cannot be used; choose one anew with "
+            "siamese-eval threshold"
+        ) from None
 
 
 def load_start_weights(

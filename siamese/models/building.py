@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -15,16 +15,17 @@ from torch.overrides import TorchFunctionMode
 # of 1000 classes first and take it off again.
 _MORE_TENSORS, _MORE_NUMBERS, _MORE_MODULES = 1000, 50_000_000, 10_000
 
-
 # How networks draw their weights, beside torch.nn.init.
 _DRAWS = {"normal_", "uniform_", "bernoulli_", "trunc_normal_", "exponential_", "log_normal_"}
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DoesNotFit(Exception):  # noqa: N818 - a state of a file
     """A description and the weights beside it are not of one network."""
 
 
-def build_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor]) -> nn.Module:
+def build_fitting(build: Callable[[], Network], state: Mapping[str, torch.Tensor]) -> Network:
     """Build the network that a file describes and load the file's weights into it.
 
     Args:
@@ -37,11 +38,37 @@ def build_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Tens
     require_fitting(build, state)
     with _bounded(state):  # where it could be built here only
         network = build()
+    return load_fitting(network, state)
+
+
+def load_fitting(network: Network, state: Mapping[str, torch.Tensor]) -> Network:
+    """Load weights into a network; where they do not fit, it keeps those that it has.
+
+    Raises:
+        DoesNotFit: other names or shapes than those of ``state``.
+    """
+    wanted = network.state_dict()
+    if (difference := first_difference(wanted, state)) is not None:
+        raise DoesNotFit(difference)
+    if more := [name for name in state if name not in wanted]:
+        raise DoesNotFit(f"{more[0]} is not in it")
     try:
         network.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError, ValueError):
         raise DoesNotFit from None
     return network
+
+
+def first_difference(
+    wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> str | None:
+    """The first of a network's weights that others cannot replace, and why; None: they can."""
+    for name, tensor in wanted.items():
+        if name not in state:
+            return f"{name} is missing"
+        if state[name].shape != tensor.shape:
+            return f"{name} has another shape"
+    return None
 
 
 def require_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Tensor]) -> None:

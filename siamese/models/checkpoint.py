@@ -194,6 +194,26 @@ def _read(path: Path, keys: Collection[str], limits: LimitSettings | None) -> An
         ) from None
 
 
+def find_best(target: str | Path, checkpoints: Path) -> Path:
+    """The checkpoint that is meant by its path, its folder, or the name of its run.
+
+    Args:
+        target: a file; a folder that holds ``best.pt``; or a run below ``checkpoints``.
+        checkpoints: folder of all runs' checkpoints.
+
+    Raises:
+        UserError: there is none; names the latest runs.
+    """
+    given = Path(target)
+    for path in (given, given / "best.pt", checkpoints / target / "best.pt"):
+        if is_regular(path):
+            return path
+    runs = sorted(checkpoints.glob("*/best.pt"), key=lambda path: path.stat().st_mtime_ns)
+    known = ", ".join(path.parent.name for path in runs[-5:])
+    hint = f"; the latest runs there: {known}" if runs else ""
+    raise UserError(f"{target}: no such checkpoint, and no such run in {checkpoints}{hint}")
+
+
 def newest_best(checkpoints: Path, limits: LimitSettings | None = None) -> Path:
     """The most recently written ``<run>/best.pt`` of an embedder.
 
@@ -207,7 +227,7 @@ def newest_best(checkpoints: Path, limits: LimitSettings | None = None) -> Path:
             return path
     raise UserError(
         f"no {checkpoints}/*/best.pt of faces yet: train with siamese-train first, or give "
-        "--checkpoint FILE"
+        "`checkpoint` FILE"
     )
 
 

@@ -22,7 +22,7 @@ def choose_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(
-            f"--device {name}: this machine has no such device; use auto or cpu"
+            f"`device` {name}: this machine has no such device; use auto or cpu"
         ) from None
     return device
 
@@ -43,7 +43,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16
     if name == "fp16":
         if device.type == "cpu":
-            raise UserError("--trainer.precision fp16: CPUs do not train in fp16; use fp32 or bf16")
+            raise UserError("`trainer.precision` fp16: CPUs do not train in fp16; use fp32 or bf16")
         return torch.float16
     if device.type != "cuda":
         return torch.float32

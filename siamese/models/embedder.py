@@ -1,9 +1,10 @@
-"""The Siamese embedder: one backbone and a linear head, shared by all images."""
+"""The Siamese embedder: one backbone and a linear head, shared by all pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -20,10 +21,11 @@ from siamese.zoo import (
     require_timm_model,
 )
 
-# Before the name of a preset of the zoo; without it a backbone is a model of timm.
-ZOO = "zoo/"
-# Mean and standard deviation for the zoo's networks, which have no pretrained weights to match.
-_ZOO_PIXELS = (0.5, 0.5, 0.5)
+# Before the name of a preset of the zoo, and of the class of a module that a program handed over;
+# without either a backbone is a model of timm.
+ZOO, MODULE = "zoo/", "own:"
+# Mean and standard deviation for networks that have no pretrained weights to match.
+_DEFAULT_PIXELS = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class EmbedderSpec:
     """What is needed to build an embedder again: it travels in every checkpoint.
 
     Attributes:
-        backbone: timm model name, or ``zoo/`` and a preset of the zoo.
+        backbone: timm model name; ``zoo/`` and a preset of the zoo; or ``own:`` and the qualified
+            name of a module's class, see :func:`backbone_name`.
         embedding_dim: length D of the embedding.
         size: side of the square input in pixels.
         fit: how pictures are made square, ``squash`` or ``crop``.
@@ -57,30 +60,36 @@ class EmbedderSpec:
 
 
 class SiameseEmbedder(nn.Module):
-    """A backbone of timm or of the zoo, and a linear head; pictures in, embeddings out.
+    """A backbone and a linear head; pictures in, embeddings out.
 
     Normalisation is part of the model, so no caller can apply another one.
 
     Args:
-        backbone: timm model name, e.g. ``tf_efficientnetv2_b0.in1k``, or ``zoo/`` and a preset of
-            the zoo, e.g. ``zoo/preact20``.
+        backbone: timm model name, e.g. ``tf_efficientnetv2_b0.in1k``; ``zoo/`` and a preset of the
+            zoo, e.g. ``zoo/preact20``; or a module that maps float pictures (N, 3, H, W),
+            normalised with ``mean`` and ``std``, to features (N, F). A module is used as it is,
+            not copied.
         embedding_dim: length D of the embedding.
-        mean: RGB mean, pixels in [0, 1]; None: the backbone's own (the zoo: 0.5).
-        std: RGB standard deviation; None: the backbone's own (the zoo: 0.5).
-        pretrained: load timm's pretrained weights (from its cache, or the network).
+        mean: RGB mean, pixels in [0, 1]; None: the backbone's own (the zoo and modules: 0.5).
+        std: RGB standard deviation; None: the backbone's own (the zoo and modules: 0.5).
+        pretrained: load timm's pretrained weights (from its cache, or the network); a module keeps
+            the weights that it has.
         dropout: dropout before the head, in [0, 1).
-        drop_path: stochastic depth of the backbone, in [0, 1).
+        drop_path: stochastic depth of the backbone, in [0, 1); 0 for a module.
         size: side in pixels of the square pictures that it is made for; others are refused. None:
             any, for networks that are not trained yet.
+        features: width F of a module's features; None: found by one forward pass of zeros of
+            ``size``.
 
     Raises:
         UserError: unknown backbone; pretrained weights cannot be had (the zoo has none); the
-            backbone has no stochastic depth (the zoo has none) but ``drop_path`` is set.
+            backbone has no stochastic depth (the zoo has none) but ``drop_path`` is set; a module
+            that does not map pictures to features (N, F).
     """
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | nn.Module,
         embedding_dim: int = 512,
         *,
         mean: tuple[float, float, float] | None = None,
@@ -89,14 +98,26 @@ class SiameseEmbedder(nn.Module):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         size: int | None = None,
+        features: int | None = None,
     ):
         super().__init__()
-        self._frozen = False
+        self._frozen: list[nn.Parameter] | None = None
         self.size = size
-        self.backbone = _create_backbone(backbone, pretrained, drop_path)
+        self.backbone_name = backbone_name(backbone)
+        if isinstance(backbone, str):
+            self.backbone = _create_backbone(backbone, pretrained, drop_path)
+            width = pooled_width(self.backbone)
+        else:
+            if drop_path > 0:
+                raise UserError(
+                    f"`drop_path` {drop_path:g}: the stochastic depth of a module is set where it "
+                    "is made; give 0"
+                )
+            self.backbone = backbone
+            width = _feature_width(backbone, size) if features is None else features
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(pooled_width(self.backbone), embedding_dim)
-        own_mean, own_std = _own_pixels(backbone, self.backbone)
+        self.head = nn.Linear(width, embedding_dim)
+        own_mean, own_std = _pixel_statistics(self.backbone_name, self.backbone)
         # Not persistent: the spec in the checkpoint is the one place that says them.
         self.mean: torch.Tensor
         self.std: torch.Tensor
@@ -134,17 +155,92 @@ class SiameseEmbedder(nn.Module):
         return embeddings
 
     def freeze_backbone(self, frozen: bool) -> None:
-        """Freeze the backbone (no gradients, always in eval mode) or thaw it."""
-        self._frozen = frozen
-        self.backbone.requires_grad_(not frozen)
+        """Freeze the backbone (no gradients, always in eval mode) or thaw it.
+
+        Thawed, those parameters learn again that did before; what was frozen otherwise stays so.
+        """
+        if frozen and self._frozen is None:
+            self._frozen = [one for one in self.backbone.parameters() if one.requires_grad]
+            self.backbone.requires_grad_(False)
+        elif not frozen and self._frozen is not None:
+            for parameter in self._frozen:
+                parameter.requires_grad_(True)
+            self._frozen = None
         self.train(self.training)
 
     def train(self, mode: bool = True) -> SiameseEmbedder:
         """Set the mode; a frozen backbone stays in eval mode, batch norms included."""
         super().train(mode)
-        if self._frozen:
+        if self._frozen is not None:
             self.backbone.eval()
         return self
+
+    def spec(self, fit: str) -> EmbedderSpec:
+        """Its description for a checkpoint; it must have been made for one ``size``.
+
+        Args:
+            fit: how pictures are made square, ``squash`` or ``crop``.
+        """
+        if self.size is None:
+            raise ValueError("an embedder without a size has no description")
+        red, green, blue = (float(value) for value in self.mean)
+        deviations = tuple(float(value) for value in self.std)
+        return EmbedderSpec(
+            self.backbone_name,
+            self.head.out_features,
+            self.size,
+            fit,
+            (red, green, blue),
+            (deviations[0], deviations[1], deviations[2]),
+        )
+
+
+def backbone_name(backbone: str | nn.Module) -> str:
+    """What a checkpoint keeps of a backbone: its name, or ``own:`` and the name of its class.
+
+    Raises:
+        UserError: neither a name nor a module; a class instead of a module.
+    """
+    if isinstance(backbone, str):
+        return backbone
+    if not isinstance(backbone, nn.Module):
+        is_class = isinstance(backbone, type) and issubclass(backbone, nn.Module)
+        hint = f"; give a module of the class, {backbone.__name__}(...)" if is_class else ""
+        raise UserError(f"`backbone`: must be a name or a torch.nn.Module{hint}")
+    made_of = type(backbone)
+    return f"{MODULE}{made_of.__module__}.{made_of.__qualname__}"
+
+
+def _feature_width(module: nn.Module, size: int | None) -> int:
+    """Width of a module's features, by one forward pass that changes nothing in it.
+
+    Raises:
+        UserError: it does not take such pictures, or gives something else than (1, F) for one.
+    """
+    name = backbone_name(module).removeprefix(MODULE)
+    if size is None:
+        raise UserError(f"`backbone` {name}: give `size`, or the width of its `features`")
+    first = next(chain(module.parameters(), module.buffers()), None)
+    picture = torch.zeros(1, 3, size, size, device=None if first is None else first.device)
+    modes = [(one, one.training) for one in module.modules()]
+    try:
+        with torch.no_grad():
+            features = module.eval()(picture)
+    except Exception as error:  # whatever the module raises
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"`backbone` {name}: fails on pictures (1, 3, {size}, {size}): {said}"
+        ) from error
+    finally:
+        for one, training in modes:
+            one.training = training
+    if not isinstance(features, torch.Tensor) or features.ndim != 2 or not features.shape[1]:
+        shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features)
+        raise UserError(
+            f"`backbone` {name}: must map pictures (N, 3, H, W) to features (N, F), but gives "
+            f"{shape} for one; end it with pooling and nn.Flatten()"
+        )
+    return int(features.shape[1])
 
 
 def require_backbone(name: str) -> None:
@@ -153,7 +249,7 @@ def require_backbone(name: str) -> None:
     Raises:
         UserError: names the nearest one.
     """
-    setting = f"--model.backbone {name}"
+    setting = f"`model.backbone` {name}"
     if name.startswith(ZOO):
         require_preset(name.removeprefix(ZOO), setting)
     else:
@@ -167,20 +263,22 @@ def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module
         return create_preset(preset, num_classes=0, pretrained=pretrained, drop_path=drop_path)
     return create_timm_model(
         name,
-        f"--model.backbone {name}",
+        f"`model.backbone` {name}",
         num_classes=0,
         pretrained=pretrained,
         drop_path=drop_path,
-        instead=", or from a file with --model.weights FILE",
+        instead=", or from a file with `model.weights` FILE",
     )
 
 
-def _own_pixels(name: str, backbone: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _pixel_statistics(
+    name: str, backbone: nn.Module
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of a backbone's input, pixels in [0, 1]."""
-    if name.startswith(ZOO):
-        return _ZOO_PIXELS, _ZOO_PIXELS
-    own = timm.data.resolve_data_config({}, model=backbone)
-    return own["mean"], own["std"]
+    if name.startswith((ZOO, MODULE)):
+        return _DEFAULT_PIXELS, _DEFAULT_PIXELS
+    known = timm.data.resolve_data_config({}, model=backbone)
+    return known["mean"], known["std"]
 
 
 def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._BatchNorm]:

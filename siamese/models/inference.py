@@ -2,22 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import nn
+from tqdm import tqdm
 
 from siamese.config import FitName, PrecisionName
+from siamese.data.batches import Batch, evaluation_loader
+from siamese.data.decode import DecodeError
+from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
 from siamese.data.in_memory import Picture, rgb_pictures
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
-from siamese.models.checkpoint import JUDGED, read_checkpoint
+from siamese.files.places import is_regular
+from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
-from siamese.models.embedding import embed
-from siamese.models.loading import embedder_of, precision_of, spec_of
+from siamese.models.embedding import PictureBatch, embed
+from siamese.models.loading import decision_of, embedder_of, precision_of, spec_of
+from siamese.verification.decision import Decision
+from siamese.verification.scores import level_scores, prepare
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The embedded pictures of a folder.
+
+    Attributes:
+        vectors: embeddings, float32 (N, D), not normalised.
+        labels: int64 (N,), who is on each picture: a position in ``names``; None for a folder that
+            holds pictures directly.
+        names: the people, in order.
+        paths: one per picture, relative to ``root``.
+        root: the folder.
+        left_out: what else the folder holds, with the reason why it is not embedded.
+    """
+
+    vectors: Vectors
+    labels: npt.NDArray[np.int64] | None
+    names: tuple[str, ...]
+    paths: tuple[str, ...]
+    root: Path
+    left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Whether two pictures show one person.
+
+    Attributes:
+        score: cosine similarity of their embeddings, in [-1, 1].
+        threshold: from which score on they count as one person; None where none was chosen.
+        same: whether the score reaches it; None where none was chosen.
+        probability: that they show one person, in [0, 1], at the prior; None where the scores were
+            not calibrated.
+        prior: the probability before the pictures were compared.
+        target_fmr: the false-match rate that the threshold was chosen for.
+        threshold_from: whom the threshold was chosen on, in words.
+    """
+
+    score: float
+    threshold: float | None
+    same: bool | None
+    probability: float | None
+    prior: float
+    target_fmr: float | None
+    threshold_from: str | None
 
 
 @dataclass
@@ -31,9 +90,10 @@ class _Batch:
 class Embedder:
     """A network in eval mode that takes pictures of any kind and size.
 
-    Size, fit, mean and standard deviation are those that it was trained with, and what it gives
-    for a file is what ``siamese-eval`` judges: equal up to the rounding of float32, which depends
-    on the batch.
+    Size, fit, mean and standard deviation are those that it was trained with. What it gives for a
+    folder is bit for bit what ``siamese-eval embed`` gives. The last bits of a float32 depend on
+    how many pictures go through the network together: the same pictures one by one or in another
+    order give vectors that are equal to about a millionth.
 
     Attributes:
         network: takes prepared pictures only; it refuses those of another size.
@@ -43,6 +103,7 @@ class Embedder:
         crop: the centre square that is taken first; see :class:`Preprocess`.
         flip: whether each embedding is averaged with that of the mirrored picture.
         batch: pictures at a time.
+        decision: the threshold and calibration that were chosen for it; None where none were.
     """
 
     def __init__(
@@ -55,14 +116,16 @@ class Embedder:
         crop: float | None = None,
         flip: bool = False,
         batch: int = 128,
+        decision: Decision | None = None,
     ):
         if batch < 1:
-            raise UserError(f"batch {batch}: must be at least 1")
+            raise UserError(f"`batch` {batch}: must be at least 1")
         if not (crop is None or 0 < crop < 1 or (crop >= 1 and float(crop).is_integer())):
-            raise UserError(f"crop {crop}: must be a share of the side below 1, or whole pixels")
+            raise UserError(f"`crop` {crop}: must be a share of the side below 1, or whole pixels")
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision
         self.crop, self.flip, self.batch = crop, flip, batch
+        self.decision = decision
         fit: FitName = "squash" if spec.fit == "squash" else "crop"
         self._prepare = Preprocess(spec.size, fit, crop)
 
@@ -72,36 +135,43 @@ class Embedder:
         checkpoint: str | Path,
         device: str = "auto",
         *,
+        backbone: nn.Module | None = None,
         precision: PrecisionName = "auto",
         crop: float | None = None,
         flip: bool = False,
         batch: int = 128,
+        checkpoints: str | Path = "checkpoints",
     ) -> Embedder:
         """Load the embedder of a checkpoint.
 
         Args:
-            checkpoint: ``best.pt`` or ``last.pt`` of a run.
+            checkpoint: a file, e.g. a run's ``best.pt``; the folder that holds it; or a run's name.
             device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+            backbone: the network, where it was a module of a program's own: one made as the trained
+                one was. It gets the checkpoint's weights, and is used as it is, not copied.
             precision: arithmetic of the network; ``auto``: as ``siamese-eval`` takes it.
             crop: take the centre square of each picture first: its side in pixels, or as a share
                 of the shorter side.
             flip: average each embedding with that of the mirrored picture.
             batch: pictures at a time.
+            checkpoints: folder of all runs' checkpoints, where a name is looked for.
 
         Raises:
-            UserError: the file cannot be read as a checkpoint; device or precision are missing
-                here; an option is out of its range.
+            UserError: the file cannot be read as a checkpoint; its network is a module that was
+                not handed over, or another one; device or precision are missing here; an option is
+                out of its range.
         """
-        path = Path(checkpoint)
+        path = find_best(checkpoint, Path(checkpoints))
         content, place = read_checkpoint(path, keys=JUDGED), choose_device(device)
         return cls(
-            embedder_of(content, path),
+            embedder_of(content, path, backbone=backbone),
             spec_of(content),
             device=place,
             precision=precision_of(content, precision, place),
             crop=crop,
             flip=flip,
             batch=batch,
+            decision=decision_of(content, path),
         )
 
     @property
@@ -109,38 +179,136 @@ class Embedder:
         """Length D of an embedding."""
         return self.spec.embedding_dim
 
-    def embed(self, pictures: Picture | Iterable[Picture]) -> torch.Tensor:
-        """Embed one picture or many, without gradients; only one batch of them is held at a time.
+    def embed(self, pictures: Picture | Iterable[Picture]) -> Vectors:
+        """Embed a folder, one picture or many; only one batch of them is held at a time.
 
         A large JPEG is decoded reduced when it is given by its path, as in training: its pixels in
         an array or a PIL picture give an embedding that differs a little.
 
         Args:
-            pictures: a path, a PIL picture, an array (H, W, C) or (N, H, W, C), a tensor (C, H, W)
-                or (N, C, H, W), or an iterable of these, of any sizes. Arrays and tensors hold
-                uint8 (0 to 255) or floats in 0 to 1; see
+            pictures: a folder, see :meth:`embed_folder`; a path, a PIL picture, an array (H, W, C)
+                or (N, H, W, C), a tensor (C, H, W) or (N, C, H, W); or an iterable of these, of any
+                sizes. Arrays and tensors hold uint8 (0 to 255) or floats in 0 to 1; see
                 :func:`siamese.data.in_memory.rgb_pictures`.
 
         Returns:
-            embeddings float32 (N, D) on the CPU, in the order of the pictures, not normalised:
-            scores are cosines. N is 1 for a single picture.
+            embeddings float32 (N, D), in the order of the pictures, not normalised: scores are
+            cosines. N is 1 for a single picture.
 
         Raises:
             DecodeError: a file cannot be decoded; names it.
             UserError: what is given is no picture; says why.
         """
-        embeddings, _ = embed(
-            self.network,
-            self._batches(pictures),
-            device=self.device,
-            precision=self.precision,
-            flip=self.flip,
-        )
-        if not len(embeddings):
-            return torch.empty(0, self.dimensions)
-        return embeddings.clone()  # a plain tensor, which a user's network may learn from
+        if isinstance(pictures, str | os.PathLike) and os.path.isdir(pictures):
+            return self.embed_folder(pictures).vectors
+        total = len(pictures) if isinstance(pictures, Sized) and _is_many(pictures) else None
+        return self._run(self._batches(pictures), total, self.flip)[0]
 
     __call__ = embed
+
+    def embed_folder(
+        self, folder: str | os.PathLike[str], *, skip_broken: bool = False, workers: int = 0
+    ) -> Embedded:
+        """Embed the pictures of a folder, with one folder per person or the pictures in it.
+
+        Args:
+            folder: where they are. Other files, hidden ones and deeper folders are left out.
+            skip_broken: leave out pictures that cannot be decoded instead of raising.
+            workers: processes that decode; 0: none.
+
+        Raises:
+            DecodeError: a picture cannot be decoded; names it.
+            UserError: no such folder; no picture in it.
+        """
+        found, by_person = _pictures_in(Path(folder))
+        broken = [item for item in found.left_out if item.reason.startswith(_BROKEN)]
+        if broken and not skip_broken:
+            raise DecodeError(
+                f"{found.root / broken[0].path}: cannot be decoded ({broken[0].reason}); "
+                "embed_folder(..., skip_broken=True) leaves such pictures out"
+            )
+        size = self.spec.size if self.crop is None else None
+        loader = evaluation_loader(
+            found, self._prepare, size, batch_size=self.batch, workers=workers
+        )
+        failed: list[LeftOut] = []
+
+        def batches() -> Iterator[Batch]:
+            for batch in loader:
+                for path, reason in batch.failed:
+                    if not skip_broken:
+                        raise DecodeError(f"{found.root / path}: cannot be decoded ({reason})")
+                    failed.append(LeftOut(path, reason))
+                yield batch
+
+        vectors, kept = self._run(batches(), len(found.paths), self.flip)
+        return Embedded(
+            vectors,
+            np.asarray(found.labels, np.int64)[kept] if by_person else None,
+            found.names if by_person else (),
+            tuple(found.paths[i] for i in kept),
+            found.root,
+            (*found.left_out, *failed),
+        )
+
+    def verify(self, a: Picture, b: Picture, prior: float = 0.5) -> Verification:
+        """Whether two pictures show one person.
+
+        With a threshold (``siamese-eval threshold`` chooses one) they are embedded as it was
+        chosen: averaged with the mirrored pictures or not, whatever ``flip`` is.
+
+        Args:
+            a: one picture; see :meth:`embed`.
+            b: the other.
+            prior: the probability that they show one person before they are compared, above 0 and
+                below 1.
+
+        Raises:
+            DecodeError: a file cannot be decoded; names it.
+            UserError: not one picture each; a prior out of its range.
+        """
+        if not 0 < prior < 1:
+            raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
+        decision = self.decision
+        flip = self.flip if decision is None else decision.flip
+        vectors, _ = self._run(self._batches([a, b]), None, flip)
+        if len(vectors) != 2:
+            raise UserError(f"{len(vectors)} pictures: two are compared, one each")
+        pair = prepare(vectors)
+        score = float(level_scores(pair.levels(slice(0, 1), slice(1, 2)).numpy(), pair.zoom)[0, 0])
+        if decision is None:
+            return Verification(score, None, None, None, prior, None, None)
+        origin = decision.chosen.get("origin")
+        return Verification(
+            score,
+            decision.threshold,
+            score >= decision.threshold,
+            float(decision.calibration.probability(score, prior)),
+            prior,
+            decision.target_fmr,
+            origin if isinstance(origin, str) else None,
+        )
+
+    def _run(
+        self, batches: Iterable[PictureBatch], total: int | None, flip: bool
+    ) -> tuple[Vectors, npt.NDArray[np.int64]]:
+        """Embeddings (N, D) of batches, and positions (N,) of the pictures that they are of."""
+
+        def counted() -> Iterator[PictureBatch]:
+            # A bar where it takes more than a second and a terminal shows it.
+            with tqdm(
+                total=total, desc="embedding", unit="img", leave=False, delay=1, disable=None
+            ) as bar:
+                for batch in batches:
+                    yield batch
+                    bar.update(len(batch.images))
+
+        vectors, positions = embed(
+            self.network, counted(), device=self.device, precision=self.precision, flip=flip
+        )
+        if not len(vectors):
+            vectors = torch.empty(0, self.dimensions)
+        return vectors.numpy(), positions.numpy()
 
     def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[_Batch]:
         size = self.spec.size if self.crop is None else None
@@ -149,6 +317,34 @@ class Embedder:
         while images := list(islice(prepared, self.batch)):
             yield _Batch(torch.stack(images), torch.arange(done, done + len(images)))
             done += len(images)
+
+
+_BROKEN = ("unreadable image", "too large")  # reasons of the scan for what is a picture by its name
+
+
+def _is_many(pictures: object) -> bool:
+    """Whether the length of what is given is a number of pictures."""
+    return not isinstance(pictures, str) and getattr(pictures, "ndim", 4) == 4
+
+
+def _pictures_in(root: Path) -> tuple[FaceFolder, bool]:
+    """The pictures of a folder, and whether there is one folder per person.
+
+    Raises:
+        UserError: no such folder; no picture in it.
+    """
+    require_folder(root)
+    entries = sorted(entry.name for entry in root.iterdir() if not entry.name.startswith("."))
+    if any((root / name).is_dir() for name in entries):
+        return scan_folder(root), True
+    files = [name for name in entries if is_regular(root / name)]
+    reasons = check_headers(root, files)
+    checked = list(zip(files, reasons, strict=True))
+    good = tuple(name for name, reason in checked if reason is None)
+    left_out = tuple(LeftOut(name, reason) for name, reason in checked if reason is not None)
+    if not good and not any(item.reason.startswith(_BROKEN) for item in left_out):
+        raise UserError(f"{root}: no picture in it")
+    return FaceFolder(root, ("",), good, (0,) * len(good), left_out), False
 
 
 def load_embedder(checkpoint: str | Path, device: str = "auto") -> Embedder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from torch import nn
 
 from siamese.config import LimitSettings
 from siamese.errors import UserError
-from siamese.models.building import DoesNotFit, build_fitting
+from siamese.files.shown import shown
+from siamese.models.building import DoesNotFit, build_fitting, first_difference, load_fitting
 from siamese.models.device import choose_precision
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedder import MODULE, EmbedderSpec, SiameseEmbedder
 from siamese.models.torch_file import (
     GIB,
     NotReadable,
@@ -20,16 +22,22 @@ from siamese.models.torch_file import (
     require_regular,
     weights_too_large,
 )
+from siamese.verification.decision import Decision
 
 
-def spec_of(content: dict[str, Any]) -> EmbedderSpec:
+def spec_of(content: Mapping[str, Any]) -> EmbedderSpec:
     """The embedder's description in a checkpoint's content, which was checked when it was read."""
     fields = content["embedder"]
     return EmbedderSpec(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
 
 
 def embedder_of(
-    content: dict[str, Any], path: Path, *, dropout: float = 0.0, drop_path: float = 0.0
+    content: Mapping[str, Any],
+    path: Path,
+    *,
+    dropout: float = 0.0,
+    drop_path: float = 0.0,
+    backbone: nn.Module | None = None,
 ) -> SiameseEmbedder:
     """Build the embedder of a checkpoint's content on the CPU, in eval mode.
 
@@ -38,34 +46,68 @@ def embedder_of(
         path: of the checkpoint, for messages.
         dropout: as of :class:`SiameseEmbedder`, where it is trained further.
         drop_path: likewise.
+        backbone: the module that a program trained, where the checkpoint knows its class only; it
+            gets the checkpoint's weights.
 
     Raises:
-        UserError: weights and description do not fit together.
+        UserError: weights and description do not fit together; a module is missing, or is given
+            for a checkpoint that needs none.
     """
     spec = spec_of(content)
+    _require_given(spec.backbone, backbone, path)
+    weights = content["model"]
 
-    def build() -> nn.Module:
+    def build(features: int | None = None) -> SiameseEmbedder:
         return SiameseEmbedder(
-            spec.backbone,
+            spec.backbone if backbone is None else backbone,
             spec.embedding_dim,
             mean=spec.mean,
             std=spec.std,
             size=spec.size,
             dropout=dropout,
             drop_path=drop_path,
+            features=features,
         )
 
     try:
-        model = build_fitting(build, content["model"])
-    except DoesNotFit:
+        if backbone is None:
+            model = build_fitting(build, weights)
+        else:
+            model = load_fitting(build(_features(weights, spec)), weights)
+    except DoesNotFit as error:
+        said = f" ({error})" if str(error) else ""
         raise UserError(
-            f"{path}: its weights do not fit {spec.backbone} with {spec.embedding_dim} dimensions"
+            f"{path}: its weights do not fit {shown(spec.backbone)} with {spec.embedding_dim} "
+            f"dimensions{said}"
         ) from None
-    assert isinstance(model, SiameseEmbedder)
     return model.eval()
 
 
-def precision_of(content: dict[str, Any], name: str, device: torch.device) -> torch.dtype:
+def _features(weights: Mapping[str, torch.Tensor], spec: EmbedderSpec) -> int:
+    """Width of the backbone's features, by the weights of the head."""
+    head = weights.get("head.weight")
+    if head is None or head.ndim != 2 or len(head) != spec.embedding_dim or not head.shape[1]:
+        raise DoesNotFit("head.weight has another shape")
+    return head.shape[1]
+
+
+def _require_given(name: str, backbone: nn.Module | None, path: Path) -> None:
+    """Refuse to build a module of which only the class is known, and to leave one aside."""
+    if name.startswith(MODULE) and backbone is None:
+        made_of = shown(name.removeprefix(MODULE))
+        raise UserError(
+            f"{path}: its network is a module of the class {made_of}, which the file does not "
+            "hold; load it in Python: siamese.Embedder.load(..., backbone=MODULE), with a module "
+            "made as the trained one was"
+        )
+    if not name.startswith(MODULE) and backbone is not None:
+        raise UserError(
+            f"`backbone`: {path} holds a network that is known by its name, {shown(name)}; leave "
+            "`backbone` out"
+        )
+
+
+def precision_of(content: Mapping[str, Any], name: str, device: torch.device) -> torch.dtype:
     """The arithmetic that a checkpoint's embedder is judged in.
 
     Args:
@@ -80,6 +122,27 @@ def precision_of(content: dict[str, Any], name: str, device: torch.device) -> to
     trained = content["settings"].get("trainer", {}).get("precision")
     in_fp32 = name == "auto" and trained == "fp32"  # as it was validated
     return choose_precision("fp32" if in_fp32 else name, device)
+
+
+def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
+    """The threshold and calibration that were chosen for a checkpoint; None where none were.
+
+    Args:
+        content: of the checkpoint.
+        path: of the checkpoint, for messages.
+
+    Raises:
+        UserError: they are damaged.
+    """
+    if "decision" not in content:
+        return None
+    try:
+        return Decision.from_dict(content["decision"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"{path}: is damaged, its threshold cannot be used; choose one anew with "
+            "siamese-eval threshold"
+        ) from None
 
 
 def load_start_weights(
@@ -101,16 +164,12 @@ def load_start_weights(
     whole = any(key.startswith("backbone.") for key in state)
     target: nn.Module = model if whole else model.backbone
     wanted = target.state_dict()
-    fitting = {key: value for key, value in state.items() if key in wanted}
-    wrong = [key for key in fitting if fitting[key].shape != wanted[key].shape]
-    missing = [key for key in wanted if key not in state]
-    if wrong or missing:
-        problem = f"{wrong[0]} has another shape" if wrong else f"{missing[0]} is missing"
+    if (difference := first_difference(wanted, state)) is not None:
         raise UserError(
-            f"--model.weights {path}: does not fit this model ({problem}); check --model.backbone "
-            "and --model.embedding_dim"
+            f"`model.weights` {path}: does not fit this model ({difference}); check "
+            "`model.backbone` and `model.embedding_dim`"
         )
-    target.load_state_dict(fitting)
+    target.load_state_dict({name: state[name] for name in wanted})
 
 
 # Ours and timm's training scripts wrap the weights.
@@ -118,7 +177,7 @@ _WRAPPERS = ("model", "state_dict")
 
 
 def _read_weights(path: Path, limits: LimitSettings) -> dict[str, torch.Tensor]:
-    told = f"--model.weights {path}"
+    told = f"`model.weights` {path}"
     content: Any
     try:
         if path.suffix == ".safetensors":

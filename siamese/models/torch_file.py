@@ -105,7 +105,7 @@ def weights_too_large(told: str, limits: LimitSettings) -> UserError:
     """What is said of a file with more weights than the limit."""
     return UserError(
         f"{told}: its weights take more than {limits.weights:g} GiB; if you trust the file, raise "
-        "--limits.weights"
+        "`limits.weights`"
     )
 
 
@@ -146,7 +146,7 @@ def _pickle_of(file: IO[bytes], size: int, told: str, budget: int) -> bytes:
 def _too_much(told: str, budget: int) -> UserError:
     return UserError(
         f"{told}: what it holds beside the weights takes more than {budget / MIB:g} MiB; if you "
-        "trust the file, raise --limits.description"
+        "trust the file, raise `limits.description`"
     )
 
 

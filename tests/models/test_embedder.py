@@ -67,8 +67,8 @@ def test_missing_weights_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(UserError) as caught:
         SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
-    assert "--model.pretrained false" in str(caught.value)
-    assert "--model.weights FILE" in str(caught.value)
+    assert "model.pretrained" in str(caught.value)
+    assert "`model.weights` FILE" in str(caught.value)
 
 
 def test_without_internet_only_the_cache_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +129,104 @@ def test_frozen_backbone_stays_in_eval_mode_without_gradients() -> None:
     model.freeze_backbone(False)
     assert model.backbone.training
     assert all(p.requires_grad for p in model.backbone.parameters())
+
+
+class _Net(torch.nn.Module):
+    """A network that a program would bring, with parts that it keeps fixed."""
+
+    def __init__(self, width: int = 12) -> None:
+        super().__init__()
+        self.fixed = torch.nn.Conv2d(3, 4, 3, stride=2).requires_grad_(False)
+        self.norm = torch.nn.BatchNorm2d(4)
+        self.learns = torch.nn.Conv2d(4, width, 3, stride=2)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.learns(self.norm(self.fixed(pixels))).mean((2, 3))
+
+
+def test_any_module_is_a_backbone() -> None:
+    torch.manual_seed(0)
+    net = _Net()
+    net.norm.eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    model = SiameseEmbedder(net, 8, size=32)
+    assert (net.training, net.norm.training) == (True, False)  # looking changed nothing
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    pictures = _pictures()
+    features = net.eval()(pictures.float() / 127.5 - 1)
+    torch.testing.assert_close(model.eval()(pictures), model.head(features))
+    name = f"own:{_Net.__module__}._Net"
+    assert model.spec("crop") == EmbedderSpec(name, 8, 32, "crop", (0.5,) * 3, (0.5,) * 3)
+    given = SiameseEmbedder(net, 8, features=12, mean=(0.25,) * 3, std=(0.5,) * 3)
+    torch.testing.assert_close(
+        given.eval()(pictures), given.head(net((pictures.float() / 255 - 0.25) / 0.5))
+    )
+
+
+def test_a_frozen_module_thaws_to_what_it_was() -> None:
+    model = SiameseEmbedder(_Net(), 8, size=32)
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    for frozen in (False, True, True, False):
+        model.freeze_backbone(frozen)
+        left = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert left == ({"head.weight", "head.bias"} if frozen else learning)
+        assert model.backbone.training != frozen
+    assert "backbone.fixed.weight" not in learning
+
+
+@pytest.mark.parametrize(
+    ("backbone", "options", "message"),
+    [
+        (_Net, {}, r"must be a name or a torch\.nn\.Module; give a module of the class, _Net"),
+        (3, {}, "`backbone`: must be a name"),
+        (torch.nn.Conv2d(3, 4, 3), {}, r"but gives \(1, 4, 30, 30\) for one; .*Flatten"),
+        (torch.nn.Linear(3, 4), {}, r"fails on pictures \(1, 3, 32, 32\)"),
+        (_Net(), {"size": None}, "give `size`, or the width of its `features`"),
+        (_Net(), {"drop_path": 0.1}, "`drop_path` 0.1: .*module"),
+    ],
+)
+def test_a_module_that_is_no_backbone_is_refused(
+    backbone: Any, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        SiameseEmbedder(backbone, 8, **{"size": 32, **options})
+
+
+def _checkpoint(path: Path, model: SiameseEmbedder) -> Path:
+    content: dict[str, object] = {key: {} for key in KEYS}
+    content |= {
+        "model": model.state_dict(),
+        "embedder": model.spec("squash").as_dict(),
+        "train_weights": [],
+        "progress": {"epoch": 1},
+        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
+    }
+    write_checkpoint(path, content)
+    return path
+
+
+def test_an_embedder_of_a_module_comes_back_with_the_module_only(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = SiameseEmbedder(_Net(), 16, size=32)
+    model.train()(_pictures())  # so that batch norms have statistics of their own
+    path = _checkpoint(tmp_path / "best.pt", model)
+    content = read_checkpoint(path)
+    pictures = _pictures()
+    again = embedder_of(content, path, backbone=_Net())
+    assert torch.equal(again(pictures), model.eval()(pictures))
+    with pytest.raises(UserError, match=r"module of the class .*\._Net.*backbone=MODULE"):
+        embedder_of(content, path)
+    other = _Net(13)
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(UserError, match=r"best\.pt: its weights do not fit .*backbone\.learns"):
+        embedder_of(content, path, backbone=other)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
+    content["model"]["head.weight"] = torch.zeros(16)
+    with pytest.raises(UserError, match=r"head\.weight has another shape"):
+        embedder_of(content, path, backbone=_Net())
+    named = _checkpoint(tmp_path / "named.pt", SiameseEmbedder(NET, 16, size=32))
+    with pytest.raises(UserError, match="known by its name, test_resnet; leave `backbone` out"):
+        embedder_of(read_checkpoint(named), named, backbone=_Net())
 
 
 def test_stochastic_depth_where_there_is_none_is_refused() -> None:
@@ -198,20 +296,10 @@ def test_unknown_backbones_name_the_nearest_of_timm_and_zoo(name: str, nearest: 
 
 def test_an_embedder_of_the_zoo_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(2)
-    model = SiameseEmbedder("zoo/resnet8", 16)
+    model = SiameseEmbedder("zoo/resnet8", 16, size=32)
     model.train()(_pictures())  # so that batch norms have statistics of their own
-    spec = EmbedderSpec("zoo/resnet8", 16, 32, "squash", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    content: dict[str, object] = {key: {} for key in KEYS}
-    content |= {
-        "model": model.state_dict(),
-        "embedder": spec.as_dict(),
-        "train_weights": [],
-        "progress": {"epoch": 1},
-        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
-    }
-    write_checkpoint(tmp_path / "best.pt", content)
     pictures = _pictures()
-    path = tmp_path / "best.pt"
+    path = _checkpoint(tmp_path / "best.pt", model)
     again = embedder_of(read_checkpoint(path), path)
     assert torch.equal(again(pictures), model.eval()(pictures))
 

@@ -61,9 +61,9 @@ def test_bf16_stays_close_to_fp32(model: SiameseEmbedder) -> None:
 
 
 def test_devices_and_precisions_that_are_not_there_are_refused() -> None:
-    with pytest.raises(UserError, match="--device cuda:99"):
+    with pytest.raises(UserError, match="`device` cuda:99"):
         choose_device("cuda:99")
-    with pytest.raises(UserError, match="--device banana"):
+    with pytest.raises(UserError, match="`device` banana"):
         choose_device("banana")
     with pytest.raises(UserError, match="fp16"):
         choose_precision("fp16", CPU)

@@ -314,7 +314,7 @@ def _text(size: int) -> bytes:
 )  # fmt: skip
 def test_a_pickle_that_makes_much_of_little_is_refused(best: Path, many: bytes) -> None:
     _pickled(best, b"\x80\x02" + many)
-    _refused_cheaply(best, r"best\.pt: (what it holds .* --limits\.description|is not a readable)")
+    _refused_cheaply(best, r"best\.pt: (what it holds .* `limits.description`|is not a readable)")
 
 
 def test_calls_that_no_weights_need_are_refused(best: Path) -> None:
@@ -361,10 +361,10 @@ def test_limits_are_settings(tmp_path: Path, contents: dict[str, dict[str, Any]]
     part = contents["embedder"]["split"]["train"] | {"identities": names}
     write_checkpoint(path, contents["embedder"] | {"split": {"train": part}})
     assert read_checkpoint(path)["split"]["train"]["identities"] == names
-    with pytest.raises(UserError, match=r"more than 1 MiB; .* raise --limits\.description"):
+    with pytest.raises(UserError, match=r"more than 1 MiB; .* raise `limits.description`"):
         read_checkpoint(path, limits=LimitSettings(description=1))
     small = LimitSettings(weights=1e-5)
-    with pytest.raises(UserError, match=r"more than 1e-05 GiB; .* raise --limits\.weights"):
+    with pytest.raises(UserError, match=r"more than 1e-05 GiB; .* raise `limits.weights`"):
         read_checkpoint(path, limits=small)
     read_checkpoint(path, keys=["split"], limits=small)  # the weights are not read
 
@@ -398,7 +398,7 @@ def test_start_weights_are_read_with_the_same_care(best: Path, tmp_path: Path) -
     load_start_weights(model, tmp_path / "w.safetensors")
     small = LimitSettings(weights=1e-5)
     for file in (best, old, tmp_path / "w.safetensors"):
-        with pytest.raises(UserError, match=r"--model\.weights .*--limits\.weights"):
+        with pytest.raises(UserError, match=r"`model.weights` .*`limits.weights`"):
             load_start_weights(model, file, small)
     _repacked(best, zipfile.ZIP_DEFLATED, lambda _, data: data)
     old.write_bytes(old.read_bytes()[:2000])
@@ -410,7 +410,7 @@ def test_start_weights_are_read_with_the_same_care(best: Path, tmp_path: Path) -
     many = tmp_path / "many.pth"
     many.write_bytes(b"".join(map(pickle.dumps, [0, 0, 0])) + b"(" + b"]" * 5_000_000 + b"l.")
     for file in (best, old, giant, endless, many):
-        with pytest.raises(UserError, match=rf"--model\.weights .*{file.name}: "):
+        with pytest.raises(UserError, match=rf"`model.weights` .*{file.name}: "):
             load_start_weights(model, file)
 
 

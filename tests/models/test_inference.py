@@ -1,5 +1,6 @@
 """The embedder for use: files, pictures, arrays and tensors of any size give the same."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from siamese import Embedder, load_embedder
 from siamese.config import EmbedSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
-from siamese.models.checkpoint import KEYS, write_checkpoint
+from siamese.models.checkpoint import KEYS, update_checkpoint, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.report.embedding_sources import embed_people
+from siamese.verification.calibration import Calibration
 from siamese.verification.counts import count_pairs
+from siamese.verification.decision import Decision
 from siamese.verification.metrics import summarise
 
 SIZE = 32  # the pictures have 40 x 48 pixels
@@ -64,10 +67,20 @@ def test_files_are_embedded_as_the_commands_do(
     )
     judged = embed_people(settings)
     assert judged.paths is not None
-    own = Embedder.load(checkpoint, "cpu", **options).embed(face_folder / p for p in judged.paths)
-    _close(own, judged.embeddings)
-    assert own.shape == (len(files), 8)
-    assert own.dtype == torch.float32
+    model = Embedder.load(checkpoint, "cpu", **options)
+    expected = judged.embeddings.tobytes()
+    assert model.embed(face_folder).tobytes() == expected
+    assert model.embed(str(face_folder)).tobytes() == expected
+    assert model.embed(face_folder / path for path in judged.paths).tobytes() == expected
+    assert model.embed([str(face_folder / path) for path in judged.paths]).tobytes() == expected
+    found = model.embed_folder(face_folder, workers=1)
+    assert found.vectors.tobytes() == expected
+    assert found.labels is not None
+    assert found.labels.tolist() == judged.labels.tolist()
+    assert (found.names, found.paths) == (judged.names, judged.paths)
+    assert found.vectors.shape == (len(files), 8)
+    assert found.vectors.dtype == np.float32
+    assert type(found.vectors) is np.ndarray
 
 
 def _kinds(files: list[Path]) -> dict[str, Any]:
@@ -103,7 +116,7 @@ def test_pictures_of_another_size_give_what_their_files_give(
     for kind, given in _kinds(files).items():
         found = embedder.embed(given)
         assert found.shape == (len(files), 8), kind
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=kind)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=kind)
     labels = [file.parent.name for file in files]
     people = np.unique(labels, return_inverse=True)[1]
     by_files = summarise(count_pairs(expected, people))
@@ -116,7 +129,7 @@ def test_each_of_one_is_one_row(embedder: Embedder, files: list[Path]) -> None:
     for kind, given in _kinds(files[:1]).items():
         if isinstance(given, list):
             found = embedder(given[0])
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5, msg=kind)
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=kind)
     assert embedder.embed([]).shape == (0, 8)
     assert embedder.embed(np.zeros((0, 5, 5, 3), np.uint8)).shape == (0, 8)
 
@@ -141,16 +154,13 @@ def test_a_turned_picture_is_put_upright(
     _close(embedder.embed(Image.open(tmp_path / "turned.png")), embedder.embed(files[0]))
 
 
-def test_runs_in_eval_mode_without_gradients_and_gives_plain_tensors(
+def test_runs_in_eval_mode_and_gives_arrays_that_may_be_changed(
     embedder: Embedder, files: list[Path]
 ) -> None:
     first = embedder.embed(files)
     embedder.network.train()
-    torch.testing.assert_close(embedder.embed(files), first)
-    assert not first.requires_grad
-    head = torch.nn.Linear(8, 2)
-    head(first).sum().backward()  # an inference tensor would refuse
-    assert head.weight.grad is not None
+    assert np.array_equal(embedder.embed(files), first)
+    first += 1
 
 
 def test_a_generator_is_read_batch_by_batch(checkpoint: Path, files: list[Path]) -> None:
@@ -210,10 +220,87 @@ def test_a_broken_file_is_named(embedder: Embedder, files: list[Path], tmp_path:
         embedder.embed(Image.open(broken))
 
 
+def test_a_folder_of_pictures_is_embedded_in_order_of_names(
+    embedder: Embedder, files: list[Path], tmp_path: Path
+) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for name, file in zip("bac", files, strict=False):
+        (flat / f"{name}.png").write_bytes(file.read_bytes())
+    (flat / "notes.txt").write_text("no picture")
+    (flat / ".hidden.png").write_text("no picture")
+    found = embedder.embed_folder(flat)
+    assert found.paths == ("a.png", "b.png", "c.png")
+    assert (found.labels, found.names) == (None, ())
+    assert [item.path for item in found.left_out] == ["notes.txt"]
+    assert np.array_equal(found.vectors, embedder.embed([files[1], files[0], files[2]]))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no picture in it"):
+        embedder.embed(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("kept", [5, 200])  # bytes: not even a header; half of the pixels
+@pytest.mark.parametrize("nested", [True, False])
+def test_a_broken_picture_of_a_folder_is_named_or_skipped(
+    embedder: Embedder, face_folder: Path, kept: int, nested: bool
+) -> None:
+    folder = face_folder if nested else next(face_folder.iterdir())
+    files = sorted(folder.rglob("*.png"))
+    broken = files.pop(2)
+    broken.write_bytes(broken.read_bytes()[:kept])
+    for embed in (embedder.embed, embedder.embed_folder):
+        with pytest.raises(DecodeError) as caught:
+            embed(folder)
+        assert str(caught.value).count(f"{broken}: cannot be decoded") == 1
+    found = embedder.embed_folder(folder, skip_broken=True)
+    assert [folder / path for path in found.paths] == files
+    assert [folder / item.path for item in found.left_out] == [broken]
+    _close(found.vectors, embedder.embed(files))
+
+
+def test_a_run_is_found_by_its_file_folder_and_name(checkpoint: Path) -> None:
+    runs = checkpoint.parents[1]
+    for given in (checkpoint, str(checkpoint), checkpoint.parent, "run"):
+        assert Embedder.load(given, "cpu", checkpoints=runs).dimensions == 8
+    with pytest.raises(UserError, match=r"walk: no such checkpoint.*latest runs there: run"):
+        Embedder.load("walk", "cpu", checkpoints=runs)
+
+
+def test_verification_is_the_score_of_the_commands(embedder: Embedder, files: list[Path]) -> None:
+    a, b = (vector.astype(np.float64) for vector in embedder.embed(files[:2]))
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    found = embedder.verify(files[0], str(files[1]))
+    assert found.score == pytest.approx(cosine, abs=1e-5)
+    assert (found.threshold, found.same, found.probability) == (None, None, None)
+    assert embedder.verify(files[0], Image.open(files[0])).score == pytest.approx(1, abs=1e-6)
+    with pytest.raises(UserError, match="`prior` 1: must lie above 0 and below 1"):
+        embedder.verify(files[0], files[1], prior=1)
+    with pytest.raises(UserError, match="3 pictures: two are compared"):
+        embedder.verify(files[0], np.zeros((2, 9, 9, 3), np.uint8))
+
+
+def test_verification_decides_as_it_was_chosen(checkpoint: Path, files: list[Path]) -> None:
+    bare = Embedder.load(checkpoint, "cpu", flip=True).verify(files[0], files[1]).score
+    for threshold, same in ((bare - 1e-3, True), (bare + 1e-3, False)):
+        decision = Decision(
+            threshold, 0.05, Calibration(4.0, -2.0), True, {"origin": "ten people"}, {}
+        )
+        update_checkpoint(checkpoint, "decision", decision.as_dict())
+        found = Embedder.load(checkpoint, "cpu").verify(files[0], files[1], prior=0.1)
+        assert found.score == bare  # with the mirrored pictures, as the threshold was chosen
+        odds = math.exp(4 * bare - 2) * 0.1 / 0.9
+        assert found.probability == pytest.approx(odds / (1 + odds))
+        assert (found.threshold, found.same) == (threshold, same)
+        assert (found.target_fmr, found.threshold_from) == (0.05, "ten people")
+    update_checkpoint(checkpoint, "decision", {"threshold": "high"})
+    with pytest.raises(UserError, match=r"best\.pt: is damaged, its threshold"):
+        Embedder.load(checkpoint, "cpu")
+
+
 def test_bad_options_are_told(checkpoint: Path) -> None:
-    with pytest.raises(UserError, match="batch 0"):
+    with pytest.raises(UserError, match="`batch` 0"):
         Embedder.load(checkpoint, "cpu", batch=0)
-    with pytest.raises(UserError, match=r"crop 1\.5"):
+    with pytest.raises(UserError, match=r"`crop` 1\.5"):
         Embedder.load(checkpoint, "cpu", crop=1.5)
 
 

@@ -17,8 +17,9 @@ from siamese.config.starting import starting_point
 from siamese.data.batches import Transform
 from siamese.data.folder import require_folder
 from siamese.models.checkpoint import read_checkpoint
+from siamese.models.embedder import backbone_name
 from siamese.tasks.faces.face_runs import FaceRuns
-from siamese.tasks.faces.own_parts import OwnParts, name_of
+from siamese.tasks.faces.own_parts import OwnParts
 from siamese.training.launch import resume_run, start_run
 
 # Short names of settings, as the command line has them.
@@ -112,7 +113,7 @@ def train(
         }
     )
     if own.backbone is not None:
-        given = {"model.pretrained": False, **given, "model.backbone": name_of(own.backbone)}
+        given = {"model.pretrained": False, **given, "model.backbone": backbone_name(own.backbone)}
     runs = FaceRuns(own)
     if resume is not None:
         checkpoints = str(given.get("checkpoints", TrainSettings.checkpoints))

@@ -141,7 +141,7 @@ class FaceRuns:
         """The embedder with the weights to start from, and its description."""
         if context.content is None:
             model = _build_model(settings, context.say, self.own.backbone)
-            spec = _spec(settings, model)
+            spec = model.spec(settings.images.fit)
             _check_input_size(model, spec.size)
             return model, spec
         assert context.source is not None
@@ -215,18 +215,6 @@ class FaceRuns:
             unit="pictures",
             written="log, settings, metrics, data report",
         )
-
-
-def _spec(settings: TrainSettings, model: SiameseEmbedder) -> EmbedderSpec:
-    mean, std = (tuple(float(v) for v in t) for t in (model.mean, model.std))
-    return EmbedderSpec(
-        settings.model.backbone,
-        settings.model.embedding_dim,
-        settings.images.size,
-        settings.images.fit,
-        (mean[0], mean[1], mean[2]),
-        (std[0], std[1], std[2]),
-    )
 
 
 def _headline(settings: TrainSettings, task: FaceTask) -> str:

@@ -65,8 +65,8 @@ class OwnParts:
                 part = kind.removeprefix(_VERSION)
                 raise UserError(
                     f"{source}: its {part} was {saved.get(kind, 'named in the settings')}, not "
-                    f"{given.get(kind, 'one named in the settings')}; give the same one to "
-                    f"`siamese.train` as `{part}`"
+                    f"{given.get(kind, 'one named in the settings')}; go on in Python with the "
+                    f"same one: siamese.train(resume=..., {part}=...)"
                 )
 
 

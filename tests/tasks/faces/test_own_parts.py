@@ -123,9 +123,11 @@ def test_a_resumed_run_asks_for_its_own_parts(face_folder: Path) -> None:
         return ((unit @ unit.T - same) ** 2).mean()
 
     siamese.train(face_folder, backbone=TinyNetwork(), loss=cosine_loss, **SMALL)
-    with pytest.raises(UserError, match=r"`backbone`"):
+    with pytest.raises(
+        UserError, match=r"its backbone was .*TinyNetwork.*train\(resume=..., backbone=...\)"
+    ):
         siamese.train(resume="run", epochs=2)
-    with pytest.raises(UserError, match=r"its loss was .*cosine_loss.* give the same one .*`loss`"):
+    with pytest.raises(UserError, match=r"its loss was .*cosine_loss.*loss=\.\.\.\)"):
         siamese.train(resume="run", backbone=TinyNetwork(), epochs=2)
     siamese.train(resume="run", backbone=TinyNetwork(), loss=cosine_loss, epochs=2)
     whole = siamese.train(

@@ -37,10 +37,14 @@ def _together(settings: TrainSettings, folder: Path, *more: str) -> str:
     """Train in two processes; what they print."""
     source = folder / "settings.yaml"
     source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
+    return _in_two_processes(["--config", str(source), *more])
+
+
+def _in_two_processes(arguments: list[str]) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--standalone", "-m", "siamese.cli.train"]
     done = subprocess.run(
-        [*command, "--config", str(source), *more],
+        [*command, *arguments],
         capture_output=True,
         text=True,
         timeout=240,
@@ -86,20 +90,8 @@ def test_two_processes_go_on(settings: TrainSettings, tmp_path: Path) -> None:
     settings.trainer.epochs = 1
     settings.optimizer.name, settings.optimizer.lr = "radam_schedulefree", 1e-3  # no schedule
     _together(settings, tmp_path)
-    command = ["--resume", str(Path(settings.checkpoints) / "run"), "--epochs", "2"]
-    source = tmp_path / "none.yaml"
-    source.write_text("{}", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-        + ["-m", "siamese.cli.train", *command],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    resumed = ["--resume", str(Path(settings.checkpoints) / "run"), "--epochs", "2"]
+    _in_two_processes(resumed)
     settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")
     settings.trainer.epochs = 2
     train_faces(settings)

@@ -18,6 +18,7 @@ from tests.conftest import draw_person
 
 SMALL: dict[str, Any] = {
     "name": "run", "device": "cpu", "size": 32, "epochs": 1, "workers": 0,
+    "optimizer": "adamw", "lr": 1e-2,
     "split": {"validation": 2}, "batches": {"people": 2, "images": 2},
     "model.embedding_dim": 8, "trainer.recalibration_batches": 1,
 }  # fmt: skip

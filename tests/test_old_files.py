@@ -1,11 +1,13 @@
 """Checkpoints that an earlier siamese wrote load, resume and judge as they did there.
 
 ``tests/fixtures/make_old_files.py`` made them by the code of commit fda1023, and recorded what that
-code makes of them. Bits depend on the versions of the libraries and on the processor. Where these are
-those of the recording every bit must be the same. Elsewhere the weights may lie a fiftieth of the way
-that the resumed epoch goes beside the recorded ones, and figures 0.02 (errors: one image): rounding
-moves them far less, and a run that lost its optimizer's state, its random state, its place in the
-schedule or its batches lies further away.
+code makes of them. Bits depend on the versions of the libraries and on the processor. Where these
+are those of the recording every bit must be the same.
+
+Elsewhere the weights may lie beside the recorded ones by a twentieth of the way that the resumed
+epoch goes, and figures by 0.02 (errors: by one image). Measured: weights that begin a millionth
+beside end 0.001 (classes) and 0.005 (faces) of the way off; a run that lost its optimizer's state,
+its epoch or, for faces, its random state ends 0.3 to 1.3 off; other weights far more.
 """
 
 import json
@@ -22,7 +24,7 @@ from tests.fixtures import make_old_files as old
 FOLDER = Path(__file__).parent / "fixtures" / "old_files"
 RECORDED: dict[str, Any] = json.loads((FOLDER / old.RECORDED).read_text(encoding="utf-8"))
 EXACT = all(RECORDED[name] == value for name, value in old.machine().items())
-FARTHEST = 0.02  # shares of the way
+FARTHEST = 0.05  # a share of the way
 FIGURE = {"error": 100 / 60, "validation_error": 100 / 40, "train_error": 100 / 120}
 
 

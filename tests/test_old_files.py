@@ -6,8 +6,8 @@ are those of the recording every bit must be the same.
 
 Elsewhere the weights may lie beside the recorded ones by 0.15 of the way that the resumed epoch
 goes, and figures by 0.05 (errors: by one image). Measured: the same processor without its vector
-instructions ends about 0.05 of the way off (faces); a run that lost its optimizer's state, its epoch
-or, for faces, its random state ends 0.3 to 1.3 off; other weights far more.
+instructions ends about 0.05 of the way off (faces); a run that lost its optimizer's state, its
+epoch or, for faces, its random state ends 0.3 to 1.3 off; other weights far more.
 """
 
 import json

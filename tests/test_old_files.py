@@ -1,11 +1,13 @@
 """Checkpoints that an earlier siamese wrote load, resume and judge as they did there.
 
 ``tests/fixtures/make_old_files.py`` made them by the code of commit fda1023, and recorded what that
-code makes of them. Bits depend on the versions of the libraries and on the processor. Where these are
-those of the recording every bit must be the same. Elsewhere the weights may lie a fiftieth of the way
-that the resumed epoch goes beside the recorded ones, and figures 0.02 (errors: one image): rounding
-moves them far less, and a run that lost its optimizer's state, its random state, its place in the
-schedule or its batches lies further away.
+code makes of them. Bits depend on the versions of the libraries and on the processor. Where these
+are those of the recording every bit must be the same.
+
+Elsewhere the weights may lie beside the recorded ones by 0.15 of the way that the resumed epoch
+goes, and figures by 0.05 (errors: by one image). Measured: the same processor without its vector
+instructions ends about 0.05 of the way off (faces); a run that lost its optimizer's state, its
+epoch or, for faces, its random state ends 0.3 to 1.3 off; other weights far more.
 """
 
 import json
@@ -22,7 +24,7 @@ from tests.fixtures import make_old_files as old
 FOLDER = Path(__file__).parent / "fixtures" / "old_files"
 RECORDED: dict[str, Any] = json.loads((FOLDER / old.RECORDED).read_text(encoding="utf-8"))
 EXACT = all(RECORDED[name] == value for name, value in old.machine().items())
-FARTHEST = 0.02  # shares of the way
+FARTHEST = 0.15  # a share of the way
 FIGURE = {"error": 100 / 60, "validation_error": 100 / 40, "train_error": 100 / 120}
 
 
@@ -53,7 +55,7 @@ def place(kind: str, tmp_path: Path) -> Path:
 def require_near(found: dict[str, float], wanted: dict[str, float]) -> None:
     """Figures are the recorded ones."""
     for name, value in wanted.items():
-        tolerance = 0.0 if EXACT else FIGURE.get(name, 0.02)
+        tolerance = 0.0 if EXACT else FIGURE.get(name, 0.05)
         assert found[name] == pytest.approx(value, rel=0, abs=tolerance), name
 
 

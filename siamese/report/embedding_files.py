@@ -116,12 +116,7 @@ def load_embeddings(
             if not spare:
                 raise UserError(f"--labels {labels}: {path} has labels; leave one of them out")
             labels = None
-        texts = {
-            role: _texts(str(path), role, file.read(arrays[role].name))
-            for role in ("names", "paths")
-            if role in arrays
-        }
-        paths = texts.get("paths")
+        given_names, paths = (_text_array(file, role, arrays) for role in ("names", "paths"))
         if labels is not None:
             people, paths = _labels_of_file(labels, paths, path, images, limit)
         elif "labels" in arrays:
@@ -131,16 +126,15 @@ def load_embeddings(
                 people = replace(people, note="names (one per picture) taken as the labels")
         else:
             people = _labels_of_folders(path, paths, folders=folders)
-        names = people.names
-        if "names" in texts:
-            names = texts["names"]
-            _require_names(path, people, names)
+        names = people.names if given_names is None else given_names
+        if given_names is not None:
+            _require_names(path, people, given_names)
         if paths is not None:
             _require_paths(path, paths, images)
         vectors, root = file.read(arrays["embeddings"].name), _root(file, arrays, path)
-    lines = [line for line in dict.fromkeys([*notes, people.note]) if line]
-    note = (f"{path}: {'; '.join(lines)}",) if lines else ()
-    return Embeddings(vectors, people.labels, names, paths, str(path), note, root)
+    taken = "; ".join(line for line in dict.fromkeys([*notes, people.note]) if line)
+    shown = (f"{path}: {taken}",) if taken else ()
+    return Embeddings(vectors, people.labels, names, paths, str(path), shown, root)
 
 
 def _labels_of_folders(path: Path, paths: tuple[str, ...] | None, *, folders: bool) -> _Labels:
@@ -304,6 +298,14 @@ def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise UserError(f"{source}: the label {array.max()} is above 2**63 - 1; number from 0")
     return _Labels(array.astype(np.int64), None, None)
+
+
+def _text_array(
+    file: ArrayFile, role: str, arrays: Mapping[str, Declared]
+) -> tuple[str, ...] | None:
+    if role not in arrays:
+        return None
+    return _texts(str(file.path), role, file.read(arrays[role].name))
 
 
 def _texts(source: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:

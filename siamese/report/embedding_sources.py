@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,7 +136,7 @@ def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddin
         UserError: unusable checkpoint or folder; no picture can be decoded; no such target.
     """
     model = load_model(settings)
-    folder, notes = _people(settings, model)
+    folder, notes = _people(model, settings.data, settings.part)
     if target is not None:
         find_person(target, folder.names)
     if not model.content["figures"]:
@@ -156,23 +156,7 @@ def embed_folder(
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
     uncut = _uncut(folder, settings.crop)
-    workers = default_workers(model.device.type) if settings.workers is None else settings.workers
-    fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
-    prepare = Preprocess(model.spec.size, fit, settings.crop)
-    size = model.spec.size if settings.crop is None else None
-    cache = None
-    if settings.cache is not None:
-        place = Path(settings.cache)
-        cache = open_cache(place, [folder], prepare, size, workers=settings.workers)
-    loader = evaluation_loader(
-        folder,
-        prepare,
-        size,
-        batch_size=settings.batch,
-        workers=workers,
-        pin_memory=model.device.type == "cuda",
-        cache=cache,
-    )
+    loader = _loader(model, folder, settings)
     failed: list[str] = []
 
     def watched() -> Iterator[Batch]:
@@ -215,6 +199,25 @@ def embed_folder(
         tuple(all_notes),
         folder.root,
         decision,
+    )
+
+
+def _loader(model: Model, folder: FaceFolder, settings: EmbedSettings) -> Iterable[Batch]:
+    """Batches of the folder's pictures as the model was trained to see them."""
+    fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
+    prepare = Preprocess(model.spec.size, fit, settings.crop)
+    size = model.spec.size if settings.crop is None else None
+    workers, cache = settings.workers, None
+    if settings.cache is not None:
+        cache = open_cache(Path(settings.cache), [folder], prepare, size, workers=workers)
+    return evaluation_loader(
+        folder,
+        prepare,
+        size,
+        batch_size=settings.batch,
+        workers=default_workers(model.device.type) if workers is None else workers,
+        pin_memory=model.device.type == "cuda",
+        cache=cache,
     )
 
 
@@ -261,11 +264,11 @@ def find_person(name: str, names: Sequence[str]) -> int:
     raise UserError(f"--target {name}: nobody of that name among {len(known)} people; {hint}")
 
 
-def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str]]:
+def _people(model: Model, data: str | None, part: str | None) -> tuple[FaceFolder, list[str]]:
     """The folder to embed, and what must be said about it."""
     split = model.content["split"]
-    if settings.data is not None and settings.part is None:
-        folder = scan_folder(Path(settings.data))
+    if data is not None and part is None:
+        folder = scan_folder(Path(data))
         notes = [folder.summary()] if folder.left_out else []
         seen = shared_names(folder.names, names_of(split["train"]))
         if seen:
@@ -274,9 +277,9 @@ def _people(settings: EmbedSettings, model: Model) -> tuple[FaceFolder, list[str
                 f"were trained on ({first_few(seen)}): figures on them flatter"
             )
         return folder, notes
-    part = settings.part or "validation"
+    part = part or "validation"
     notes = ["these people trained the network: figures on them flatter"]
-    return own_people(model, part, settings.data), notes if part == "train" else []
+    return own_people(model, part, data), notes if part == "train" else []
 
 
 def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:

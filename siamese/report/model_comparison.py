@@ -12,7 +12,7 @@ from siamese.config import CompareSettings, ReportSettings
 from siamese.errors import UserError, first_few
 from siamese.report.embedding_files import given_embeddings, is_embeddings
 from siamese.report.embedding_sources import Embeddings, embed_people
-from siamese.report.verification_report import Verified, output_folder, verify, write_results
+from siamese.report.verification_report import Verified, make_folder, verify, write_results
 from siamese.verification.bootstrap import Interval, quantile_interval
 
 # Figures that are compared, and whether more of them is better.
@@ -82,7 +82,10 @@ def compare(settings: CompareSettings) -> Comparison:
         for one in (a, b)
     ]
     differences = differences_of(*verified)
-    out = output_folder(replace(settings, out=settings.out or str(_folder(settings))))
+    folder = Path(settings.runs) / _folder_name(
+        (settings.a, settings.b), settings.data, settings.part
+    )
+    out = make_folder(Path(settings.out or folder))
     content = {
         "a": {"origin": a.origin, **verified[0].figures},
         "b": {"origin": b.origin, **verified[1].figures},
@@ -100,12 +103,11 @@ def compare(settings: CompareSettings) -> Comparison:
     return Comparison((a.origin, b.origin), differences, notes, (path,))
 
 
-def _folder(settings: CompareSettings) -> Path:
-    """``runs/compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
-    models = "-".join(_short_name(Path(given)) for given in (settings.a or "", settings.b or ""))
-    people = [] if settings.data is None else [Path(settings.data).resolve().name]
-    people += [] if settings.part is None else [settings.part]
-    return Path(settings.runs) / "-".join(["compare", models, *people])
+def _folder_name(models: Sequence[str], data: str | None, part: str | None) -> str:
+    """``compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
+    names = ["compare", *(_short_name(Path(model)) for model in models)]
+    names += [] if data is None else [Path(data).resolve().name]
+    return "-".join(names + ([] if part is None else [part]))
 
 
 def _short_name(model: Path) -> str:

@@ -90,17 +90,36 @@ class ListedPairs:
         return path
 
 
-def score_list(settings: CurveSettings, file: str) -> ListedPairs:
-    """Embed the pictures of a list and score its pairs.
+def listed_people(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
+    """A list of pairs, and the embeddings of its pictures: from a file, or made of a folder.
 
     Raises:
-        UserError: no folder; unusable list, checkpoint or pictures; pairs of one kind only.
+        UserError: no folder; unusable list, checkpoint or pictures.
     """
-    if settings.embeddings is None:
-        people, pairs = _embedded(settings, file)
-    else:
+    if settings.embeddings is not None:
         people = given_embeddings(settings, settings.embeddings, folders=True)
-        people, pairs = _listed_rows(people, settings.embeddings, file)
+        return _listed_rows(people, settings.embeddings, file)
+    assert settings.data is not None, "check_evaluation asks for it"
+    root = Path(settings.data)
+    pairs = read_pairs(Path(file), root)
+    model = load_model(settings)
+    origin = f"{model.path} on the pairs of {file} in {root}"
+    notes = _list_notes(pairs, str(root))
+    return embed_folder(model, _pictures(root, pairs), settings, origin, notes), pairs
+
+
+def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -> ListedPairs:
+    """Score the pairs of a list.
+
+    Args:
+        people: embeddings with paths of the listed pictures; those of some may be missing.
+        pairs: the list.
+        resamples: bootstrap resamples of the people; 0: none.
+        seed: of the resamples.
+
+    Raises:
+        UserError: embeddings that cannot be scored; pairs of one kind only.
+    """
     assert people.paths is not None, "both name their pictures"
     position = {path: number for number, path in enumerate(people.paths)}
     kept = [
@@ -126,10 +145,8 @@ def score_list(settings: CurveSettings, file: str) -> ListedPairs:
         identity_pairs=len({frozenset(pair) for pair in impostors.T.tolist()}),
     )
     bootstrap = None
-    if settings.resamples:
-        bootstrap = resample_listed(
-            counts, scores, same, persons, resamples=settings.resamples, seed=settings.seed
-        )
+    if resamples:
+        bootstrap = resample_listed(counts, scores, same, persons, resamples=resamples, seed=seed)
     folds = None if pairs.fold is None else np.array([pairs.fold[number] for number in kept])
     decision, accuracy, limits = people.decision, None, None
     if decision is not None:
@@ -151,17 +168,6 @@ def score_list(settings: CurveSettings, file: str) -> ListedPairs:
         pairs.missing,
         pairs.skipped + len(pairs.same) - len(kept),
     )
-
-
-def _embedded(settings: CurveSettings, file: str) -> tuple[Embeddings, PairList]:
-    """The listed pictures of a folder, embedded."""
-    assert settings.data is not None, "check_evaluation asks for it"
-    root = Path(settings.data)
-    pairs = read_pairs(Path(file), root)
-    model = load_model(settings)
-    folder = _pictures(root, pairs)
-    origin = f"{model.path} on the pairs of {file} in {root}"
-    return embed_folder(model, folder, settings, origin, _list_notes(pairs, str(root))), pairs
 
 
 def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings, PairList]:

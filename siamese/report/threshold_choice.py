@@ -103,9 +103,11 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     """
     model = load_model(settings)
     model.content.pop("decision", None)  # it is chosen anew, even where it is damaged
-    validation = own_people(model, "validation", _validation_place(settings, model))
+    validation = own_people(
+        model, "validation", _validation_place(model, settings.data, settings.part)
+    )
     _require_support(len(validation.names), settings.target_fmr)
-    others, notes = _others(settings, model)
+    others, notes = _others(model, settings.data, settings.part)
     origin = f"{model.path} on validation people of {validation.root}"
     # --crop belongs to --data; the validation people are taken as they were trained.
     people = embed_folder(model, validation, replace(settings, crop=None), origin, [])
@@ -193,7 +195,7 @@ def write_choice(
     )  # fmt: skip
 
 
-def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
+def _validation_place(model: Model, data: str | None, part: str | None) -> str | None:
     """Where the validation people are now: where they were, else in --data with --part.
 
     Raises:
@@ -202,12 +204,12 @@ def _validation_place(settings: ThresholdSettings, model: Model) -> str | None:
     before = Path(model.content["split"]["validation"]["folder"])
     if before.exists() or model.content["settings"].get("data") is None:
         return None
-    if settings.data is None or settings.part is None:
+    if data is None or part is None:
         raise UserError(
             f"{before}: the validation people of {model.path} are not here; give the new place of "
             "the folder with --data DIR --part test"
         )
-    return settings.data
+    return data
 
 
 def _require_support(people: int, fmr: float) -> None:
@@ -225,16 +227,18 @@ def _require_support(people: int, fmr: float) -> None:
 _USELESS = 0.3  # FMR: nobody wants a door that opens to every third stranger
 
 
-def _others(settings: ThresholdSettings, model: Model) -> tuple[FaceFolder | None, list[str]]:
+def _others(
+    model: Model, data: str | None, part: str | None
+) -> tuple[FaceFolder | None, list[str]]:
     """The people to check on, who neither chose the threshold nor trained the network."""
     split = model.content["split"]
-    if settings.part is not None or settings.data is None:
+    if part is not None or data is None:
         if "test" in split:
-            return own_people(model, "test", settings.data), []
+            return own_people(model, "test", data), []
         return None, [
             "not checked: the checkpoint has no test people; give other people with --data DIR"
         ]
-    folder = scan_folder(Path(settings.data))
+    folder = scan_folder(Path(data))
     notes = [folder.summary()] if folder.left_out else []
     used = shared_names(folder.names, [*names_of(split["train"]), *names_of(split["validation"])])
     if used:

@@ -24,7 +24,7 @@ from siamese.report.embedding_sources import (
     find_person,
     naming,
 )
-from siamese.report.pair_list_scores import ListedPairs, score_list
+from siamese.report.pair_list_scores import ListedPairs, listed_people, score_list
 from siamese.report.verification_plots import det_figure, pr_figure, roc_figure
 from siamese.verification.bootstrap import (
     ROUGH_BELOW,
@@ -121,8 +121,8 @@ def judge(settings: CurveSettings, kind: Kind) -> Judgement:
     """
     listed: ListedPairs | None = None
     if settings.pairs is not None:
-        listed = score_list(settings, settings.pairs)
-        people = listed.people
+        people, pairs = listed_people(settings, settings.pairs)
+        listed = score_list(people, pairs, settings.resamples, settings.seed)
         verified = with_figures(
             listed.counts, listed.bootstrap, warnings_about(people, all_pairs=False)
         )

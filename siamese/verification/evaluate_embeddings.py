@@ -113,8 +113,7 @@ def evaluate(
         UserError: embeddings or labels that cannot be used (shape, NaN, all zeros); no genuine
             pair; no impostor pair; a rate or a number of resamples out of its range.
     """
-    rates = [float(rate) for rate in far]
-    if not all(0 < rate < 1 for rate in rates):
+    if not all(0 < rate < 1 for rate in far):
         raise UserError(f"far {list(far)}: each must lie between 0 and 1")
     if intervals and resamples < 100:
         raise UserError(f"{resamples} resamples: at least 100 are needed for intervals")
@@ -133,14 +132,14 @@ def evaluate(
         ap=average_precision(counts),
         eer=eer,
         eer_threshold=eer_threshold,
-        tar_at_far={rate: tar_at_fmr(counts, rate) for rate in rates},
-        thresholds={rate: threshold_at_fmr(counts, rate) for rate in rates},
+        tar_at_far={rate: tar_at_fmr(counts, rate) for rate in far},
+        thresholds={rate: threshold_at_fmr(counts, rate) for rate in far},
         lowest_supported_far=lowest_supported_fmr(counts),
         genuine_pairs=counts.genuine_pairs,
         impostor_pairs=counts.impostor_pairs,
         identities=counts.identities,
         images=counts.images,
-        warnings=(*embedding_warnings(vectors, identity, names), *_warnings(counts, rates)),
+        warnings=(*embedding_warnings(vectors, identity, names), *_warnings(counts, far)),
     )
     if bootstrap is None:
         return figures

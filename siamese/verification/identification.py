@@ -131,27 +131,11 @@ def identify(
     prepared = prepared.at(torch.from_numpy(np.flatnonzero(taken)))
     person = (np.cumsum(enough) - 1)[person[taken]]
 
-    found_at_rank, mated, non_mated = np.zeros(people, np.int64), [], []
-    for draw in tqdm(
-        range(draws), desc="searching galleries", leave=False, disable=None if progress else True
-    ):
-        gallery = _draw_gallery(person, images_per_person, np.random.default_rng([seed, draw]))
-        probes = np.ones(len(person), bool)
-        probes[gallery] = False
-        probe = torch.from_numpy(np.flatnonzero(probes))
-        own_person = torch.from_numpy(person)[probe, None]
-        first = 0
-        for levels in _search(prepared, probe, gallery, images_per_person, fusion):
-            own_label = own_person[first : first + len(levels)]
-            first += len(levels)
-            score = levels.gather(1, own_label)
-            rank = (levels >= score).sum(1).numpy()
-            found_at_rank += np.bincount(rank - 1, minlength=people)
-            mated.append(torch.where(torch.from_numpy(rank) == 1, score[:, 0], -1).numpy())
-            non_mated.append(levels.scatter_(1, own_label, -1).amax(1).numpy())
+    found_at_rank, mated, non_mated = _search_galleries(
+        prepared, person, images_per_person, fusion, seed, draws, progress=progress
+    )
     summed = images_per_person if fusion == "mean" else 1
-    genuine, other = np.sort(np.concatenate(mated)), np.sort(np.concatenate(non_mated))
-    threshold, fpir, fnir = _open_set(genuine, other)
+    threshold, fpir, fnir = _open_set(mated, non_mated)
     return Identification(
         people=people,
         people_left_out=len(names) - people,
@@ -163,9 +147,42 @@ def identify(
         threshold=level_scores(threshold / summed, prepared.zoom),
         fpir=fpir,
         fnir=fnir,
-        mated=np.where(genuine < 0, -np.inf, level_scores(genuine / summed, prepared.zoom)),
-        non_mated=level_scores(other / summed, prepared.zoom),
+        mated=np.where(mated < 0, -np.inf, level_scores(mated / summed, prepared.zoom)),
+        non_mated=level_scores(non_mated / summed, prepared.zoom),
     )
+
+
+def _search_galleries(
+    prepared: Prepared,
+    person: Labels,
+    images: int,
+    fusion: Fusion,
+    seed: int,
+    draws: int,
+    *,
+    progress: bool,
+) -> tuple[Labels, Labels, Labels]:
+    """Probes by the own person's rank (K,), and the ascending levels of mated and other scores."""
+    own_person_of = torch.from_numpy(person)
+    found_at_rank, mated, non_mated = np.zeros(person.max() + 1, np.int64), [], []
+    for draw in tqdm(
+        range(draws), desc="searching galleries", leave=False, disable=None if progress else True
+    ):
+        gallery = _draw_gallery(person, images, np.random.default_rng([seed, draw]))
+        probes = np.ones(len(person), bool)
+        probes[gallery] = False
+        probe = torch.from_numpy(np.flatnonzero(probes))
+        own_person = own_person_of[probe, None]
+        first = 0
+        for levels in _search(prepared, probe, gallery, images, fusion):
+            own_label = own_person[first : first + len(levels)]
+            first += len(levels)
+            score = levels.gather(1, own_label)
+            rank = (levels >= score).sum(1).numpy()
+            found_at_rank += np.bincount(rank - 1, minlength=len(found_at_rank))
+            mated.append(torch.where(torch.from_numpy(rank) == 1, score[:, 0], -1).numpy())
+            non_mated.append(levels.scatter_(1, own_label, -1).amax(1).numpy())
+    return found_at_rank, np.sort(np.concatenate(mated)), np.sort(np.concatenate(non_mated))
 
 
 def _require_people(people: int, images_per_person: int) -> None:

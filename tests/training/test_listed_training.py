@@ -142,7 +142,7 @@ def test_names_of_merged_folders_are_known_as_trained_on(settings: TrainSettings
     told = f"1 of the 3 people in others have names that were trained on ({other})"
     assert any(told in note for note in notes)
     given = ThresholdSettings(**common)
-    folder, told = _others(given, load_model(given))
+    folder, told = _others(load_model(given), given.data, given.part)
     assert folder is not None
     assert folder.names == ("new", "newer")
     assert f"1 people left out whose names trained the network or chose the threshold: {other}" in (

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from siamese.config import ClassificationSettings
 from siamese.config.reading import read_yaml
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
@@ -21,8 +20,8 @@ from siamese.files.places import is_inside
 from siamese.files.shown import shown
 from siamese.files.writing import CannotWrite, going_on, replacing, write_json
 from siamese.studies.estimate import Cost, machine_speed, run_cost
-from siamese.studies.expand import Line, Place, Run, changed, expand
-from siamese.studies.running import TaskTrainer, Trainer, make_all, status
+from siamese.studies.expand import Line, Place, changed, expand, shared
+from siamese.studies.running import Trainer, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
 from siamese.training.interruption import stoppable
 from siamese.verification.enough import too_few_seeds
@@ -50,7 +49,7 @@ def compare(
     Args:
         settings: of the command.
         trainer: how runs are trained; None: as the study's task is.
-        say: tells a line of progress.
+        say: prints a line of progress.
 
     Returns:
         The output folder (with ``dry_run`` nothing is written).
@@ -68,8 +67,8 @@ def compare(
     )
     lines = expand(study, place, budget)
     runs = [run for line in lines for run in line.runs]
-    for run in runs:
-        _refuse_far_places(study, run, settings)
+    for line in lines:
+        _refuse_far_places(study, line, place)
     costs = {line.label: _cost(study, line) for line in lines}
     stem = study.path.stem + ("" if budget is None else f"-{budget.name}")
     out = Path(settings.out or Path(settings.runs) / "studies" / stem)
@@ -87,7 +86,7 @@ def compare(
                 with stoppable():
                     make_all(
                         runs,
-                        trainer or TaskTrainer(study.task),
+                        trainer or study.task,
                         jobs=settings.jobs,
                         threads=settings.threads,
                         logs=out / "logs",
@@ -114,7 +113,7 @@ def _too_few(lines: Sequence[Line]) -> str | None:
     return too_few_seeds(min(len(line.runs) for line in lines))
 
 
-def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
+def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
     """Refuse to write where nobody but a study file, which may come from anywhere, says so.
 
     What is only read (data, lists, weights) may lie anywhere.
@@ -122,19 +121,16 @@ def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
     Raises:
         UserError: names the setting.
     """
-    own: Any = run.settings
-    places = {"cache": getattr(own, "cache", None)}
-    downloads = isinstance(own, ClassificationSettings) and own.data.download
-    if downloads and own.data.name != "folder" and settings.root is None:
-        places["data.root"] = own.data.root
-    near = (Path.cwd(), study.path.parent, Path(settings.runs))
-    for name, place in places.items():
-        if place is not None and not is_inside(Path(place).expanduser(), *near):
-            fix = "give --root" if name == "data.root" else "name a folder in one of them"
-            raise UserError(
-                f"{study.path}: {name} {shown(str(place))} would be written, and lies neither in "
-                f"the working folder nor beside the study file; {fix}"
-            )
+    given = place.settings(study.task.data_folder)
+    near = (Path.cwd(), study.path.parent, Path(place.runs))
+    for name, folder in study.task.written(line.settings).items():
+        if folder is None or name in given or is_inside(Path(folder).expanduser(), *near):
+            continue
+        fix = "give --root" if name == "data.root" else "name a folder in one of them"
+        raise UserError(
+            f"{study.path}: {name} {shown(folder)} would be written, and lies neither in the "
+            f"working folder nor beside the study file; {fix}"
+        )
 
 
 def _write_study(path: Path, study: Study, budget: Budget | None) -> None:
@@ -196,12 +192,8 @@ def describe(
     from siamese.studies.tables import duration, title_of
 
     flats = [changed(line.settings) for line in lines]
-    shared = {
-        name: value
-        for name, value in flats[0].items()
-        if all(name in flat and flat[name] == value for flat in flats)
-    }
-    texts = [title_of(study, budget), f"all runs: {_settings(shared) or 'the defaults'}"]
+    common = shared(lines)
+    texts = [title_of(study, budget), f"all runs: {_settings(common) or 'the defaults'}"]
     if few := _too_few(lines):
         texts.append(f"note: {few}")
     speed = machine_speed(device, threads)
@@ -209,7 +201,7 @@ def describe(
     total = left = 0.0
     unknown = 0
     for line, flat in zip(lines, flats, strict=True):
-        own = {name: value for name, value in flat.items() if name not in shared}
+        own = {name: value for name, value in flat.items() if name not in common}
         cost = costs[line.label]
         parameters = "?" if cost.parameters is None else f"{cost.parameters:,}"
         macs = "?" if cost.macs is None else f"{cost.macs / 1e6:,.1f} M"
@@ -356,7 +348,7 @@ def summary(
     return {
         "title": study.title,
         "budget": None if budget is None else budget.name,  # not null: reduced
-        "task": study.task,
+        "task": study.task.name,
         "figure": study.figure,
         "report": study.report,
         "reference": verdict.reference,

@@ -18,7 +18,8 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
 from siamese.report.sources import Model, load_model, own_people
 from siamese.studies.expand import Run, settings_hash
-from siamese.studies.running import TaskTrainer, Trainer, make_run, status
+from siamese.studies.running import Trainer, make_run, status
+from siamese.tasks.task_spec import task_spec
 from siamese.verification.metrics import supported_fmr
 
 
@@ -35,7 +36,7 @@ def fold_checkpoints(
     Args:
         settings: of the command, with ``folds``.
         trainer: how runs are trained; None: as siamese-train does.
-        say: tells a line of progress.
+        say: prints a line of progress.
 
     Raises:
         UserError: too few people; checkpoints that do not match; a run that could not be made.
@@ -63,7 +64,7 @@ def fold_checkpoints(
     for run in runs:
         if status(run) != "done":
             say(run.label)
-            make_run(run, trainer or TaskTrainer("face"))
+            make_run(run, trainer or task_spec("face"))
         if status(run) == "diverged":
             raise UserError(f"{run.name}: {run.label} diverged; train with a lower --optimizer.lr")
     return [run.checkpoints / "best.pt" for run in runs]

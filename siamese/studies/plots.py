@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -15,11 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from siamese.config import ClassificationSettings
 from siamese.drawing.figure import Title, blank_figure, name_ticks, write_text
 from siamese.studies.expand import (
     Line,
-    RunSettings,
     cut_data,
     short_labels,
     siblings,
@@ -27,9 +24,10 @@ from siamese.studies.expand import (
     varied,
 )
 from siamese.studies.results import LineResult, RunResult
-from siamese.studies.study import FIGURES, Budget, Study
+from siamese.studies.study import Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
 from siamese.studies.verdict import by_seed, figure_name, figure_text, judge
+from siamese.tasks.task_spec import task_names, task_spec
 from siamese.verification.enough import too_few_seeds
 
 Floats = npt.NDArray[np.float64]
@@ -53,8 +51,7 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
         budget: the reduction it was run with; every plot is marked with it.
     """
     title = _titles(study, results, budget)
-    axes = ["epochs", "time"] if study.task == "classification" else ["epochs", "images", "time"]
-    drawings = [_over(study, results, title, what) for what in axes]
+    drawings = [_over(study, results, title, what) for what in study.task.axes]
     lines = [result.line for result in results]
     differing = varied(lines)
     for name in _SWEEPS:
@@ -71,7 +68,10 @@ def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> 
 def names() -> set[str]:
     """Every name that a drawing can have."""
     curves = {
-        f"{figure}_over_{what}" for task in FIGURES.values() for figure in task for what in _COLUMNS
+        f"{figure}_over_{what}"
+        for task in map(task_spec, task_names())
+        for figure in task.figures
+        for what in task.axes
     }
     sweeps = {words.replace(" ", "_") for words in _SWEEPS.values()}
     return curves | sweeps | {"heat_map", "time_to_target", "differences"}
@@ -80,24 +80,10 @@ def names() -> set[str]:
 def _titles(study: Study, results: Sequence[LineResult], budget: Budget | None) -> list[str]:
     """The study's title, and a line with its networks and its data."""
     settings = [result.line.settings for result in results]
-    networks = list(dict.fromkeys(_network(one) for one in settings))
-    sets = list(dict.fromkeys(_data(one) for one in settings))
+    networks = list(dict.fromkeys(str(value_of(one, study.task.network)) for one in settings))
+    sets = list(dict.fromkeys(study.task.data_name(one) for one in settings))
     words = networks[0] if len(networks) == 1 else f"{len(networks)} networks"
     return [title_of(study, budget), f"{words} on {', '.join(sets[:3])}{', ...' * bool(sets[3:])}"]
-
-
-def _network(settings: RunSettings) -> str:
-    if isinstance(settings, ClassificationSettings):
-        return settings.model.name
-    return settings.model.backbone
-
-
-def _data(settings: RunSettings) -> str:
-    if not isinstance(settings, ClassificationSettings):
-        return "drawn faces" if settings.data is None else Path(settings.data).resolve().name
-    if settings.data.name == "folder":
-        return Path(settings.data.root).resolve().name
-    return str(settings.data.name)
 
 
 # Curves

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamese.studies.expand import Line, cut_data, siblings, value_of
-from siamese.studies.results import LineResult, outcome, selecting
+from siamese.studies.results import LineResult, outcome
 from siamese.studies.statistics import (
     Difference,
     Seed,
@@ -19,7 +19,7 @@ from siamese.studies.statistics import (
     paired,
     summarise,
 )
-from siamese.studies.study import FIGURES, Budget, Study
+from siamese.studies.study import Budget, Study
 from siamese.verification.enough import FEWEST_SEEDS, too_few_seeds
 
 
@@ -300,7 +300,7 @@ def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str],
         return {arm: lines[0].line.label for arm, lines in arms.items()}, []
     if not study.grid or len(arms) < 2:
         return {result.line.label: result.line.label for result in results}, []
-    name = selecting(results[0].line.runs[0])
+    name = study.task.selecting(results[0].line.settings)
     validated = all(_validated(study, result, name) is not None for result in results)
     chosen = {}
     for arm, lines in arms.items():
@@ -309,7 +309,7 @@ def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str],
         for line in sound:
             if validated:
                 score = _validated(study, line, name)
-                less = FIGURES[study.task][name]
+                less = study.task.figures[name]
             else:
                 score, less = (
                     float(np.median(list(by_seed(study, line).values()))),

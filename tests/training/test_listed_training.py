@@ -31,8 +31,8 @@ from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.judge import judge
 from siamese.report.sources import embed_people, load_model
 from siamese.report.threshold import _others
-from siamese.studies.estimate import _listed
 from siamese.studies.expand import settings_hash
+from siamese.tasks.faces.face_spec import pictures_of_lists
 from siamese.tasks.faces.face_training import resume_training, train_faces
 from tests.runs import interrupt_at, same
 
@@ -211,10 +211,10 @@ def test_the_study_of_lists_is_named_by_them(settings: TrainSettings) -> None:
     for lists, alike in (("./lists/", True), ("lists2", False), (None, False)):
         split = SplitSettings(lists=lists)
         assert (settings_hash(replace(settings, split=split)) == named) is alike
-    assert _listed("lists") == {
+    assert pictures_of_lists("lists") == {
         part: sum(map(len, people.values())) for part, people in listed().items()
     }
-    assert _listed("nowhere") == {}
+    assert pictures_of_lists("nowhere") == {}
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +18,10 @@ from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
 from siamese.files.places import is_inside
 from siamese.files.shown import shown
-from siamese.files.writing import CannotWrite, going_on, replacing, write_json
+from siamese.files.writing import CannotWrite, going_on, write_json, write_text
 from siamese.studies.estimate import Cost, machine_speed, run_cost
-from siamese.studies.expand import Line, Place, changed, expand, shared
-from siamese.studies.running import Trainer, make_all, status
+from siamese.studies.expand import Line, Place, Run, changed, expand, shared
+from siamese.studies.running import Say, Trainer, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
 from siamese.training.interruption import stoppable
 from siamese.verification.enough import too_few_seeds
@@ -37,7 +37,7 @@ _PATIENCE = 30.0  # seconds between two drawings of the plots while runs are mad
 def compare(
     settings: StudySettings,
     trainer: Trainer | None = None,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> Path:
     """Make the runs of a study that are missing, and write what they show.
 
@@ -82,30 +82,37 @@ def compare(
         _write_study(out / "study.yaml", study, budget)
         report = _Reporter(study, lines, costs, budget, out)
         if not settings.only_report:
-            try:
-                with stoppable():
-                    make_all(
-                        runs,
-                        trainer or study.task,
-                        jobs=settings.jobs,
-                        threads=settings.threads,
-                        logs=out / "logs",
-                        say=say,
-                        after=report.refresh,
-                    )
-            except KeyboardInterrupt:
-                say(f"stopped; the same command goes on. So far: {out / 'table.md'}")
-                report.write()
-                raise
-            except UserError:
-                with suppress(CannotWrite):  # the first error is the one to tell
-                    report.write()
-                raise
+            _make(runs, trainer or study.task, settings, report, say)
         sentences = report.write()
     for sentence in sentences:
         say(sentence)
     say(f"table, plots, every epoch: {out}\nlook at {out / 'table.html'}")
     return out
+
+
+def _make(
+    runs: Sequence[Run], trainer: Trainer, settings: StudySettings, report: _Reporter, say: Say
+) -> None:
+    """Make the runs; what there is when they are stopped is written."""
+    try:
+        with stoppable():
+            make_all(
+                runs,
+                trainer,
+                jobs=settings.jobs,
+                threads=settings.threads,
+                logs=report.out / "logs",
+                say=say,
+                after=report.refresh,
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; the same command goes on. So far: {report.out / 'table.md'}")
+        report.write()
+        raise
+    except UserError:
+        with suppress(CannotWrite):  # the first error is the one that counts
+            report.write()
+        raise
 
 
 def _too_few(lines: Sequence[Line]) -> str | None:
@@ -146,8 +153,7 @@ def _write_study(path: Path, study: Study, budget: Budget | None) -> None:
     reduced = "" if budget is None else f" --budget {budget.name}"
     text = f"# siamese-zoo compare {path.name}{reduced}\n# From {study.path.resolve()}\n\n"
     text += yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, text)
 
 
 def _budget(study: Study, name: str | None) -> Budget | None:
@@ -201,41 +207,49 @@ def describe(
     total = left = 0.0
     unknown = 0
     for line, flat in zip(lines, flats, strict=True):
-        own = {name: value for name, value in flat.items() if name not in common}
         cost = costs[line.label]
         parameters = "?" if cost.parameters is None else f"{cost.parameters:,}"
         macs = "?" if cost.macs is None else f"{cost.macs / 1e6:,.1f} M"
         texts.append(f"\n{line.label}: {parameters} parameters, {macs} MACs")
-        if own:
+        if own := {name: value for name, value in flat.items() if name not in common}:
             texts.append(f"  {_settings(own)}")
+        estimate = "cost unknown until its images lie there"
+        seconds = 0.0
+        if cost.total is not None:
+            seconds = cost.total / speed
+            estimate = f"{cost.total:.1e} MACs, about {duration(seconds)}"
         for run in line.runs:
             state = status(run)
             states[state] += 1
-            if cost.total is None:
-                unknown += 1
-                estimate = "cost unknown until its images lie there"
-            else:
-                seconds = cost.total / speed
-                total += seconds
-                left += seconds if state in ("new", "begun") else 0.0
-                estimate = f"{cost.total:.1e} MACs, about {duration(seconds)}"
+            unknown += cost.total is None
+            total += seconds
+            left += seconds if state in ("new", "begun") else 0.0
             together = f", {run.processes} processes" if run.processes > 1 else ""
             texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
-    count = sum(len(line.runs) for line in lines)
-    told = ", ".join(f"{number} {state}" for state, number in states.items())
-    times = (
-        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
-        f"training), {duration(left)} of it to do"
-    )
-    if unknown:
-        rest = f"{unknown} runs of unknown cost are left out"
-        times = f"{times}; {rest}" if unknown < count else "of unknown cost"
-    texts.append(f"\n{count} runs ({told}): {times}")
+    texts.append(f"\n{_count(states)}: {_times(total, left, unknown, states.total(), speed)}")
     texts.append(
         "The estimate counts multiply-accumulates (three forward passes per training image), not "
         "reading images, augmentation or what a GPU does better with large batches."
     )
     return texts
+
+
+def _count(states: Counter[str]) -> str:
+    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
+    return f"{states.total()} runs ({by_state})"
+
+
+def _times(total: float, left: float, unknown: int, count: int, speed: float) -> str:
+    """What the runs of a study will take, in words; seconds, and MACs per second."""
+    if unknown == count:
+        return "of unknown cost"
+    from siamese.studies.tables import duration
+
+    rest = f"; {unknown} runs of unknown cost are left out" if unknown else ""
+    return (
+        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
+        f"training), {duration(left)} of it to do{rest}"
+    )
 
 
 def _settings(flat: Mapping[str, Any]) -> str:
@@ -279,9 +293,7 @@ class _Reporter:
         write_long_table(self.out / "results.csv", results)
         verdict = judge(self.study, results, self.budget)
         table = comparison(self.study, results, self.costs, self.budget)
-        with replacing(self.out / "verdict.txt") as temporary:
-            text = "\n".join([table.title, "", *verdict.lines()]) + "\n"
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        write_text(self.out / "verdict.txt", "\n".join([table.title, "", *verdict.lines(), ""]))
         told = summary(self.study, results, self.costs, verdict, self.budget)
         write_json(self.out / "summary.json", told)
         if plots:

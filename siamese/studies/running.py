@@ -254,50 +254,73 @@ def make_all(
         threads = threads or max(1, processors() // jobs)
         with writing(logs):
             logs.mkdir(parents=True, exist_ok=True)
-    busy: list[Run] = []
-
-    def finish(title: str, run: Run, end: Callable[[], None]) -> None:
-        try:
-            end()
-        except BusyError as error:
-            say(str(error))
-            busy.append(run)
-            return
-        except CannotWrite as error:
-            raise CannotWrite(f"{run} ({run.name}): {error}") from None
-        except UserError as error:
-            raise UserError(f"{run} ({run.name}): {error}") from None
-        say(f"{title}: {'done' if status(run) == 'done' else 'diverged, the study goes on'}")
-        after()
-
+    ends = _Ends(say, after)
     working: list[_Job] = []
     try:
         for number, run in enumerate(to_do, 1):
             title = f"[{number}/{len(to_do)}] {run}"
             if jobs == 1 and run.processes == 1:
                 say(f"{title} ({run.name})")
-                finish(title, run, partial(make_run, run, trainer, threads))
+                ends.take(title, run, partial(make_run, run, trainer, threads))
                 continue
             job = _Job(title, run, logs / f"{run.name}.txt" if jobs > 1 else None)
             working.append(job)
             job.start(trainer, threads or processors())
             say(f"{title} ({run.name})" + (f": see {job.log}" if job.log else ""))
             if len(working) == jobs:
-                job = _first_over(working)
-                finish(job.title, job.run, job.end)
+                ends.take_first(working)
         while working:
-            job = _first_over(working)
-            finish(job.title, job.run, job.end)
+            ends.take_first(working)
     finally:
         for job in working:  # a failure or Ctrl-C: they finish their step, save and end
             job.interrupt()
         for job in working:
             job.join()
-    if busy:
+    if ends.busy:
         raise UserError(
-            f"{len(busy)} runs are being made by another process ({busy[0]}): start again when it "
-            "is done"
+            f"{len(ends.busy)} runs are being made by another process ({ends.busy[0]}): start "
+            "again when it is done"
         )
+
+
+@dataclass
+class _Ends:
+    """Prints how runs end, and keeps those that another process is at work on."""
+
+    say: Say
+    after: Callable[[], None]
+    busy: list[Run] = field(default_factory=list)
+
+    def take(self, title: str, run: Run, end: Callable[[], None]) -> None:
+        """Call what brings a run to its end.
+
+        Raises:
+            UserError: as that, with the run's name; but not where the run is busy.
+        """
+        try:
+            end()
+        except BusyError as error:
+            self.say(str(error))
+            self.busy.append(run)
+            return
+        except CannotWrite as error:
+            raise CannotWrite(f"{run} ({run.name}): {error}") from None
+        except UserError as error:
+            raise UserError(f"{run} ({run.name}): {error}") from None
+        done = "diverged, the study goes on" if status(run) == "diverged" else "done"
+        self.say(f"{title}: {done}")
+        self.after()
+
+    def take_first(self, working: list[_Job]) -> None:
+        """Wait for the first job that is over, and take it out of the others."""
+        while True:
+            alive = [p.sentinel for job in working for p in job.processes if p.exitcode is None]
+            for job in working:
+                if job.is_over():
+                    working.remove(job)
+                    self.take(job.title, job.run, job.end)
+                    return
+            wait(alive)
 
 
 @dataclass
@@ -374,17 +397,6 @@ class _Job:
         """Wait for every process."""
         for process in self.processes:
             process.join()
-
-
-def _first_over(working: list[_Job]) -> _Job:
-    """Wait for a job that is over, and take it out of the others."""
-    while True:
-        alive = [p.sentinel for job in working for p in job.processes if p.exitcode is None]
-        for job in working:
-            if job.is_over():
-                working.remove(job)
-                return job
-        wait(alive)
 
 
 def _work(

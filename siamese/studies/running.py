@@ -250,10 +250,6 @@ def make_all(
         f"{len(runs)} runs: {len(runs) - len(to_do)} over already, {begun} begun, "
         f"{len(to_do) - begun} to do"
     )
-    if jobs > 1:
-        threads = threads or max(1, processors() // jobs)
-        with writing(logs):
-            logs.mkdir(parents=True, exist_ok=True)
     ends = _Ends(say, after)
     working: list[_Job] = []
     try:
@@ -265,7 +261,7 @@ def make_all(
                 continue
             job = _Job(title, run, logs / f"{run.name}.txt" if jobs > 1 else None)
             working.append(job)
-            job.start(trainer, threads or processors())
+            job.start(trainer, threads or max(1, processors() // jobs))
             say(f"{title} ({run.name})" + (f": see {job.log}" if job.log else ""))
             if len(working) == jobs:
                 ends.take_first(working)
@@ -338,6 +334,9 @@ class _Job:
 
     def start(self, trainer: Trainer, threads: int) -> None:
         """Start the processes, which share the threads."""
+        if self.log is not None:
+            with writing(self.log):
+                self.log.parent.mkdir(parents=True, exist_ok=True)
         context = multiprocessing.get_context("spawn")
         self.messages, sender = context.Pipe(duplex=False)
         world = self.run.processes

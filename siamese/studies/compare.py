@@ -211,8 +211,8 @@ def describe(
         parameters = "?" if cost.parameters is None else f"{cost.parameters:,}"
         macs = "?" if cost.macs is None else f"{cost.macs / 1e6:,.1f} M"
         texts.append(f"\n{line.label}: {parameters} parameters, {macs} MACs")
-        if own := {name: value for name, value in flat.items() if name not in common}:
-            texts.append(f"  {_settings(own)}")
+        if rest := {name: value for name, value in flat.items() if name not in common}:
+            texts.append(f"  {_settings(rest)}")
         estimate = "cost unknown until its images lie there"
         seconds = 0.0
         if cost.total is not None:
@@ -294,8 +294,8 @@ class _Reporter:
         verdict = judge(self.study, results, self.budget)
         table = comparison(self.study, results, self.costs, self.budget)
         write_text(self.out / "verdict.txt", "\n".join([table.title, "", *verdict.lines(), ""]))
-        told = summary(self.study, results, self.costs, verdict, self.budget)
-        write_json(self.out / "summary.json", told)
+        content = summary(self.study, results, self.costs, verdict, self.budget)
+        write_json(self.out / "summary.json", content)
         if plots:
             self.drawings = draw(self.study, results, self.budget)
             for drawing in self.drawings:
@@ -331,30 +331,30 @@ def summary(
 
     rows = []
     for result in results:
-        found = [(run.run, outcome(study, run)) for run in result.runs]
-        values = {str(run.seed): one.value for run, one in found if one is not None}
-        told = summarise(list(values.values()))
+        outcomes = [(run.run, outcome(study, run)) for run in result.runs]
+        values = {str(run.seed): one.value for run, one in outcomes if one is not None}
+        over_seeds = summarise(list(values.values()))
         cost = costs[result.line.label]
         rows.append(
             {
                 "label": result.line.label,
                 "values": values,
                 "n": len(values),
-                "median": None if told is None else told.median,
-                "mean": None if told is None else told.mean,
-                "half_interval": None if told is None else told.half,
+                "median": None if over_seeds is None else over_seeds.median,
+                "mean": None if over_seeds is None else over_seeds.mean,
+                "half_interval": None if over_seeds is None else over_seeds.half,
                 "diverged": result.diverged,
                 "unfinished": result.unfinished,
                 "parameters": cost.parameters,
                 "macs": cost.macs,
                 "seconds": {
                     str(run.seed): one.seconds
-                    for run, one in found
+                    for run, one in outcomes
                     if one is not None and math.isfinite(one.seconds)
                 },
                 "published": result.line.arm.published,
                 "published_runs": result.line.arm.published_runs,
-                "runs": [run.name for run, _ in found],
+                "runs": [run.name for run, _ in outcomes],
             }
         )
     return {

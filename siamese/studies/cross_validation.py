@@ -71,15 +71,15 @@ def fold_checkpoints(
 
 
 def _given(pattern: str, folds: int) -> list[Path]:
-    found = sorted(Path(path) for path in glob(pattern, recursive=True))
-    found = [path / "best.pt" if path.is_dir() else path for path in found]
-    if len(found) != folds:
-        told = f"{len(found)} files match ({first_few([str(path) for path in found])})"
+    paths = sorted(Path(path) for path in glob(pattern, recursive=True))
+    paths = [path / "best.pt" if path.is_dir() else path for path in paths]
+    if len(paths) != folds:
+        matching = f"{len(paths)} files match ({first_few([str(path) for path in paths])})"
         raise UserError(
             f"--fold_checkpoints {pattern}: --folds {folds} needs {folds} checkpoints, "
-            + (told if found else "nothing matches")
+            + (matching if paths else "nothing matches")
         )
-    return found
+    return paths
 
 
 def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Path]:
@@ -147,7 +147,7 @@ def _run(
     for part, people in parts.items():
         with replacing(lists / f"{part}.csv") as temporary:
             temporary.write_bytes(list_content(people))
-    own = replace(
+    fold_settings = replace(
         recipe,
         data=str(root),
         split=SplitSettings(lists=str(lists)),
@@ -159,6 +159,6 @@ def _run(
         resume=None,
         name=None,
     )
-    code = settings_hash(own)
-    own.name = f"{run}-fold{number}of{settings.folds}-{code}"
-    return Run(f"fold {number} of {settings.folds}", own.seed, own, code)
+    code = settings_hash(fold_settings)
+    fold_settings.name = f"{run}-fold{number}of{settings.folds}-{code}"
+    return Run(f"fold {number} of {settings.folds}", recipe.seed, fold_settings, code)

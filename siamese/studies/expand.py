@@ -181,14 +181,14 @@ def short_labels(lines: Sequence[Line]) -> dict[str, str]:
         shown = _short(value)
         return shown if alone else f"{ending if last.count(ending) == 1 else name} {shown}"
 
-    found = {
+    words = {
         line.label: ", ".join(
             [line.arm.label] * bool(line.arm.label)
             + [word(name, value) for name, value in line.point.items()]
         )
         for line in lines
     }
-    return found if len(set(found.values())) == len(found) else {label: label for label in found}
+    return words if len(set(words.values())) == len(words) else {label: label for label in words}
 
 
 def _seeds(study: Study, arm: Arm, budget: Budget | None) -> tuple[int, ...]:
@@ -207,18 +207,18 @@ def _reduced(study: Study, cells: list[_Cell], budget: Budget) -> list[_Cell]:
         given["data.subset"] = max(given["data.subset"], *(one.batches.size for one in full))
     reduced = []
     for (label, arm, flat, point), settings in zip(cells, full, strict=True):
-        own = dict(given)
+        reduction = dict(given)
         epochs, schedule = settings.trainer.epochs, settings.schedule
         if isinstance(least := given.get("trainer.epochs"), int):
-            own["trainer.epochs"] = new = max(1, round(least * epochs / shortest))
+            reduction["trainer.epochs"] = new = max(1, round(least * epochs / shortest))
             if schedule.warmup >= 1:
-                own.setdefault("schedule.warmup", schedule.warmup / epochs)
+                reduction.setdefault("schedule.warmup", schedule.warmup / epochs)
             marks = [mark / epochs if mark >= 1 else mark for mark in schedule.milestones]
             if marks != list(schedule.milestones):
-                own.setdefault("schedule.milestones", marks)
+                reduction.setdefault("schedule.milestones", marks)
             if schedule.name == "sgdr":
-                own.setdefault("schedule.cycle", schedule.cycle * new / epochs)
-        reduced.append((label, arm, laid_over(flat, own), point))
+                reduction.setdefault("schedule.cycle", schedule.cycle * new / epochs)
+        reduced.append((label, arm, laid_over(flat, reduction), point))
     return reduced
 
 

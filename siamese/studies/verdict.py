@@ -74,9 +74,9 @@ def by_seed(study: Study, result: LineResult) -> dict[int, float]:
     """Seed -> the figure that counts, for the runs that are done."""
     values = {}
     for run in result.runs:
-        found = outcome(study, run)
-        if found is not None:
-            values[run.run.seed] = found.value
+        counted = outcome(study, run)
+        if counted is not None:
+            values[run.run.seed] = counted.value
     return values
 
 
@@ -121,7 +121,7 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
     :func:`siamese.studies.statistics.against_best`.
     """
     values = {result.line.label: by_seed(study, result) for result in results}
-    summaries = {label: summarise(list(found.values())) for label, found in values.items()}
+    summaries = {label: summarise(list(figures.values())) for label, figures in values.items()}
     judged = {label: summary for label, summary in summaries.items() if summary is not None}
     warnings = _warnings(study, results, judged, budget)
     if not judged:
@@ -180,8 +180,10 @@ def _compare(
         labels = list(family.values)
         pairs += [(label, family.reference) for label in labels if label != family.reference]
         if family.chosen:
-            found, more = against_best(list(family.values.values()), labels.index(family.reference))
-            shown, others = [*shown, *found], [*others, *more]
+            with_best, without_best = against_best(
+                list(family.values.values()), labels.index(family.reference)
+            )
+            shown, others = [*shown, *with_best], [*others, *without_best]
         else:
             shown += [
                 paired(one, family.base)
@@ -329,8 +331,8 @@ def _validated(study: Study, result: LineResult, name: str) -> float:
     """Median over the seeds of the validation figure at the epoch that counts; else NaN."""
     values = []
     for run in result.runs:
-        found = outcome(study, run)
-        row = next((r for r in run.rows if found is not None and r["epoch"] == found.epoch), {})
+        counted = outcome(study, run)
+        row = next((r for r in run.rows if counted and r["epoch"] == counted.epoch), {})
         if name in row:
             values.append(row[name])
     return float(np.median(values)) if values else math.nan
@@ -341,12 +343,14 @@ def _best(study: Study, figures: Mapping[str, float]) -> str:
     return (min if study.less_is_better else max)(figures, key=lambda label: figures[label])
 
 
-def _standing(study: Study, part: str, best: str, found: Summary, diverged: int) -> str:
+def _standing(study: Study, part: str, best: str, summary: Summary, diverged: int) -> str:
     which = "last epoch" if study.report == "last" else "epoch chosen by validation"
-    runs = f"{found.n} run{'s' * (found.n > 1)}" + (f", {diverged} diverged" if diverged else "")
+    runs = f"{summary.n} run{'s' * (summary.n > 1)}" + (
+        f", {diverged} diverged" if diverged else ""
+    )
     return (
         f"{f'At {part}, best' if part else 'Best'} median {figure_name(study)}, {which}: {best!r} "
-        f"with {figure_text(study, found.median)} ({runs})."
+        f"with {figure_text(study, summary.median)} ({runs})."
     )
 
 
@@ -388,8 +392,8 @@ def _warnings(
             f"({budget_text(budget, [result.line for result in results])}): not comparable with "
             "published figures"
         )
-    told = [result.line for result in results if result.line.arm.published is not None]
-    cut = {line.label: words for line in told if (words := cut_data(line.settings)) is not None}
+    published = [result.line for result in results if result.line.arm.published is not None]
+    cut = {line.label: words for line in published if (words := cut_data(line.settings))}
     if budget is None and cut:
         label, words = next(iter(cut.items()))
         more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
@@ -408,7 +412,7 @@ def _warnings(
                 f"{result.line.label!r}: {result.diverged} of {len(result.runs)} runs diverged; "
                 + ("its figures are those of the others" if rest else "it has no figure")
             )
-    few = {label: found.n for label, found in judged.items() if found.n < FEWEST_SEEDS}
+    few = {label: one.n for label, one in judged.items() if one.n < FEWEST_SEEDS}
     if few:
         named = ", ".join(map(repr, [*few][:3])) + (", ..." if len(few) > 3 else "")
         warnings.append(f"{too_few_seeds(min(few.values()))}: no interval for {named}")
@@ -434,30 +438,28 @@ def _warnings(
 
 def _edges(study: Study, results: Sequence[LineResult], name: str, words: str) -> list[str]:
     """Warnings where the best value of a sweep is its least or greatest."""
-    found = {result.line.label: result for result in results}
+    by_label = {result.line.label: result for result in results}
+    sign = 1 if study.less_is_better else -1
     warnings = []
     for group in siblings([result.line for result in results], name):
         scores = []
         for line in group:
-            result = found[line.label]
+            result = by_label[line.label]
             summary = summarise(list(by_seed(study, result).values()))
             if summary is None and not result.diverged:
                 break  # not over: nothing can be said
             # A value at which a run diverges is worse than any other: the range is known there.
             bad = summary is None or result.diverged > 0
-            sign = 1 if study.less_is_better else -1
             scores.append(math.inf if bad or summary is None else sign * summary.median)
         if len(scores) < len(group) or min(scores) == math.inf:
             continue
-        at = scores.index(min(scores))
-        if at in (0, len(group) - 1):
-            value = value_of(group[at].settings, name)
-            side = "lowest" if at == 0 else "highest"
-            way = "lower" if at == 0 else "higher"
-            if name == "optimizer.weight_decay" and value == 0:
-                continue  # there is nothing below
+        best = scores.index(min(scores))
+        side, way = ("lowest", "lower") if best == 0 else ("highest", "higher")
+        value = value_of(group[best].settings, name)
+        below_nothing = name == "optimizer.weight_decay" and value == 0
+        if best in (0, len(group) - 1) and not below_nothing:
             warnings.append(
-                f"the best {words}, {value:g} ({group[at].label!r}), is the {side} tried: try "
+                f"the best {words}, {value:g} ({group[best].label!r}), is the {side} tried: try "
                 f"{way} ones, the optimum may lie beyond the grid"
             )
     return warnings

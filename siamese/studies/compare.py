@@ -21,8 +21,9 @@ from siamese.files.shown import shown
 from siamese.files.writing import CannotWrite, going_on, write_json, write_text
 from siamese.studies.estimate import Cost, machine_speed, run_cost
 from siamese.studies.expand import Line, Place, Run, changed, expand, shared
-from siamese.studies.running import Say, Trainer, make_all, status
+from siamese.studies.running import Say, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
+from siamese.tasks.task_spec import TaskSpec
 from siamese.training.interruption import stoppable
 from siamese.verification.enough import too_few_seeds
 
@@ -36,7 +37,7 @@ _PATIENCE = 30.0  # seconds between two drawings of the plots while runs are mad
 
 def compare(
     settings: StudySettings,
-    trainer: Trainer | None = None,
+    trainer: TaskSpec | None = None,
     say: Say = print,
 ) -> Path:
     """Make the runs of a study that are missing, and write what they show.
@@ -91,7 +92,7 @@ def compare(
 
 
 def _make(
-    runs: Sequence[Run], trainer: Trainer, settings: StudySettings, report: _Reporter, say: Say
+    runs: Sequence[Run], trainer: TaskSpec, settings: StudySettings, report: _Reporter, say: Say
 ) -> None:
     """Make the runs; what there is when they are stopped is written."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -18,15 +17,15 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
 from siamese.report.sources import Model, load_model, own_people
 from siamese.studies.expand import Run, settings_hash
-from siamese.studies.running import Trainer, make_run, status
-from siamese.tasks.task_spec import task_spec
+from siamese.studies.running import Say, make_run, status
+from siamese.tasks.task_spec import TaskSpec, task_spec
 from siamese.verification.metrics import supported_fmr
 
 
 def fold_checkpoints(
     settings: CurveSettings | ThresholdSettings,
-    trainer: Trainer | None = None,
-    say: Callable[[str], None] = print,
+    trainer: TaskSpec | None = None,
+    say: Say = print,
 ) -> list[Path]:
     """The checkpoint of every fold: those that the settings name, else trained, or gone on with.
 

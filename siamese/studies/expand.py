@@ -154,12 +154,13 @@ def _cells(study: Study) -> Iterable[_Cell]:
     for arm in study.arms:
         for values in itertools.product(*study.grid.values()):
             point = dict(zip(study.grid, values, strict=True))
-            words = [f"{name}={_short(value)}" for name, value in point.items()]
+            words = [f"{name}={value_text(value)}" for name, value in point.items()]
             label = ", ".join([arm.label, *words] if arm.label else words)
             yield label, arm, laid_over(laid_over(common, arm.settings), point), point
 
 
-def _short(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A setting's value in a label."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -178,7 +179,7 @@ def short_labels(lines: Sequence[Line]) -> dict[str, str]:
             other != name and point.get(other) == value for point in points for other in point
         )
         ending = name.rpartition(".")[2]
-        shown = _short(value)
+        shown = value_text(value)
         return shown if alone else f"{ending if last.count(ending) == 1 else name} {shown}"
 
     words = {

@@ -14,7 +14,15 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from siamese.drawing.figure import blank_figure, name_ticks, write_text
-from siamese.studies.expand import Line, cut_data, short_labels, siblings, value_of, varied
+from siamese.studies.expand import (
+    Line,
+    cut_data,
+    short_labels,
+    siblings,
+    value_of,
+    value_text,
+    varied,
+)
 from siamese.studies.results import LineResult, RunResult
 from siamese.studies.study import Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
@@ -541,8 +549,7 @@ _BARE = ("optimizer.name", "model.name", "model.backbone", "schedule.name")
 
 
 def _setting(line: Line, name: str) -> str:
-    value = value_of(line.settings, name)
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = value_text(value_of(line.settings, name))
     return text if name in _BARE else f"{name.partition('.')[2] or name} {text}"
 
 

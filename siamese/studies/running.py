@@ -23,7 +23,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
@@ -32,7 +32,7 @@ from siamese.files.places import read_bytes
 from siamese.files.writing import CannotWrite, lock_file, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run
-from siamese.tasks.task_spec import task_spec
+from siamese.tasks.task_spec import TaskSpec, task_spec
 
 Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
@@ -40,19 +40,6 @@ Say = Callable[[str], None]
 RESULT = "result.json"
 _RESULT_LIMIT = 2**20  # bytes
 _PATIENCE = 30.0  # seconds that a process gets to end after another one of its run
-
-
-class Trainer(Protocol):
-    """How the runs of a task are trained: a TaskSpec, or a test's own. Must be picklable."""
-
-    def train(self, settings: Any) -> Path:
-        """Train a new run to its end."""
-
-    def resume(self, name: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
-        """Continue a run from its ``last.pt``."""
-
-    def is_over(self, settings: Any, checkpoint: Path) -> bool:
-        """Whether a run that has a checkpoint has nothing left to do."""
 
 
 class BusyError(UserError):
@@ -132,7 +119,7 @@ def locked(run: Run) -> Iterator[None]:
 # One run
 
 
-def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:
+def make_run(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
     """Bring a run to its end from wherever it stands, and write ``result.json``.
 
     A run whose loss breaks is recorded as diverged. Of several processes that train a run together
@@ -140,7 +127,7 @@ def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:
 
     Args:
         run: what to train.
-        trainer: how.
+        trainer: the task that trains it, or what stands in for it.
         threads: CPU threads; None: torch's own choice.
 
     Raises:
@@ -170,7 +157,7 @@ def make_run(run: Run, trainer: Trainer, threads: int | None = None) -> None:
         write_json(run.folder / RESULT, {**result, **record})
 
 
-def train_or_resume(run: Run, trainer: Trainer, threads: int | None = None) -> None:
+def train_or_resume(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
     """Train a run, or what is left of it, in this process; arguments as :func:`make_run`.
 
     Raises:
@@ -220,7 +207,7 @@ def _device(name: str, processes: int) -> str:
 
 def make_all(
     runs: Sequence[Run],
-    trainer: Trainer,
+    trainer: TaskSpec,
     *,
     jobs: int = 1,
     threads: int | None = None,
@@ -232,7 +219,7 @@ def make_all(
 
     Args:
         runs: in the order they are made in.
-        trainer: how.
+        trainer: the task that trains it, or what stands in for it.
         jobs: how many at once; above 1 each has processes of its own.
         threads: CPU threads of each; None: torch's own choice, or the cores divided by ``jobs``.
         logs: folder for what the processes of several jobs print.
@@ -332,7 +319,7 @@ class _Job:
     processes: list[SpawnProcess] = field(default_factory=list)
     messages: Connection | None = None
 
-    def start(self, trainer: Trainer, threads: int) -> None:
+    def start(self, trainer: TaskSpec, threads: int) -> None:
         """Start the processes, which share the threads."""
         if self.log is not None:
             with writing(self.log):
@@ -400,7 +387,7 @@ class _Job:
 
 def _work(
     run: Run,
-    trainer: Trainer,
+    trainer: TaskSpec,
     environment: Mapping[str, str],
     log: Path | None,
     messages: Connection,

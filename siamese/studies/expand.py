@@ -57,7 +57,7 @@ class Run:
         seed: of its weights, batches and augmentation.
         settings: resolved, with the run's name and place.
         hash: of the settings that matter, 12 hexadecimal digits.
-        processes: how many train it together; 1: no torchrun.
+        processes: how many train it together; 1: alone.
     """
 
     label: str

@@ -34,7 +34,7 @@ class Arm:
         label: its name in tables and plots.
         settings: over the study's, by dotted name.
         seeds: its own; None: the study's.
-        processes: how many train a run together (torchrun); 1: no torchrun.
+        processes: how many train a run together; 1: alone.
         published: a published figure, in the unit of ours.
         published_runs: the number of runs behind it.
         published_time: the training time that was published.

@@ -3,8 +3,8 @@
     python scripts/bench_verdicts.py                   # 2 to 8 arms, 3 to 5 seeds, 20,000 studies
 
 Seeds shift all arms alike, as they do where arms share batches; the arms scatter equally, or from a
-tenth to ten times as much. Told beside each other: Holm's correction for the comparisons with the
-best alone, and for all pairs, as `siamese.studies.statistics.against_best` has it.
+tenth to ten times as much. Printed beside each other: Holm's correction for the comparisons with
+the best alone, and for all pairs, as `siamese.studies.statistics.against_best` has it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def wrong(x: np.ndarray) -> tuple[float, float]:
     t = np.abs(d.mean(1)) / d.std(1, ddof=1) * np.sqrt(seeds)
     p = 2 * stdtr(seeds - 1, -t)
     best = np.median(x, axis=1).argmin(1)
-    with_best = np.array([[best_at in pair for pair in pairs] for best_at in range(arms)])[best]
+    with_best = np.array([[arm in pair for pair in pairs] for arm in range(arms)])[best]
     alone = np.where(with_best, p, 2).min(1) <= LEVEL / (arms - 1)
     order = np.argsort(p, 1)
     steps = LEVEL / np.arange(len(pairs), 0, -1)
     rejected = np.logical_and.accumulate(np.take_along_axis(p, order, 1) <= steps, axis=1)
-    told = (rejected & np.take_along_axis(with_best, order, 1)).any(1)
-    return float(alone.mean()), float(told.mean())
+    all_pairs = (rejected & np.take_along_axis(with_best, order, 1)).any(1)
+    return float(alone.mean()), float(all_pairs.mean())
 
 
 def main() -> None:
@@ -52,8 +52,10 @@ def main() -> None:
                 wide = np.ones(arms) if name == "equal" else np.geomspace(0.1, 10, arms)
                 x = rng.normal(size=(given.studies, seeds, 1))
                 x = x + rng.normal(size=(given.studies, seeds, arms)) * wide
-                alone, told = wrong(x)
-                print(f"{arms:4}  {seeds:5}  {name:8}  {alone:18.1%}  {told:10.1%}", flush=True)
+                alone, all_pairs = wrong(x)
+                print(
+                    f"{arms:4}  {seeds:5}  {name:8}  {alone:18.1%}  {all_pairs:10.1%}", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from siamese.config import ClassificationSettings
 from siamese.config.reading import read_yaml
 from siamese.config.studies import StudySettings, check_study
 from siamese.errors import UserError
 from siamese.files.places import is_inside
 from siamese.files.shown import shown
-from siamese.files.writing import CannotWrite, going_on, replacing, write_json
+from siamese.files.writing import CannotWrite, going_on, write_json, write_text
 from siamese.studies.estimate import Cost, machine_speed, run_cost
-from siamese.studies.expand import Line, Place, Run, changed, expand
-from siamese.studies.running import TaskTrainer, Trainer, make_all, status
+from siamese.studies.expand import Line, Place, Run, changed, expand, shared
+from siamese.studies.running import Say, make_all, status
 from siamese.studies.study import Budget, Study, laid_over, read_study
+from siamese.tasks.task_spec import TaskSpec
 from siamese.training.interruption import stoppable
 from siamese.verification.enough import too_few_seeds
 
@@ -37,8 +37,8 @@ _PATIENCE = 30.0  # seconds between two drawings of the plots while runs are mad
 
 def compare(
     settings: StudySettings,
-    trainer: Trainer | None = None,
-    say: Callable[[str], None] = print,
+    trainer: TaskSpec | None = None,
+    say: Say = print,
 ) -> Path:
     """Make the runs of a study that are missing, and write what they show.
 
@@ -50,7 +50,7 @@ def compare(
     Args:
         settings: of the command.
         trainer: how runs are trained; None: as the study's task is.
-        say: tells a line of progress.
+        say: prints a line of progress.
 
     Returns:
         The output folder (with ``dry_run`` nothing is written).
@@ -68,8 +68,8 @@ def compare(
     )
     lines = expand(study, place, budget)
     runs = [run for line in lines for run in line.runs]
-    for run in runs:
-        _refuse_far_places(study, run, settings)
+    for line in lines:
+        _refuse_far_places(study, line, place)
     costs = {line.label: _cost(study, line) for line in lines}
     stem = study.path.stem + ("" if budget is None else f"-{budget.name}")
     out = Path(settings.out or Path(settings.runs) / "studies" / stem)
@@ -83,25 +83,7 @@ def compare(
         _write_study(out / "study.yaml", study, budget)
         report = _Reporter(study, lines, costs, budget, out)
         if not settings.only_report:
-            try:
-                with stoppable():
-                    make_all(
-                        runs,
-                        trainer or TaskTrainer(study.task),
-                        jobs=settings.jobs,
-                        threads=settings.threads,
-                        logs=out / "logs",
-                        say=say,
-                        after=report.refresh,
-                    )
-            except KeyboardInterrupt:
-                say(f"stopped; the same command goes on. So far: {out / 'table.md'}")
-                report.write()
-                raise
-            except UserError:
-                with suppress(CannotWrite):  # the first error is the one to tell
-                    report.write()
-                raise
+            _make(runs, trainer or study.task, settings, report, say)
         sentences = report.write()
     for sentence in sentences:
         say(sentence)
@@ -109,12 +91,37 @@ def compare(
     return out
 
 
+def _make(
+    runs: Sequence[Run], trainer: TaskSpec, settings: StudySettings, report: _Reporter, say: Say
+) -> None:
+    """Make the runs; what there is when they are stopped is written."""
+    try:
+        with stoppable():
+            make_all(
+                runs,
+                trainer,
+                jobs=settings.jobs,
+                threads=settings.threads,
+                logs=report.out / "logs",
+                say=say,
+                after=report.refresh,
+            )
+    except KeyboardInterrupt:
+        say(f"stopped; the same command goes on. So far: {report.out / 'table.md'}")
+        report.write()
+        raise
+    except UserError:
+        with suppress(CannotWrite):  # the first error is the one that counts
+            report.write()
+        raise
+
+
 def _too_few(lines: Sequence[Line]) -> str | None:
     """A line where the study's seeds are too few for a verdict, as its file says already."""
     return too_few_seeds(min(len(line.runs) for line in lines))
 
 
-def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
+def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
     """Refuse to write where nobody but a study file, which may come from anywhere, says so.
 
     What is only read (data, lists, weights) may lie anywhere.
@@ -122,19 +129,16 @@ def _refuse_far_places(study: Study, run: Run, settings: StudySettings) -> None:
     Raises:
         UserError: names the setting.
     """
-    own: Any = run.settings
-    places = {"cache": getattr(own, "cache", None)}
-    downloads = isinstance(own, ClassificationSettings) and own.data.download
-    if downloads and own.data.name != "folder" and settings.root is None:
-        places["data.root"] = own.data.root
-    near = (Path.cwd(), study.path.parent, Path(settings.runs))
-    for name, place in places.items():
-        if place is not None and not is_inside(Path(place).expanduser(), *near):
-            fix = "give --root" if name == "data.root" else "name a folder in one of them"
-            raise UserError(
-                f"{study.path}: {name} {shown(str(place))} would be written, and lies neither in "
-                f"the working folder nor beside the study file; {fix}"
-            )
+    given = place.settings(study.task.data_folder)
+    near = (Path.cwd(), study.path.parent, Path(place.runs))
+    for name, folder in study.task.written(line.settings).items():
+        if folder is None or name in given or is_inside(Path(folder).expanduser(), *near):
+            continue
+        fix = "give --root" if name == "data.root" else "name a folder in one of them"
+        raise UserError(
+            f"{study.path}: {name} {shown(folder)} would be written, and lies neither in the "
+            f"working folder nor beside the study file; {fix}"
+        )
 
 
 def _write_study(path: Path, study: Study, budget: Budget | None) -> None:
@@ -150,8 +154,7 @@ def _write_study(path: Path, study: Study, budget: Budget | None) -> None:
     reduced = "" if budget is None else f" --budget {budget.name}"
     text = f"# siamese-zoo compare {path.name}{reduced}\n# From {study.path.resolve()}\n\n"
     text += yaml.safe_dump(content, allow_unicode=True, sort_keys=False, width=100)
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, text)
 
 
 def _budget(study: Study, name: str | None) -> Budget | None:
@@ -196,12 +199,8 @@ def describe(
     from siamese.studies.tables import duration, title_of
 
     flats = [changed(line.settings) for line in lines]
-    shared = {
-        name: value
-        for name, value in flats[0].items()
-        if all(name in flat and flat[name] == value for flat in flats)
-    }
-    texts = [title_of(study, budget), f"all runs: {_settings(shared) or 'the defaults'}"]
+    common = shared(lines)
+    texts = [title_of(study, budget), f"all runs: {_settings(common) or 'the defaults'}"]
     if few := _too_few(lines):
         texts.append(f"note: {few}")
     speed = machine_speed(device, threads)
@@ -209,41 +208,49 @@ def describe(
     total = left = 0.0
     unknown = 0
     for line, flat in zip(lines, flats, strict=True):
-        own = {name: value for name, value in flat.items() if name not in shared}
         cost = costs[line.label]
         parameters = "?" if cost.parameters is None else f"{cost.parameters:,}"
         macs = "?" if cost.macs is None else f"{cost.macs / 1e6:,.1f} M"
         texts.append(f"\n{line.label}: {parameters} parameters, {macs} MACs")
-        if own:
-            texts.append(f"  {_settings(own)}")
+        if rest := {name: value for name, value in flat.items() if name not in common}:
+            texts.append(f"  {_settings(rest)}")
+        estimate = "cost unknown until its images lie there"
+        seconds = 0.0
+        if cost.total is not None:
+            seconds = cost.total / speed
+            estimate = f"{cost.total:.1e} MACs, about {duration(seconds)}"
         for run in line.runs:
             state = status(run)
             states[state] += 1
-            if cost.total is None:
-                unknown += 1
-                estimate = "cost unknown until its images lie there"
-            else:
-                seconds = cost.total / speed
-                total += seconds
-                left += seconds if state in ("new", "begun") else 0.0
-                estimate = f"{cost.total:.1e} MACs, about {duration(seconds)}"
+            unknown += cost.total is None
+            total += seconds
+            left += seconds if state in ("new", "begun") else 0.0
             together = f", {run.processes} processes" if run.processes > 1 else ""
             texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
-    count = sum(len(line.runs) for line in lines)
-    told = ", ".join(f"{number} {state}" for state, number in states.items())
-    times = (
-        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
-        f"training), {duration(left)} of it to do"
-    )
-    if unknown:
-        rest = f"{unknown} runs of unknown cost are left out"
-        times = f"{times}; {rest}" if unknown < count else "of unknown cost"
-    texts.append(f"\n{count} runs ({told}): {times}")
+    texts.append(f"\n{_count(states)}: {_times(total, left, unknown, states.total(), speed)}")
     texts.append(
         "The estimate counts multiply-accumulates (three forward passes per training image), not "
         "reading images, augmentation or what a GPU does better with large batches."
     )
     return texts
+
+
+def _count(states: Counter[str]) -> str:
+    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
+    return f"{states.total()} runs ({by_state})"
+
+
+def _times(total: float, left: float, unknown: int, count: int, speed: float) -> str:
+    """What the runs of a study will take, in words; seconds, and MACs per second."""
+    if unknown == count:
+        return "of unknown cost"
+    from siamese.studies.tables import duration
+
+    rest = f"; {unknown} runs of unknown cost are left out" if unknown else ""
+    return (
+        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
+        f"training), {duration(left)} of it to do{rest}"
+    )
 
 
 def _settings(flat: Mapping[str, Any]) -> str:
@@ -287,11 +294,9 @@ class _Reporter:
         write_long_table(self.out / "results.csv", results)
         verdict = judge(self.study, results, self.budget)
         table = comparison(self.study, results, self.costs, self.budget)
-        with replacing(self.out / "verdict.txt") as temporary:
-            text = "\n".join([table.title, "", *verdict.lines()]) + "\n"
-            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
-        told = summary(self.study, results, self.costs, verdict, self.budget)
-        write_json(self.out / "summary.json", told)
+        write_text(self.out / "verdict.txt", "\n".join([table.title, "", *verdict.lines(), ""]))
+        content = summary(self.study, results, self.costs, verdict, self.budget)
+        write_json(self.out / "summary.json", content)
         if plots:
             self.drawings = draw(self.study, results, self.budget)
             for drawing in self.drawings:
@@ -327,36 +332,36 @@ def summary(
 
     rows = []
     for result in results:
-        found = [(run.run, outcome(study, run)) for run in result.runs]
-        values = {str(run.seed): one.value for run, one in found if one is not None}
-        told = summarise(list(values.values()))
+        outcomes = [(run.run, outcome(study, run)) for run in result.runs]
+        values = {str(run.seed): one.value for run, one in outcomes if one is not None}
+        over_seeds = summarise(list(values.values()))
         cost = costs[result.line.label]
         rows.append(
             {
                 "label": result.line.label,
                 "values": values,
                 "n": len(values),
-                "median": None if told is None else told.median,
-                "mean": None if told is None else told.mean,
-                "half_interval": None if told is None else told.half,
+                "median": None if over_seeds is None else over_seeds.median,
+                "mean": None if over_seeds is None else over_seeds.mean,
+                "half_interval": None if over_seeds is None else over_seeds.half,
                 "diverged": result.diverged,
                 "unfinished": result.unfinished,
                 "parameters": cost.parameters,
                 "macs": cost.macs,
                 "seconds": {
                     str(run.seed): one.seconds
-                    for run, one in found
+                    for run, one in outcomes
                     if one is not None and math.isfinite(one.seconds)
                 },
                 "published": result.line.arm.published,
                 "published_runs": result.line.arm.published_runs,
-                "runs": [run.name for run, _ in found],
+                "runs": [run.name for run, _ in outcomes],
             }
         )
     return {
         "title": study.title,
         "budget": None if budget is None else budget.name,  # not null: reduced
-        "task": study.task,
+        "task": study.task.name,
         "figure": study.figure,
         "report": study.report,
         "reference": verdict.reference,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from glob import glob
 from pathlib import Path
@@ -18,14 +17,15 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
 from siamese.report.embedding_sources import Model, load_model, own_people
 from siamese.studies.expand import Run, settings_hash
-from siamese.studies.running import TaskTrainer, Trainer, make_run, status
+from siamese.studies.running import Say, make_run, status
+from siamese.tasks.task_spec import TaskSpec, task_spec
 from siamese.verification.metrics import supported_fmr
 
 
 def fold_checkpoints(
     settings: CurveSettings | ThresholdSettings,
-    trainer: Trainer | None = None,
-    say: Callable[[str], None] = print,
+    trainer: TaskSpec | None = None,
+    say: Say = print,
 ) -> list[Path]:
     """The checkpoint of every fold: those that the settings name, else trained, or gone on with.
 
@@ -35,7 +35,7 @@ def fold_checkpoints(
     Args:
         settings: of the command, with ``folds``.
         trainer: how runs are trained; None: as siamese-train does.
-        say: tells a line of progress.
+        say: prints a line of progress.
 
     Raises:
         UserError: too few people; checkpoints that do not match; a run that could not be made.
@@ -63,22 +63,22 @@ def fold_checkpoints(
     for run in runs:
         if status(run) != "done":
             say(run.label)
-            make_run(run, trainer or TaskTrainer("face"))
+            make_run(run, trainer or task_spec("face"))
         if status(run) == "diverged":
             raise UserError(f"{run.name}: {run.label} diverged; train with a lower --optimizer.lr")
     return [run.checkpoints / "best.pt" for run in runs]
 
 
 def _given(pattern: str, folds: int) -> list[Path]:
-    found = sorted(Path(path) for path in glob(pattern, recursive=True))
-    found = [path / "best.pt" if path.is_dir() else path for path in found]
-    if len(found) != folds:
-        told = f"{len(found)} files match ({first_few([str(path) for path in found])})"
+    paths = sorted(Path(path) for path in glob(pattern, recursive=True))
+    paths = [path / "best.pt" if path.is_dir() else path for path in paths]
+    if len(paths) != folds:
+        matching = f"{len(paths)} files match ({first_few([str(path) for path in paths])})"
         raise UserError(
             f"--fold_checkpoints {pattern}: --folds {folds} needs {folds} checkpoints, "
-            + (told if found else "nothing matches")
+            + (matching if paths else "nothing matches")
         )
-    return found
+    return paths
 
 
 def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Path]:
@@ -146,7 +146,7 @@ def _run(
     for part, people in parts.items():
         with replacing(lists / f"{part}.csv") as temporary:
             temporary.write_bytes(list_content(people))
-    own = replace(
+    fold_settings = replace(
         recipe,
         data=str(root),
         split=SplitSettings(lists=str(lists)),
@@ -158,6 +158,6 @@ def _run(
         resume=None,
         name=None,
     )
-    code = settings_hash(own)
-    own.name = f"{run}-fold{number}of{settings.folds}-{code}"
-    return Run(f"fold {number} of {settings.folds}", own.seed, own, code)
+    code = settings_hash(fold_settings)
+    fold_settings.name = f"{run}-fold{number}of{settings.folds}-{code}"
+    return Run(f"fold {number} of {settings.folds}", recipe.seed, fold_settings, code)

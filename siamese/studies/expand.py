@@ -9,36 +9,17 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese.config import (
-    CLASSIFICATION_IMMATERIAL,
-    FACE_IMMATERIAL,
-    ClassificationSettings,
-    TrainSettings,
-    check_classification,
-    check_settings,
-    default_classifier_lr,
-    default_lr,
-)
 from siamese.config.common import plain
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import UserError
-from siamese.studies.study import SETTINGS, Arm, Budget, Flat, Study, TaskName, laid_over
+from siamese.studies.study import Arm, Budget, Flat, Study, laid_over
+from siamese.tasks.task_spec import TaskSpec, task_spec
 
-RunSettings = ClassificationSettings | TrainSettings
-
-# What does not change a run's result: it is no part of the hash.
-_NO_MATTER: dict[TaskName, frozenset[str]] = {
-    "classification": CLASSIFICATION_IMMATERIAL | {"name"},  # data.root: but see settings_hash
-    "face": FACE_IMMATERIAL | {"name"},
-}
-_FOLDERS = frozenset(
-    {"data", "data.root", "split.validation_data", "split.test_data", "split.lists"}
-)
 _HASH_DIGITS = 12
 
 
@@ -60,6 +41,12 @@ class Place:
     root: str | None = None
     data: str | None = None
 
+    def settings(self, data_folder: str) -> Flat:
+        """The settings that say so, with the folder of a task's data if it is given."""
+        folder = {"data.root": self.root, "data": self.data}[data_folder]
+        flat = {"runs": self.runs, "checkpoints": self.checkpoints, "device": self.device}
+        return flat if folder is None else {**flat, data_folder: folder}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -70,25 +57,25 @@ class Run:
         seed: of its weights, batches and augmentation.
         settings: resolved, with the run's name and place.
         hash: of the settings that matter, 12 hexadecimal digits.
-        processes: how many train it together; 1: no torchrun.
+        processes: how many train it together; 1: alone.
     """
 
     label: str
     seed: int
-    settings: RunSettings
+    settings: Any
     hash: str
     processes: int = 1
 
     @property
-    def task(self) -> TaskName:
+    def task(self) -> TaskSpec:
         """What is trained."""
-        return "classification" if isinstance(self.settings, ClassificationSettings) else "face"
+        return task_spec(type(self.settings))
 
     @property
     def name(self) -> str:
         """The run's name, which ends with its hash."""
         assert self.settings.name is not None, "set by expand"
-        return self.settings.name
+        return str(self.settings.name)
 
     @property
     def folder(self) -> Path:
@@ -121,7 +108,7 @@ class Line:
     point: Flat = field(default_factory=dict)
 
     @property
-    def settings(self) -> RunSettings:
+    def settings(self) -> Any:
         """The first run's settings; those of the others differ in the seed."""
         return self.runs[0].settings
 
@@ -143,7 +130,7 @@ def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Lin
         cells = _reduced(study, cells, budget)
     lines = []
     for label, arm, flat, point in cells:
-        settings = _placed(study, label, flat, place)
+        settings = _build(study, label, laid_over(flat, place.settings(study.task.data_folder)))
         seeds = _seeds(study, arm, budget)
         runs = tuple(_run(study, label, arm, settings, seed) for seed in seeds)
         lines.append(Line(label, arm, runs, point))
@@ -167,12 +154,13 @@ def _cells(study: Study) -> Iterable[_Cell]:
     for arm in study.arms:
         for values in itertools.product(*study.grid.values()):
             point = dict(zip(study.grid, values, strict=True))
-            words = [f"{name}={_short(value)}" for name, value in point.items()]
+            words = [f"{name}={value_text(value)}" for name, value in point.items()]
             label = ", ".join([arm.label, *words] if arm.label else words)
             yield label, arm, laid_over(laid_over(common, arm.settings), point), point
 
 
-def _short(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A setting's value in a label."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -191,17 +179,17 @@ def short_labels(lines: Sequence[Line]) -> dict[str, str]:
             other != name and point.get(other) == value for point in points for other in point
         )
         ending = name.rpartition(".")[2]
-        shown = _short(value)
+        shown = value_text(value)
         return shown if alone else f"{ending if last.count(ending) == 1 else name} {shown}"
 
-    found = {
+    words = {
         line.label: ", ".join(
             [line.arm.label] * bool(line.arm.label)
             + [word(name, value) for name, value in line.point.items()]
         )
         for line in lines
     }
-    return found if len(set(found.values())) == len(found) else {label: label for label in found}
+    return words if len(set(words.values())) == len(words) else {label: label for label in words}
 
 
 def _seeds(study: Study, arm: Arm, budget: Budget | None) -> tuple[int, ...]:
@@ -217,65 +205,50 @@ def _reduced(study: Study, cells: list[_Cell], budget: Budget) -> list[_Cell]:
     shortest = min(settings.trainer.epochs for settings in full)
     given = dict(budget.settings)
     if budget.grows and "data.subset" in given:  # else a batch would not find its images
-        largest = (s.batches.size for s in full if isinstance(s, ClassificationSettings))
-        given["data.subset"] = max(given["data.subset"], *largest)
+        given["data.subset"] = max(given["data.subset"], *(one.batches.size for one in full))
     reduced = []
     for (label, arm, flat, point), settings in zip(cells, full, strict=True):
-        own = dict(given)
+        reduction = dict(given)
         epochs, schedule = settings.trainer.epochs, settings.schedule
         if isinstance(least := given.get("trainer.epochs"), int):
-            own["trainer.epochs"] = new = max(1, round(least * epochs / shortest))
+            reduction["trainer.epochs"] = new = max(1, round(least * epochs / shortest))
             if schedule.warmup >= 1:
-                own.setdefault("schedule.warmup", schedule.warmup / epochs)
+                reduction.setdefault("schedule.warmup", schedule.warmup / epochs)
             marks = [mark / epochs if mark >= 1 else mark for mark in schedule.milestones]
             if marks != list(schedule.milestones):
-                own.setdefault("schedule.milestones", marks)
+                reduction.setdefault("schedule.milestones", marks)
             if schedule.name == "sgdr":
-                own.setdefault("schedule.cycle", schedule.cycle * new / epochs)
-        reduced.append((label, arm, laid_over(flat, own), point))
+                reduction.setdefault("schedule.cycle", schedule.cycle * new / epochs)
+        reduced.append((label, arm, laid_over(flat, reduction), point))
     return reduced
 
 
-def _build(study: Study, label: str, flat: Flat) -> RunSettings:
-    told = f"{study.path}: {label!r}"
-    settings: RunSettings = build_settings(SETTINGS[study.task], flat, told)
-    return settings
+def _build(study: Study, label: str, flat: Flat) -> Any:
+    return build_settings(study.task.settings, flat, f"{study.path}: {label!r}")
 
 
-def _placed(study: Study, label: str, flat: Flat, place: Place) -> RunSettings:
-    """A cell's settings, with where its runs lie."""
-    placed: Flat = {"runs": place.runs, "checkpoints": place.checkpoints, "device": place.device}
-    if study.task == "classification" and place.root is not None:
-        placed["data.root"] = place.root
-    if study.task == "face" and place.data is not None:
-        placed["data"] = place.data
-    return _build(study, label, laid_over(flat, placed))
-
-
-def _run(study: Study, label: str, arm: Arm, settings: RunSettings, seed: int) -> Run:
+def _run(study: Study, label: str, arm: Arm, settings: Any, seed: int) -> Run:
     settings = copy.deepcopy(settings)
     settings.seed = seed
-    told = f"{study.path}: {label!r}"
     try:
-        if isinstance(settings, ClassificationSettings):
-            check_classification(settings)
-            _check_parts(study, settings.data.validation > 0, True, settings.trainer.test_curve)
-        else:
-            _check_parts(study, True, settings.split.may_test, settings.trainer.test_curve)
-            check_settings(settings)
+        _check_parts(study, settings)
+        study.task.check(settings)
     except UserError as error:
-        raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
+        message = str(error).removeprefix("--")
+        raise UserError(f"{study.path}: {label!r}: {message}") from None
     digest = settings_hash(settings, arm.processes)
-    settings.name = f"{_what(settings)}-{digest}"
+    what = f"{study.task.prefix(settings)}-{value_of(settings, study.task.network)}"
+    settings.name = re.sub(r"[^\w.+-]+", "-", what) + f"-{digest}"
     return Run(label, seed, settings, digest, arm.processes)
 
 
-def _check_parts(study: Study, validated: bool, tested: bool, test_curve: bool) -> None:
+def _check_parts(study: Study, settings: Any) -> None:
     """Whether a run will measure what the study asks for."""
+    validated, tested = study.task.parts(settings)
     if study.figure.startswith("test_"):
         if not tested:
             raise UserError(f"figure {study.figure} needs test people: set split.test")
-        if not test_curve:
+        if not settings.trainer.test_curve:
             raise UserError(f"figure {study.figure} needs trainer.test_curve true")
     elif not validated and study.figure.startswith("validation_"):
         raise UserError(f"figure {study.figure} needs validation images: set data.validation")
@@ -283,42 +256,28 @@ def _check_parts(study: Study, validated: bool, tested: bool, test_curve: bool) 
         raise UserError("report: selected needs validation images: set data.validation, or last")
 
 
-def _what(settings: RunSettings) -> str:
-    """Set and network, as the beginning of a folder's name."""
-    if isinstance(settings, ClassificationSettings):
-        text = f"{settings.data.name}-{settings.model.name}"
-    else:
-        text = f"faces-{settings.model.backbone}"
-    return re.sub(r"[^\w.+-]+", "-", text)
-
-
-def settings_hash(settings: RunSettings, processes: int = 1) -> str:
+def settings_hash(settings: Any, processes: int = 1) -> str:
     """12 hexadecimal digits that name the settings a run's result depends on.
 
     SHA-256 over their canonical JSON; the name, places, the device, loader processes and batch
     sizes of the judgement are left out.
     """
-    flat = _that_matter(settings)
-    for name in _FOLDERS & flat.keys():  # the same folder, however it is written
+    task = task_spec(type(settings))
+    flat = material_settings(settings)
+    for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))
-    content: dict[str, Any] = {"settings": _canonical(flat)}
-    content["task"] = "face" if isinstance(settings, TrainSettings) else "classification"
+    content: dict[str, Any] = {"settings": _canonical(flat), "task": task.name}
     if processes != 1:
         content["processes"] = processes
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
 
-def _that_matter(settings: RunSettings) -> Flat:
+def material_settings(settings: Any) -> Flat:
     """The settings that a result depends on, by dotted name."""
-    task: TaskName = "face" if isinstance(settings, TrainSettings) else "classification"
+    ignored = task_spec(type(settings)).immaterial(settings)
     flat = flatten(type(settings), settings.as_dict())
-    ignored = set(_NO_MATTER[task])
-    if isinstance(settings, ClassificationSettings) and settings.data.name == "folder":
-        ignored.discard("data.root")  # another folder holds other images
-    if flat.get("split.lists") is None:  # a setting that came later: runs keep their names
-        ignored.add("split.lists")
     return {name: value for name, value in flat.items() if name not in ignored}
 
 
@@ -347,55 +306,57 @@ def _refuse_same(study: Study, lines: list[Line], budget: Budget | None) -> None
             )
 
 
-def changed(settings: RunSettings) -> Flat:
+def changed(settings: Any) -> Flat:
     """The settings that differ from their defaults and matter, by dotted name, plain values."""
-    default = _that_matter(type(settings)())
+    default = material_settings(type(settings)())
     return {
         name: value
-        for name, value in _that_matter(settings).items()
+        for name, value in material_settings(settings).items()
         if name != "seed" and (name not in default or value != plain(default[name]))
     }
 
 
-def varied(lines: list[Line]) -> list[str]:
+def shared(lines: Sequence[Line]) -> Flat:
+    """The settings that all lines have in common and that are not their defaults."""
+    first, *others = [changed(line.settings) for line in lines]
+    return {
+        name: value
+        for name, value in first.items()
+        if all(name in flat and flat[name] == value for flat in others)
+    }
+
+
+def varied(lines: Sequence[Line]) -> list[str]:
     """Names of the settings in which a study's lines differ."""
-    flats = [_that_matter(line.settings) for line in lines]
+    flats = [material_settings(line.settings) for line in lines]
     names = dict.fromkeys(name for flat in flats for name in flat if name != "seed")
     return [name for name in names if len({repr(flat.get(name)) for flat in flats}) > 1]
 
 
-def cut_data(settings: RunSettings) -> str | None:
+def cut_data(settings: Any) -> str | None:
     """The settings that leave out images, in words; None where a run uses its whole set."""
-    if not isinstance(settings, ClassificationSettings):
-        return None
-    given = (("subset", settings.data.subset), ("test_subset", settings.data.test_subset))
-    words = [f"data.{name} {value}" for name, value in given if value is not None]
-    return ", ".join(words) or None
+    given = {name: value_of(settings, name) for name in task_spec(type(settings)).subsets}
+    return ", ".join(f"{name} {n}" for name, n in given.items() if n is not None) or None
 
 
-def value_of(settings: RunSettings, name: str) -> Any:
+def value_of(settings: Any, name: str) -> Any:
     """A setting by its dotted name; the learning rate is the one that null stands for."""
     if name == "optimizer.lr":
         return learning_rate(settings)
     return flatten(type(settings), settings.as_dict())[name]
 
 
-def learning_rate(settings: RunSettings) -> float:
+def learning_rate(settings: Any) -> float:
     """A run's learning rate, also where the settings leave it to a default."""
-    optimizer = settings.optimizer
-    if optimizer.lr is not None:
-        return optimizer.lr
-    if isinstance(settings, ClassificationSettings):
-        return default_classifier_lr(optimizer.name)
-    fresh = not settings.model.pretrained and settings.model.weights is None
-    return default_lr(optimizer.name, fresh)
+    given = settings.optimizer.lr
+    return task_spec(type(settings)).default_lr(settings) if given is None else float(given)
 
 
-def siblings(lines: list[Line], name: str, least: int = 2) -> list[list[Line]]:
+def siblings(lines: Sequence[Line], name: str, least: int = 2) -> list[list[Line]]:
     """Groups of at least ``least`` lines that differ in one setting only, each sorted by it."""
     groups: dict[str, list[Line]] = {}
     for line in lines:
-        flat: Mapping[str, Any] = _that_matter(line.settings)
+        flat = material_settings(line.settings)
         rest = {key: value for key, value in flat.items() if key not in (name, "seed")}
         key = json.dumps([rest, line.arm.processes], sort_keys=True)
         groups.setdefault(key, []).append(line)

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamese.config import ClassificationSettings
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
 from siamese.files.writing import write_csv
 from siamese.studies.expand import Line, Run
 from siamese.studies.running import read_result
-from siamese.studies.study import FIGURES, Study
+from siamese.studies.study import Study
 
 Row = dict[str, float]
 State = Literal["done", "diverged", "running", "missing"]
@@ -93,12 +92,11 @@ def collect(lines: Sequence[Line]) -> list[LineResult]:
 
 
 def _result(run: Run) -> RunResult:
-    told = read_result(run)
+    result = read_result(run)
     rows = tuple(read_metrics(run.folder / "metrics.csv"))
-    if told is None:
+    if result is None:
         return RunResult(run, "running" if rows else "missing", rows)
-    state: State = "diverged" if told["status"] == "diverged" else "done"
-    return RunResult(run, state, rows, str(told.get("device", "")))
+    return RunResult(run, result["status"], rows, str(result.get("device", "")))
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -139,20 +137,10 @@ def outcome(study: Study, result: RunResult) -> Outcome | None:
 
 
 def _selected(study: Study, run: Run, rows: Sequence[Row]) -> Row | None:
-    name = selecting(run)
+    name = study.task.selecting(run.settings)
     judged = [row for row in rows if name in row]
-    if not judged:
-        return None
-    best = min if FIGURES[study.task][name] else max
-    return best(judged, key=lambda row: row[name])
-
-
-def selecting(run: Run) -> str:
-    """The validation figure that chooses a run's epoch."""
-    settings = run.settings
-    if isinstance(settings, ClassificationSettings):
-        return f"validation_{settings.trainer.select}"
-    return settings.trainer.select
+    best = min if study.task.figures[name] else max
+    return best(judged, key=lambda row: row[name]) if judged else None
 
 
 def write_long_table(path: Path, results: Iterable[LineResult]) -> None:

@@ -25,15 +25,12 @@ class Summary:
         median: of them.
         mean: of them.
         half: half the width of the mean's 95 % t-interval; None with too few runs for one.
-        low, high: least and greatest.
     """
 
     n: int
     median: float
     mean: float
     half: float | None
-    low: float
-    high: float
 
 
 def summarise(values: Sequence[float]) -> Summary | None:
@@ -49,9 +46,7 @@ def summarise(values: Sequence[float]) -> Summary | None:
     if len(x) >= FEWEST_SEEDS:
         error = float(x.std(ddof=1)) / math.sqrt(len(x))
         half = float(stdtrit(len(x) - 1, (1 + LEVEL) / 2)) * error
-    return Summary(
-        len(x), float(np.median(x)), float(x.mean()), half, float(x.min()), float(x.max())
-    )
+    return Summary(len(x), float(np.median(x)), float(x.mean()), half)
 
 
 Seed = TypeVar("Seed", bound=Hashable)
@@ -86,7 +81,7 @@ def paired(first: Mapping[Seed, float], second: Mapping[Seed, float]) -> Differe
     """``first`` less ``second`` over the seeds they share.
 
     Args:
-        first: seed (or any key that tells a pair of runs) -> figure.
+        first: seed (or any key that pairs runs) -> figure.
         second: the same of the other.
     """
     seeds = [seed for seed in first if seed in second]
@@ -114,12 +109,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Returns:
         corrected values in the same order, at most 1.
     """
-    order = sorted(range(len(p_values)), key=lambda at: p_values[at])
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     highest = 0.0
-    for rank, at in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
-        adjusted[at] = highest
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
     return adjusted
 
 
@@ -157,7 +152,7 @@ def against_best(
         the others less the best, in order, and the differences of all other pairs; for
         :func:`corrected`.
     """
-    shown = [paired(own, values[best]) for at, own in enumerate(values) if at != best]
+    shown = [paired(one, values[best]) for index, one in enumerate(values) if index != best]
     others = [
         paired(values[one], values[other])
         for one, other in combinations(range(len(values)), 2)

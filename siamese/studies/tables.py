@@ -14,14 +14,13 @@ from matplotlib.figure import Figure
 from siamese.drawing.figure import svg_of
 from siamese.drawing.page import Chart, Column, Facts, Page, Table, write_page
 from siamese.files.shown import shown
-from siamese.files.writing import replacing, write_text
+from siamese.files.writing import write_text
 from siamese.studies.estimate import Cost
-from siamese.studies.expand import changed, cut_data, short_labels
-from siamese.studies.results import LineResult, Outcome, outcome
+from siamese.studies.expand import cut_data, shared, short_labels
+from siamese.studies.results import LineResult, outcome
 from siamese.studies.statistics import Summary, summarise
 from siamese.studies.study import Budget, Study
 from siamese.studies.verdict import Verdict, budget_text, figure_name, figure_text
-from siamese.verification.enough import too_few_seeds
 
 
 @dataclass(frozen=True)
@@ -50,96 +49,81 @@ def comparison(
         costs: by label.
         budget: the reduction it was run with.
     """
-    published = any(result.line.arm.published is not None for result in results)
-    times = any(result.line.arm.published_time is not None for result in results)
-    papers = any(result.line.arm.paper is not None for result in results)
-    figure = figure_name(study)
-    which = "last epoch" if study.report == "last" else "chosen epoch"
-    chosen = (
-        "of the last epoch: nothing selects"
-        if study.report == "last"
-        else "of the epoch that the validation figure chose"
-    )
+    lines = [result.line for result in results]
+    labels = short_labels(lines)
+    cells = [_cells(study, result, costs.get(result.line.label)) for result in results]
     columns = [
-        Column("run"),
-        Column(f"{figure}, {which}: median (n)", True, f"{figure} {chosen}; n: runs (seeds)."),
-        Column(
-            "mean ± 95 % t-interval", True, "Over the seeds, by Student's t with n - 1 degrees."
-        ),
-        Column(
-            f"extra: best epoch{' on test' if study.figure.startswith('test_') else ''}",
-            True,
-            "The best of all epochs, chosen by the figure itself, so too good; median. Not a "
-            "result.",
-        ),
-        Column("diverged", True, "Runs whose loss became NaN or infinite; in no figure."),
-        Column("parameters", True),
-        Column("MACs", True, "Multiply-accumulates of one image's forward pass."),
-        Column("time", True, "Training time of a run without judging it, median."),
+        (column, texts)
+        for column, *texts in zip(_columns(study), *cells, strict=True)
+        if any(text is not None for text in texts)
     ]
-    if published:
-        columns.append(Column("published (n)", True, "The published figure and its runs."))
-    if times:
-        columns.append(Column("published time", True))
-    if papers:
-        columns.append(Column("original paper"))
-    rows = []
-    short = short_labels([result.line for result in results])
-    for result in results:
-        cost = costs.get(result.line.label)
-        cells = _cells(study, result, cost, published, times, papers)
-        rows.append((short[result.line.label], *cells))
+    names = [labels[line.label] for line in lines]
+    rows = zip(names, *([text or "" for text in texts] for _, texts in columns), strict=True)
+    figure = figure_name(study)
     caption = (
         f"{figure.capitalize() if figure.islower() else figure} of each run."
         if budget is None
-        else f"Reduced budget {budget.name!r} "
-        f"({budget_text(budget, [result.line for result in results])}): not comparable with "
+        else f"Reduced budget {budget.name!r} ({budget_text(budget, lines)}): not comparable with "
         "published figures."
     )
-    return Table(title_of(study, budget), caption, tuple(columns), tuple(rows))
+    heads = (Column("run"), *(column for column, _ in columns))
+    return Table(title_of(study, budget), caption, heads, tuple(rows))
 
 
-def _cells(
-    study: Study,
-    result: LineResult,
-    cost: Cost | None,
-    published: bool,
-    times: bool,
-    papers: bool,
-) -> tuple[str, ...]:
-    found = [one for run in result.runs if (one := outcome(study, run)) is not None]
-    summary = summarise([one.value for one in found])
-    state = f" ({result.unfinished} to do)" if result.unfinished else ""
+def _columns(study: Study) -> list[Column]:
+    """The columns of :func:`_cells`."""
+    which, chosen = "last epoch", "of the last epoch: nothing selects"
+    if study.report == "selected":
+        which, chosen = "chosen epoch", "of the epoch that the validation figure chose"
+    figure = figure_name(study)
+    best = f"extra: best epoch{' on test' if study.figure.startswith('test_') else ''}"
+    numbers = {
+        f"{figure}, {which}: median (n)": f"{figure} {chosen}; n: runs (seeds).",
+        "mean ± 95 % t-interval": "Over the seeds, by Student's t with n - 1 degrees.",
+        best: "The best of all epochs, chosen by the figure itself, so too good; median. Not a "
+        "result.",
+        "diverged": "Runs whose loss became NaN or infinite; in no figure.",
+        "parameters": "",
+        "MACs": "Multiply-accumulates of one image's forward pass.",
+        "time": "Training time of a run without judging it, median.",
+        "published (n)": "The published figure and its runs.",
+        "published time": "",
+    }
+    columns = [Column(title, True, words) for title, words in numbers.items()]
+    return [*columns, Column("original paper")]
+
+
+def _cells(study: Study, result: LineResult, cost: Cost | None) -> list[str | None]:
+    """A line's cells; None in a column that a table only has where another line needs it."""
+    outcomes = [one for run in result.runs if (one := outcome(study, run)) is not None]
+    found = summarise([one.value for one in outcomes])
+    parameters, macs = (None, None) if cost is None else (cost.parameters, cost.macs)
+    diverged = f"{result.diverged} of {len(result.runs)}" if result.diverged else "0"
     arm = result.line.arm
-    cells = [
-        "" if summary is None else f"{figure_text(study, summary.median)} ({summary.n})",
-        "" if summary is None else _interval(study, summary),
-        _median_text(study, found),
-        (f"{result.diverged} of {len(result.runs)}" if result.diverged else "0") + state,
-        "" if cost is None or cost.parameters is None else f"{cost.parameters:,}",
-        "" if cost is None or cost.macs is None else f"{cost.macs / 1e6:,.1f} M",
-        duration(float(np.median([one.seconds for one in found]))) if found else "",
-    ]
-    if published:
+    published = None
+    if arm.published is not None:
         runs = f" ({arm.published_runs})" if arm.published_runs is not None else ""
-        runs += ", of all images" if cut_data(result.line.settings) is not None else ""
-        cells.append("" if arm.published is None else f"{figure_text(study, arm.published)}{runs}")
-    if times:
-        cells.append(arm.published_time or "")
-    if papers:
-        cells.append(arm.paper or "")
-    return tuple(cells)
+        cut = ", of all images" if cut_data(result.line.settings) is not None else ""
+        published = f"{figure_text(study, arm.published)}{runs}{cut}"
+    return [
+        "" if found is None else f"{figure_text(study, found.median)} ({found.n})",
+        "" if found is None else _interval(study, found),
+        figure_text(study, float(np.median([one.best for one in outcomes]))) if outcomes else "",
+        diverged + (f" ({result.unfinished} to do)" if result.unfinished else ""),
+        "" if parameters is None else f"{parameters:,}",
+        "" if macs is None else f"{macs / 1e6:,.1f} M",
+        duration(float(np.median([one.seconds for one in outcomes]))) if outcomes else "",
+        published,
+        arm.published_time,
+        arm.paper,
+    ]
 
 
 def _interval(study: Study, found: Summary) -> str:
     mean = figure_text(study, found.mean)
-    if too_few_seeds(found.n) is not None or found.half is None:
+    if found.half is None:
         return f"{mean} (too few seeds: {found.n})"
     return f"{mean} ± {figure_text(study, found.half)}"
-
-
-def _median_text(study: Study, found: Sequence[Outcome]) -> str:
-    return figure_text(study, float(np.median([one.best for one in found]))) if found else ""
 
 
 def duration(seconds: float) -> str:
@@ -177,9 +161,7 @@ def write_markdown(
         lines += [_plain(drawing.caption), ""]
     origin = f"From {_plain(study.path.name)}; every epoch of every run: results.csv; "
     lines += ["", f"{origin}the same runs again: study.yaml, whose first line is the command."]
-    text = "\n".join(lines).rstrip() + "\n"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_text(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _plain(text: str) -> str:
@@ -255,32 +237,8 @@ def write_html(
     subtitle: str,
 ) -> None:
     """The same as one HTML page that needs no other file."""
-    runs = Table(
-        "Every run",
-        "One row per seed; the folder in runs/ ends with the hash of its settings.",
-        (
-            Column("run"),
-            Column("seed", True),
-            Column("state"),
-            Column(figure_name(study), True),
-            Column("of epoch", True),
-            Column("time", True),
-            Column("folder"),
-        ),
-        tuple(
-            (
-                result.line.label,
-                str(run.run.seed),
-                run.state,
-                figure_text(study, one.value) if (one := outcome(study, run)) else "",
-                str(one.epoch) if one else "",
-                duration(one.seconds) if one else "",
-                run.run.name,
-            )
-            for result in results
-            for run in result.runs
-        ),
-    )
+    common = shared([result.line for result in results]) if results else {}
+    facts = tuple((name, str(value)) for name, value in common.items()) or (("none", ""),)
     page = Page(
         title=table.title,
         subtitle=subtitle,
@@ -288,21 +246,34 @@ def write_html(
         hints=verdict.warnings,
         comparison=table,
         charts=tuple(Chart(d.title, d.caption, svg_of(d.figure)) for d in drawings),
-        people=runs,
-        facts=(_common(results),) if results else (),
+        people=_every_run(study, results),
+        facts=(Facts("Settings of all runs (the others are the defaults)", facts),),
     )
     write_page(path, page)
 
 
-def _common(results: Sequence[LineResult]) -> Facts:
-    """The settings that all runs share and that are not their defaults."""
-    flats = [changed(result.line.settings) for result in results]
-    shared = {
-        name: value
-        for name, value in flats[0].items()
-        if all(name in flat and flat[name] == value for flat in flats)
+def _every_run(study: Study, results: Sequence[LineResult]) -> Table:
+    columns = {
+        "run": False,
+        "seed": True,
+        "state": False,
+        figure_name(study): True,
+        "of epoch": True,
+        "time": True,
+        "folder": False,
     }
-    return Facts(
-        "Settings of all runs (the others are the defaults)",
-        tuple((name, str(value)) for name, value in shared.items()) or (("none", ""),),
+    rows = []
+    for result in results:
+        for run in result.runs:
+            one = outcome(study, run)
+            figures = ("", "", "")
+            if one is not None:
+                figures = (figure_text(study, one.value), str(one.epoch), duration(one.seconds))
+            label, seed = result.line.label, str(run.run.seed)
+            rows.append((label, seed, run.state, *figures, run.run.name))
+    return Table(
+        "Every run",
+        "One row per seed; the folder in runs/ ends with the hash of its settings.",
+        tuple(Column(title, numeric) for title, numeric in columns.items()),
+        tuple(rows),
     )

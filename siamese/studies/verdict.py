@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from siamese.studies.expand import Line, cut_data, siblings, value_of
-from siamese.studies.results import LineResult, outcome, selecting
+from siamese.studies.results import LineResult, outcome
 from siamese.studies.statistics import (
     Difference,
-    Seed,
     Summary,
     against_best,
     corrected,
     paired,
     summarise,
 )
-from siamese.studies.study import FIGURES, Budget, Study
+from siamese.studies.study import Budget, Study
 from siamese.verification.enough import FEWEST_SEEDS, too_few_seeds
 
 
@@ -74,9 +74,9 @@ def by_seed(study: Study, result: LineResult) -> dict[int, float]:
     """Seed -> the figure that counts, for the runs that are done."""
     values = {}
     for run in result.runs:
-        found = outcome(study, run)
-        if found is not None:
-            values[run.run.seed] = found.value
+        counted = outcome(study, run)
+        if counted is not None:
+            values[run.run.seed] = counted.value
     return values
 
 
@@ -95,6 +95,23 @@ def figure_name(study: Study) -> str:
     return " ".join(parts) + (" (%)" if study.figure.endswith("_error") else "")
 
 
+@dataclass(frozen=True)
+class _Family:
+    """Arms that are compared with one of them.
+
+    Attributes:
+        values: figures of each arm, by seed or another key that pairs runs.
+        reference: name of the one that the others are compared with.
+        base: its figures.
+        chosen: it was chosen as the best of them; False: it was named beforehand.
+    """
+
+    values: Mapping[str, Mapping[Any, float]]
+    reference: str
+    base: Mapping[Any, float]
+    chosen: bool
+
+
 def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = None) -> Verdict:
     """The verdict over what has been run so far.
 
@@ -104,87 +121,94 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
     :func:`siamese.studies.statistics.against_best`.
     """
     values = {result.line.label: by_seed(study, result) for result in results}
-    summaries = {label: summarise(list(found.values())) for label, found in values.items()}
+    summaries = {label: summarise(list(figures.values())) for label, figures in values.items()}
     judged = {label: summary for label, summary in summaries.items() if summary is not None}
     warnings = _warnings(study, results, judged, budget)
     if not judged:
         return Verdict(("No run is over yet: nothing can be said.",), (), tuple(warnings), None)
     base = study.baseline or ""
     summary: list[str] = []
-    pairs: list[tuple[str, str]] = []  # line, reference
-    shown: list[Difference] = []
-    others: list[Difference] = []
-    references = []
-    any_best = False
+    families: list[_Family] = []
     tuned_at: dict[str, dict[str, str]] = {}
     parts = _parts(study, [result for result in results if result.line.label in judged])
     for part, members in parts.items():
-        tuned, remark = _tuned(study, members)
+        tuned, remark = _tuned(study, members, judged)
         tuned_at[part] = tuned
-        best = _best(study, {label: judged[label] for label in tuned.values()})
+        best = _best(study, {label: judged[label].median for label in tuned.values()})
         diverged = next(result.diverged for result in members if result.line.label == best)
         summary += [_standing(study, part, best, judged[best], diverged), *remark]
         named = base if base in judged else tuned.get(base)
-        reference = best if named is None else named
-        if base and reference not in (base, tuned.get(base)):
+        if base and named is None:
             where = f" at {part}" if part else ""
             warnings.append(
                 f"the baseline {base!r} has no figure{where}: compared with the best instead"
             )
-        references.append(reference)
-        labels = list(tuned.values())
-        pairs += [(label, reference) for label in labels if label != reference]
-        found, more = _compared_with(
-            [values[label] for label in labels],
-            labels.index(reference) if reference in labels else None,
-            values[reference],
-            chosen=named is None,
+        compared_values = {label: values[label] for label in tuned.values()}
+        reference = named or best
+        families.append(
+            _Family(compared_values, reference, values[reference], chosen=named is None)
         )
-        shown, others, any_best = [*shown, *found], [*others, *more], any_best or named is None
-    compared = [
-        Compared(label, other, difference, _sentence(study, label, other, difference))
-        for (label, other), difference in zip(pairs, corrected(shown, others), strict=True)
-    ]
-    only = references[0] if len(references) == 1 else None
-    tested = sum(compare.difference.p is not None for compare in compared)
-    if tested:
-        other = repr(only) if only else f"the {'best' if any_best else 'baseline'} of each part"
-        summary.append(
-            f"{_comparisons(tested, other, others if any_best else None)} Intervals cover the "
-            "variation over seeds, not that of the test set."
-        )
-    seen = [compare.label for compare in compared if compare.difference.seen]
-    if tested and not seen:
-        summary.append("No difference seen between any of them and it.")
-    told, across = _across(study, tuned_at, values)
-    return Verdict((*summary, *told), tuple(compared), tuple(warnings), only, across)
+    compared, tests = _compare(study, families)
+    if tests is not None:
+        note = "Intervals cover the variation over seeds, not that of the test set."
+        summary.append(f"{tests} {note}")
+        if not any(one.difference.seen for one in compared):
+            summary.append("No difference seen between any of them and it.")
+    remarks, across = _across(study, tuned_at, values)
+    only = families[0].reference if len(families) == 1 else None
+    return Verdict((*summary, *remarks), compared, tuple(warnings), only, across)
 
 
-def _compared_with(
-    values: Sequence[Mapping[Seed, float]],
-    at: int | None,
-    reference: Mapping[Seed, float],
-    *,
-    chosen: bool,
-) -> tuple[list[Difference], list[Difference]]:
-    """Differences from a reference, and those that the choice of it has looked at."""
-    if chosen and at is not None:
-        return against_best(values, at)
-    return [paired(own, reference) for place, own in enumerate(values) if place != at], []
+def _compare(
+    study: Study, families: Sequence[_Family], start: str = "", unit: str = "seed"
+) -> tuple[tuple[Compared, ...], str | None]:
+    """Every arm against its family's reference, corrected together.
 
+    Args:
+        study: the study.
+        families: of arms.
+        start: what the sentences begin with.
+        unit: what the differences are paired by.
 
-def _comparisons(tested: int, reference: str, others: Sequence[Difference] | None) -> str:
-    """How many tests there were and what they were corrected for, in a sentence.
-
-    ``others``: the tests that choosing the reference made; None where it was named beforehand.
+    Returns:
+        the comparisons, and a sentence about the number of tests; None where nothing was tested.
     """
-    text = f"{tested} comparison{'s' * (tested > 1)} with {reference}"
-    if others is None:
-        return f"{text}, paired by seed; p after Holm's correction for their number."
+    pairs: list[tuple[str, str]] = []
+    shown: list[Difference] = []
+    others: list[Difference] = []  # tests that the choice of a reference has made
+    for family in families:
+        labels = list(family.values)
+        pairs += [(label, family.reference) for label in labels if label != family.reference]
+        if family.chosen:
+            with_best, without_best = against_best(
+                list(family.values.values()), labels.index(family.reference)
+            )
+            shown, others = [*shown, *with_best], [*others, *without_best]
+        else:
+            shown += [
+                paired(one, family.base)
+                for label, one in family.values.items()
+                if label != family.reference
+            ]
+    units = "seeds" if unit == "seed" else f"pairs of {unit}"
+    compared = tuple(
+        Compared(one, other, difference, start + _sentence(study, one, other, difference, units))
+        for (one, other), difference in zip(pairs, corrected(shown, others), strict=True)
+    )
+    tested = sum(one.p is not None for one in shown)
+    if not tested:
+        return compared, None
+    any_chosen = any(family.chosen for family in families)
+    reference = f"the {'best' if any_chosen else 'baseline'} of each part"
+    if len(families) == 1:
+        reference = repr(families[0].reference)
+    tests = f"{tested} comparison{'s' * (tested > 1)} with {reference}"
+    if not any_chosen:
+        return compared, f"{tests}, paired by {unit}; p after Holm's correction for their number."
     all_pairs = tested + sum(one.p is not None for one in others)
-    return (
-        f"{text}, which was chosen as the best of them, paired by seed; p after Holm's correction "
-        f"for all {all_pairs} pairs that the choice was made among."
+    return compared, (
+        f"{tests}, which was chosen as the best of them, paired by {unit}; p after Holm's "
+        f"correction for all {all_pairs} pairs that the choice was made among."
     )
 
 
@@ -207,48 +231,32 @@ def _across(
     arms = [arm for arm in first if all(arm in tuned for tuned in tuned_at.values())]
     if len(arms) < 2:
         return [], ()
-    runs = {
-        arm: {
-            (part, seed): value
-            for part, tuned in tuned_at.items()
-            for seed, value in values[tuned[arm]].items()
-        }
-        for arm in arms
-    }
-    medians = {
-        arm: [float(np.median(list(values[tuned[arm]].values()))) for tuned in tuned_at.values()]
-        for arm in arms
-    }
-    sign = 1 if study.less_is_better else -1
-    best = min(arms, key=lambda arm: sign * float(np.mean(medians[arm])))
+    runs: dict[str, dict[Any, float]] = {arm: {} for arm in arms}
+    medians: dict[str, list[float]] = {arm: [] for arm in arms}
+    for part, tuned in tuned_at.items():
+        for arm in arms:
+            figures = values[tuned[arm]]
+            runs[arm] |= {(part, seed): value for seed, value in figures.items()}
+            medians[arm].append(float(np.median(list(figures.values()))))
+    means = {arm: float(np.mean(medians[arm])) for arm in arms}
+    best = _best(study, means)
+    leading = min if study.less_is_better else max
     ahead = sum(
-        sign * own == min(sign * medians[arm][at] for arm in arms)
-        for at, own in enumerate(medians[best])
+        own == leading(medians[arm][part] for arm in arms) for part, own in enumerate(medians[best])
     )
     networks = f"Across all {len(tuned_at)} networks"
     summary = [
-        f"{networks}, best mean of the medians: {best!r} with "
-        f"{figure_text(study, float(np.mean(medians[best])))}, ahead on {ahead} of them."
+        f"{networks}, best mean of the medians: {best!r} with {figure_text(study, means[best])}, "
+        f"ahead on {ahead} of them."
     ]
-    named = study.baseline in arms
-    reference = study.baseline if named and study.baseline else best
-    keys = [arm for arm in arms if arm != reference]
     fewest = min(len(values[label]) for tuned in tuned_at.values() for label in tuned.values())
     if few := too_few_seeds(fewest):
         return [*summary, f"{networks}: {few}."], ()
-    shown, others = _compared_with(
-        [runs[arm] for arm in arms], arms.index(reference), runs[reference], chosen=not named
-    )
-    compared = tuple(
-        Compared(arm, reference, difference, f"{networks}, {sentence}")
-        for arm, difference in zip(keys, corrected(shown, others), strict=True)
-        for sentence in [_sentence(study, arm, reference, difference, "pairs of network and seed")]
-    )
-    tested = sum(one.difference.p is not None for one in compared)
-    if tested:
-        told = _comparisons(tested, repr(reference), None if named else others)
-        summary.append(f"{networks}: {told.replace('by seed', 'by network and seed')}")
-    return summary, compared
+    named = study.baseline if study.baseline in arms else None
+    reference = named or best
+    family = _Family(runs, reference, runs[reference], chosen=named is None)
+    compared, tests = _compare(study, [family], f"{networks}, ", "network and seed")
+    return [*summary, *([f"{networks}: {tests}"] if tests else [])], compared
 
 
 def _is_network(part: str) -> bool:
@@ -284,7 +292,9 @@ def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineRe
     return parts
 
 
-def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str], list[str]]:
+def _tuned(
+    study: Study, results: Sequence[LineResult], judged: Mapping[str, Summary]
+) -> tuple[dict[str, str], list[str]]:
     """What is compared: every line, or each arm's best point of the grid.
 
     Arms that were each tried over a grid are compared tuned: at the point whose median validation
@@ -300,57 +310,51 @@ def _tuned(study: Study, results: Sequence[LineResult]) -> tuple[dict[str, str],
         return {arm: lines[0].line.label for arm, lines in arms.items()}, []
     if not study.grid or len(arms) < 2:
         return {result.line.label: result.line.label for result in results}, []
-    name = selecting(results[0].line.runs[0])
-    validated = all(_validated(study, result, name) is not None for result in results)
+    name = study.task.selecting(results[0].line.settings)
+    less = study.task.figures[name]
+    scores = {result.line.label: _validated(study, result, name) for result in results}
+    if any(map(math.isnan, scores.values())):
+        name, less = f"{study.figure} itself, which is a little optimistic", study.less_is_better
+        scores = {label: one.median for label, one in judged.items()}
     chosen = {}
     for arm, lines in arms.items():
         sound = [line for line in lines if not line.diverged] or lines
-        scores = {}
-        for line in sound:
-            if validated:
-                score = _validated(study, line, name)
-                less = FIGURES[study.task][name]
-            else:
-                score, less = (
-                    float(np.median(list(by_seed(study, line).values()))),
-                    study.less_is_better,
-                )
-            assert score is not None, "looked at above"
-            scores[line.line.label] = score if less else -score
-        chosen[arm] = min(scores, key=lambda label: scores[label])
-    how = f"by {name}" if validated else f"by {study.figure} itself, which is a little optimistic"
+        best = min if less else max
+        chosen[arm] = best((line.line.label for line in sound), key=lambda label: scores[label])
     points = "; ".join(repr(label) for label in chosen.values())
-    return chosen, [f"Each arm is judged at its best point of the grid, chosen {how}: {points}."]
+    return chosen, [
+        f"Each arm is judged at its best point of the grid, chosen by {name}: {points}."
+    ]
 
 
-def _validated(study: Study, result: LineResult, name: str) -> float | None:
-    """Median over the seeds of the validation figure at the epoch that counts."""
+def _validated(study: Study, result: LineResult, name: str) -> float:
+    """Median over the seeds of the validation figure at the epoch that counts; else NaN."""
     values = []
     for run in result.runs:
-        found = outcome(study, run)
-        row = next((r for r in run.rows if found is not None and r["epoch"] == found.epoch), {})
+        counted = outcome(study, run)
+        row = next((r for r in run.rows if counted and r["epoch"] == counted.epoch), {})
         if name in row:
             values.append(row[name])
-    return float(np.median(values)) if values else None
+    return float(np.median(values)) if values else math.nan
 
 
-def _best(study: Study, judged: dict[str, Summary]) -> str:
-    sign = 1 if study.less_is_better else -1
-    return min(judged, key=lambda label: sign * judged[label].median)
+def _best(study: Study, figures: Mapping[str, float]) -> str:
+    """The label of the best figure, the first of equal ones."""
+    return (min if study.less_is_better else max)(figures, key=lambda label: figures[label])
 
 
-def _standing(study: Study, part: str, best: str, found: Summary, diverged: int) -> str:
+def _standing(study: Study, part: str, best: str, summary: Summary, diverged: int) -> str:
     which = "last epoch" if study.report == "last" else "epoch chosen by validation"
-    runs = f"{found.n} run{'s' * (found.n > 1)}" + (f", {diverged} diverged" if diverged else "")
+    runs = f"{summary.n} run{'s' * (summary.n > 1)}" + (
+        f", {diverged} diverged" if diverged else ""
+    )
     return (
         f"{f'At {part}, best' if part else 'Best'} median {figure_name(study)}, {which}: {best!r} "
-        f"with {figure_text(study, found.median)} ({runs})."
+        f"with {figure_text(study, summary.median)} ({runs})."
     )
 
 
-def _sentence(
-    study: Study, label: str, reference: str, difference: Difference, unit: str = "seeds"
-) -> str:
+def _sentence(study: Study, label: str, reference: str, difference: Difference, unit: str) -> str:
     names = f"{label!r} against {reference!r}"
     if difference.n == 0:
         return f"{names}: no seed in common, not compared."
@@ -388,8 +392,8 @@ def _warnings(
             f"({budget_text(budget, [result.line for result in results])}): not comparable with "
             "published figures"
         )
-    told = [result.line for result in results if result.line.arm.published is not None]
-    cut = {line.label: words for line in told if (words := cut_data(line.settings)) is not None}
+    published = [result.line for result in results if result.line.arm.published is not None]
+    cut = {line.label: words for line in published if (words := cut_data(line.settings))}
     if budget is None and cut:
         label, words = next(iter(cut.items()))
         more = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
@@ -408,7 +412,7 @@ def _warnings(
                 f"{result.line.label!r}: {result.diverged} of {len(result.runs)} runs diverged; "
                 + ("its figures are those of the others" if rest else "it has no figure")
             )
-    few = {label: found.n for label, found in judged.items() if found.n < FEWEST_SEEDS}
+    few = {label: one.n for label, one in judged.items() if one.n < FEWEST_SEEDS}
     if few:
         named = ", ".join(map(repr, [*few][:3])) + (", ..." if len(few) > 3 else "")
         warnings.append(f"{too_few_seeds(min(few.values()))}: no interval for {named}")
@@ -434,30 +438,28 @@ def _warnings(
 
 def _edges(study: Study, results: Sequence[LineResult], name: str, words: str) -> list[str]:
     """Warnings where the best value of a sweep is its least or greatest."""
-    found = {result.line.label: result for result in results}
+    by_label = {result.line.label: result for result in results}
+    sign = 1 if study.less_is_better else -1
     warnings = []
     for group in siblings([result.line for result in results], name):
         scores = []
         for line in group:
-            result = found[line.label]
+            result = by_label[line.label]
             summary = summarise(list(by_seed(study, result).values()))
             if summary is None and not result.diverged:
                 break  # not over: nothing can be said
             # A value at which a run diverges is worse than any other: the range is known there.
             bad = summary is None or result.diverged > 0
-            sign = 1 if study.less_is_better else -1
             scores.append(math.inf if bad or summary is None else sign * summary.median)
         if len(scores) < len(group) or min(scores) == math.inf:
             continue
-        at = scores.index(min(scores))
-        if at in (0, len(group) - 1):
-            value = value_of(group[at].settings, name)
-            side = "lowest" if at == 0 else "highest"
-            way = "lower" if at == 0 else "higher"
-            if name == "optimizer.weight_decay" and value == 0:
-                continue  # there is nothing below
+        best = scores.index(min(scores))
+        side, way = ("lowest", "lower") if best == 0 else ("highest", "higher")
+        value = value_of(group[best].settings, name)
+        below_nothing = name == "optimizer.weight_decay" and value == 0
+        if best in (0, len(group) - 1) and not below_nothing:
             warnings.append(
-                f"the best {words}, {value:g} ({group[at].label!r}), is the {side} tried: try "
+                f"the best {words}, {value:g} ({group[best].label!r}), is the {side} tried: try "
                 f"{way} ones, the optimum may lie beyond the grid"
             )
     return warnings

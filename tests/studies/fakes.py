@@ -70,6 +70,7 @@ class FakeTrainer:
         refuses: seed whose runs raise a UserError.
         stops: (seed, epoch) at which Ctrl-C is pressed.
         crashes: seed whose process dies.
+        refuses_rank: of several processes the one that raises a UserError.
     """
 
     journal: Path
@@ -78,6 +79,7 @@ class FakeTrainer:
     refuses: int | None = None
     stops: tuple[int, int] | None = None
     crashes: int | None = None
+    refuses_rank: int | None = None
 
     def note(self, *words: object) -> None:
         with open(self.journal, "a", encoding="utf-8") as file:
@@ -86,23 +88,40 @@ class FakeTrainer:
     def noted(self) -> list[list[str]]:
         return [line.split() for line in self.journal.read_text("utf-8").splitlines()]
 
+    def wait_for(self, *words: object) -> None:
+        while not self.journal.exists() or list(map(str, words)) not in [
+            noted[: len(words)] for noted in self.noted()
+        ]:
+            time.sleep(0.05)
+
     def train(self, settings: Any) -> Path:
+        rank = int(os.environ.get("RANK", "0"))
+        if rank == self.refuses_rank:
+            raise UserError("there is no second GPU")
+        if rank:
+            world, host = os.environ["WORLD_SIZE"], os.environ["MASTER_ADDR"]
+            self.note("joined", settings.name, rank, world, host)
+            if self.diverges_from == 0:
+                raise Diverged("the loss is nan at step 3")
+            return Path()
+        if "WORLD_SIZE" in os.environ and self.refuses_rank is None:
+            self.wait_for("joined", settings.name, 1)
         folder = Path(settings.runs) / settings.name
         assert not folder.exists(), f"{folder} exists, as a real trainer would say"
         assert not (Path(settings.checkpoints) / settings.name).exists()
         self.note("train", settings.name)
         return self._go(settings, 0)
 
-    def resume(self, target: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
-        last = json.loads((Path(checkpoints) / target / "last.pt").read_text())
+    def resume(self, name: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
+        last = json.loads((Path(checkpoints) / name / "last.pt").read_text())
         settings = parse(last["settings"])
         assert settings.optimizer.lr is not None, "resolved when the run began"
         assert last["epoch"] < settings.trainer.epochs, "all epochs are done, a real one would say"
-        self.note("resume", target, last["epoch"])
+        self.note("resume", name, last["epoch"])
         return self._go(settings, last["epoch"])
 
-    def is_over(self, run: Any, checkpoint: Path) -> bool:
-        return bool(json.loads(checkpoint.read_text())["epoch"] >= run.settings.trainer.epochs)
+    def is_over(self, settings: Any, checkpoint: Path) -> bool:
+        return bool(json.loads(checkpoint.read_text())["epoch"] >= settings.trainer.epochs)
 
     def _go(self, settings: Any, done: int) -> Path:
         runs, home = (Path(root) / settings.name for root in (settings.runs, settings.checkpoints))

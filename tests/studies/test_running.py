@@ -166,6 +166,41 @@ def test_a_resumed_run_takes_the_place_from_now(runs, trainer, tmp_path):
     assert last["optimizer"]["lr"] == 0.01
 
 
+# Several processes for one run
+
+
+TOGETHER = SHORT.replace("seeds: [0, 1]", "seeds: [0]\nprocesses: 2")
+
+
+@pytest.fixture
+def together(write_study, tmp_path):
+    place = Place(str(tmp_path / "runs"), str(tmp_path / "checkpoints"))
+    return [line.runs[0] for line in expand(read_study(write_study(TOGETHER)), place)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_processes_that_train_together_know_each_other(together, trainer, tmp_path, jobs):
+    make(together, trainer, tmp_path, jobs=jobs)
+    assert set(epochs(trainer).values()) == {1}
+    others = [words[1:] for words in trainer.noted() if words[0] == "joined"]
+    assert sorted(others) == sorted([run.name, "1", "2", "127.0.0.1"] for run in together)
+    assert [read_result(run)["processes"] for run in together] == [2, 2]
+    assert not list((tmp_path / "runs").glob("*.lock"))
+
+
+def test_an_error_of_any_process_ends_the_run(together, trainer, tmp_path):
+    trainer.refuses_rank = 1
+    trainer.pause = 0.5
+    with pytest.raises(UserError, match=rf"{together[0].name}\): there is no second GPU"):
+        make(together[:1], trainer, tmp_path)
+
+
+def test_a_run_in_processes_diverges_once(together, trainer, tmp_path):
+    trainer.diverges_from = 0.0
+    make(together[:1], trainer, tmp_path)
+    assert read_result(together[0])["status"] == "diverged"
+
+
 # Killed
 
 
@@ -194,6 +229,14 @@ def start_study(study, tmp_path, journal, jobs):
     )
 
 
+def is_free(run):
+    try:
+        with locked(run):
+            return True
+    except BusyError:
+        return False
+
+
 def until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
@@ -212,7 +255,7 @@ def test_a_killed_study_goes_on_and_repeats_nothing(
     process.send_signal(how)
     process.communicate(timeout=60)
     # its jobs notice, and let go of their runs
-    until(lambda: not list((tmp_path / "runs").glob("*.lock")) or jobs == 1)
+    until(lambda: all(is_free(run) for run in runs))  # its jobs notice, and let go of their runs
     done = epochs(trainer)
     assert 4 <= len(done) < 12
     make(runs, trainer, tmp_path)

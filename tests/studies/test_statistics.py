@@ -20,7 +20,6 @@ def test_the_interval_is_students():
         assert found.mean - found.half == pytest.approx(low)
         assert found.mean + found.half == pytest.approx(high)
         assert (found.n, found.median) == (n, pytest.approx(np.median(x)))
-        assert (found.low, found.high) == (x.min(), x.max())
 
 
 @pytest.mark.parametrize("values", [[7.0], [0.5, 15.5]])

@@ -82,7 +82,7 @@ def test_where_runs_lie_is_the_commands_to_say(write_study):
     face = FACE + "runs: [{label: a}]"
     run = lines_of(write_study(face), place=Place(data="people", root="sets"))[0].runs[0]
     assert run.settings.data == "people"
-    assert run.task == "face"
+    assert run.task.name == "face"
 
 
 # The hash
@@ -229,8 +229,8 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a, published: 3}]\ngrid: {optimizer.lr: [1, 2]}", "published"),
         (CELL + "runs: [{label: a, settings: {seed: 1}}]", "seed does not belong here"),
         (CELL + "runs: [{label: a, settings: {name: x}}]", "named by the hash"),
-        (CELL + "runs: [{label: a}]\nseeds: [0, 0]", "a seed is given twice"),
-        (CELL + "runs: [{label: a}]\nseeds: 3", "must be a list of whole numbers"),
+        (CELL + "runs: [{label: a}]\nseeds: [0, 0]", "must be a list of different whole numbers"),
+        (CELL + "runs: [{label: a}]\nseeds: 3", "must be a list of different whole numbers"),
         (CELL + "runs: [{label: a}]\nfigure: test_eror", "did you mean test_error?"),
         (CELL + "runs: [{label: a}]\ntask: faces", "did you mean face?"),
         (CELL + "runs: [{label: a}]\nreport: selected", "needs validation images"),
@@ -238,7 +238,7 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a}]\nbaseline: plan", "did you mean 'a'?"),
         (CELL + "runs: [{label: a}]\nbase: gone.yaml", "base gone.yaml: no such file"),
         (CELL + "runs: [{label: a}]\ntarget: .nan", "target nan: must be a finite number"),
-        (CELL + "runs: [{label: a, published: good}]", "published good: must be a number"),
+        (CELL + "runs: [{label: a, published: good}]", "published good: must be a finite number"),
         (CELL + "runs: [{label: a, settings: {trainer.test_curve: false}}]", "trainer.test_curve"),
         ("task: face\nruns: [{label: a}]", "set split.test"),
         (CELL + "runs: [{label: a, processes: 0}]", "processes 0: must be a whole number"),

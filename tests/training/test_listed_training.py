@@ -31,9 +31,9 @@ from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.embedding_sources import embed_people, load_model
 from siamese.report.threshold_choice import _others
 from siamese.report.verification_report import judge
-from siamese.studies.estimate import _listed
 from siamese.studies.expand import settings_hash
 from siamese.tasks.faces.face_runs import resume_training, train_faces
+from siamese.tasks.faces.face_spec import pictures_of_lists
 from tests.runs import interrupt_at, same
 
 NAMES = tuple(f"人{number:02d} x" for number in range(12))
@@ -211,10 +211,10 @@ def test_the_study_of_lists_is_named_by_them(settings: TrainSettings) -> None:
     for lists, alike in (("./lists/", True), ("lists2", False), (None, False)):
         split = SplitSettings(lists=lists)
         assert (settings_hash(replace(settings, split=split)) == named) is alike
-    assert _listed("lists") == {
+    assert pictures_of_lists("lists") == {
         part: sum(map(len, people.values())) for part, people in listed().items()
     }
-    assert _listed("nowhere") == {}
+    assert pictures_of_lists("nowhere") == {}
 
 
 @pytest.mark.parametrize(

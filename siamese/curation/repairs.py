@@ -1,19 +1,21 @@
-"""Commands that mend what a check found, and the plans that they carry out."""
+"""The commands that repair what a check found, with their plans of moves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from siamese.curation.checking.copies import Copies, superfluous
-from siamese.curation.checking.file_findings import Findings, right_name
-from siamese.curation.checking.findings import ABOUT, Finding, Kind
-from siamese.curation.checking.inspection import FileFacts
-from siamese.curation.checking.moving import Planner
-from siamese.curation.checking.picture_findings import Contents
+from siamese.curation.contents import Contents
+from siamese.curation.copies import Copies, superfluous
+from siamese.curation.findings import ABOUT, Cases, Finding, Kind, right_name
+from siamese.curation.inspection import FileFacts
 from siamese.curation.moves.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
 
+_LONGEST = 255  # bytes of a name that file systems take
 # What is moved first is left alone by the plans that follow.
 _FIRST: tuple[Kind, ...] = (
     "unreadable", "zero_bytes", "bomb", "failed", "linked_folder", "copies_across", "near_across",
@@ -29,7 +31,7 @@ _CONVERTED: tuple[Kind, ...] = ("animated", "rotated", "colour_mode")
 def make_plans(
     contents: Contents,
     facts: Mapping[str, FileFacts],
-    found: Findings,
+    cases: Cases,
     copies: Mapping[Kind, Sequence[Copies]],
     same_person: Mapping[str, str],
     near: int,
@@ -39,7 +41,7 @@ def make_plans(
     Args:
         contents: of the folder.
         facts: by path.
-        found: the cases by kind.
+        cases: by kind of finding.
         copies: the groups of the four kinds of copies.
         same_person: per folder that seems to be one person with others the name of their group.
         near: coarse fingerprint bits in which near-duplicates may differ.
@@ -63,7 +65,7 @@ def make_plans(
     def take_out(kind: Kind) -> None:
         paths = taken_out.get(kind)
         if paths is None:
-            paths = [path for case in found.get(kind, ()) for path in case.paths]
+            paths = [path for case in cases.get(kind, ()) for path in case.paths]
         plans[kind] = planner.take_out(paths)
 
     for kind in _FIRST:
@@ -71,7 +73,7 @@ def make_plans(
     home: dict[str, str] = {}  # of people whose folder becomes part of another one
     for kind in _MERGED:
         plans[kind] = []
-        for case in found.get(kind, ()):
+        for case in cases.get(kind, ()):
             largest = _largest(contents, facts, case.paths)
             for name in case.paths:
                 if name != largest:
@@ -80,7 +82,7 @@ def make_plans(
     plans["wrong_extension"] = planner.rename(
         [
             (path, right_name(path, facts[path].format))
-            for case in found.get("wrong_extension", ())
+            for case in cases.get("wrong_extension", ())
             for path in case.paths
         ]
     )
@@ -123,7 +125,7 @@ def _merge(
 
 
 def write_plans(
-    root: Path, out: Path, found: Findings, plans: Mapping[Kind, Sequence[Move]]
+    root: Path, out: Path, cases: Cases, plans: Mapping[Kind, Sequence[Move]]
 ) -> tuple[Finding, ...]:
     """Write OUT/plans/KIND.csv for each kind that moves mend; an earlier run's plans go.
 
@@ -134,14 +136,14 @@ def write_plans(
     for kind in ABOUT:
         path = out / "plans" / f"{kind}.csv"
         path.unlink(missing_ok=True)  # an earlier run's, which no longer fits
-        cases, moves = tuple(found.get(kind, ())), plans.get(kind, ())
-        if not cases:
+        of_kind, moves = tuple(cases.get(kind, ())), plans.get(kind, ())
+        if not of_kind:
             continue
         if moves:
             write_plan(path, moves)
-            findings.append(Finding(kind, cases, mend_command(root, path), path, len(moves)))
+            findings.append(Finding(kind, of_kind, mend_command(root, path), path, len(moves)))
         else:
-            findings.append(Finding(kind, cases, _other_command(kind, root)))
+            findings.append(Finding(kind, of_kind, _other_command(kind, root)))
     return tuple(findings)
 
 
@@ -159,3 +161,71 @@ def _other_command(kind: Kind, root: Path) -> str | None:
     if kind == "closed_folder":
         return command_line("chmod", "-R", "u+rwX", path_word(root))
     return None
+
+
+class Planner:
+    """Moves for one folder after the other, so that all plans can be carried out in any order.
+
+    Args:
+        names: per folder every name in it; the root is the empty string.
+    """
+
+    def __init__(self, names: Mapping[str, Iterable[str]]) -> None:
+        self._taken = {folder: {_same(name) for name in inside} for folder, inside in names.items()}
+        self._moved: set[str] = set()
+        self._touched: set[str] = set()  # folders of which something is moved, or into which
+
+    def take_out(self, paths: Iterable[str]) -> list[Move]:
+        """Files or folders into the quarantine; those that another plan moves are left to it."""
+        return [Move(path, None) for path in paths if self._claim(path)]
+
+    def move_into(self, paths: Iterable[str], folder: str) -> list[Move]:
+        """Files into a folder, under names that are free there."""
+        return [
+            Move(path, self._free(folder, posixpath.basename(path)))
+            for path in paths
+            if self._claim(path)
+        ]
+
+    def rename(self, pairs: Sequence[tuple[str, str]]) -> list[Move]:
+        """Files to new paths in the same folder, or to free names like them."""
+        return [
+            Move(path, self._free(*posixpath.split(wanted)))
+            for path, wanted in pairs
+            if self._claim(path)
+        ]
+
+    def _claim(self, path: str) -> bool:
+        above = _above(path)
+        if path in self._moved or path in self._touched or self._moved.intersection(above):
+            return False
+        self._moved.add(path)
+        self._touched.update(above)
+        return True
+
+    def _free(self, folder: str, name: str) -> str:
+        taken = self._taken.setdefault(folder, set())
+        self._touched.update((folder, *_above(folder)))
+        stem, ending = posixpath.splitext(name)
+        number, tried = 2, name
+        while _same(tried) in taken:
+            tried = _shortened(stem, f"-{number}{ending}")
+            number += 1
+        taken.add(_same(tried))
+        return f"{folder}/{tried}" if folder else tried
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:number]) for number in range(1, len(parts))]
+
+
+def _same(name: str) -> str:
+    """Equal for names that some file system takes for one."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", name).casefold())
+
+
+def _shortened(stem: str, tail: str) -> str:
+    while len(os.fsencode(stem + tail)) > _LONGEST and stem:
+        stem = stem[:-1]
+    return stem + tail

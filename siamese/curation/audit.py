@@ -5,22 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm import tqdm
 
-from siamese.auditing.same_person import FolderPairs, mean_cosines, same_people
+from siamese.auditing.same_person import (
+    FolderPairs,
+    mean_cosines,
+    same_people,
+    same_people_across,
+)
 from siamese.auditing.suspects import Suspicion, find_suspects
 from siamese.auditing.two_covariance import Labels, normalised
-from siamese.config import AuditSettings
-from siamese.curation.audits.audit_files import audit_text, write_audit
-from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
-from siamese.curation.audits.leaks import person_leaks, picture_leaks
+from siamese.config import AuditSettings, CheckSettings
+from siamese.curation.audit_page import (
+    Audit,
+    Leak,
+    MixedFolder,
+    SamePerson,
+    Suspect,
+    audit_text,
+    write_audit,
+)
+from siamese.curation.contents import walk_folder
+from siamese.curation.copies import Copies, Shot, exact_copies, near_copies, usable_shots
+from siamese.curation.inspection import FactCache, gather_facts
 from siamese.curation.moves.moves import carry_out, check_quarantine, restore_command
 from siamese.curation.moves.plans import Move
-from siamese.data.folder import require_folder, scan_folder
+from siamese.data.folder import require_folder, scan_folder, shared_names
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import scoring_device
@@ -41,10 +56,11 @@ _EXAMPLES = 3
 _TYPICAL = 4
 _BELIEVED = 0.5
 _WEAK_AUC = 0.95
+_HERE, _THERE = "here", "there"
 
 
 @dataclass(frozen=True)
-class Audited:
+class AuditResult:
     """An audit that was written.
 
     Attributes:
@@ -59,13 +75,13 @@ class Audited:
 
     def text(self) -> str:
         """What the command prints."""
-        told = audit_text(self.audit, self.files, moved=self.manifest is not None)
+        text = audit_text(self.audit, self.files, moved=self.manifest is not None)
         if self.manifest is not None:
             count = len(self.audit.suspects)
-            told += f"\nmoved {count} suspects to {self.manifest.parent}"
+            text += f"\nmoved {count} suspects to {self.manifest.parent}"
             assert self.audit.root is not None, "its suspects were moved"
-            told += f"\nundo: {restore_command(self.manifest, self.audit.root)}"
-        return told
+            text += f"\nundo: {restore_command(self.manifest, self.audit.root)}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -78,8 +94,8 @@ class _People:
     paths: tuple[str, ...]
 
 
-def audit_folder(settings: AuditSettings) -> Audited:
-    """Audit a folder; writes tables, a page, a contact sheet and a plan, moves only when told.
+def audit_folder(settings: AuditSettings) -> AuditResult:
+    """Audit a folder; writes tables, a page and a plan, moves only when asked to.
 
     Raises:
         UserError: unusable folder, checkpoint or embeddings; fewer than two people; a quarantine
@@ -125,7 +141,7 @@ def audit_folder(settings: AuditSettings) -> Audited:
     if settings.quarantine is not None and root is not None and audit.suspects:
         moves = [Move(suspect.path, None) for suspect in audit.suspects]
         manifest = carry_out(root, moves, Path(settings.quarantine), reason=f"audit in {out}")
-    return Audited(audit, files, manifest)
+    return AuditResult(audit, files, manifest)
 
 
 def _place(settings: AuditSettings, root: Path | None) -> Path:
@@ -330,6 +346,88 @@ def _mixed(people: _People, suspicion: Suspicion) -> tuple[MixedFolder, ...]:
     return tuple(found)
 
 
+def picture_leaks(root: Path, other: Path, cache: Path, *, workers: int) -> list[Leak]:
+    """Files and near-duplicates that are in both folders, without a model.
+
+    Args:
+        root: the audited folder.
+        other: the folder that it is held against.
+        cache: the file of what is known about files.
+        workers: processes; 0: this one.
+    """
+    shots = [
+        *_marked(root, _HERE, cache, workers=workers),
+        *_marked(other, _THERE, cache, workers=workers),
+    ]
+    same = exact_copies(shots)[1]
+    similar = near_copies(shots, CheckSettings().near)[1]
+    leaks = [Leak("file", first, second, 1.0) for first, second in _pairs(same)]
+    known = {(leak.first, leak.second) for leak in leaks}
+    for first, second in _pairs(similar):
+        if (first, second) not in known:
+            leaks.append(Leak("picture", first, second, float("nan")))
+    return leaks
+
+
+def person_leaks(
+    here: Embeddings,
+    labels: Labels,
+    names: Sequence[str],
+    suspicion: Suspicion,
+    there: Embeddings,
+    other_labels: Labels,
+    other_names: Sequence[str],
+) -> list[Leak]:
+    """People who are in both folders: by the model, and by their names.
+
+    Args:
+        here: the audited pictures; ``labels`` (N,) are positions in ``names``.
+        labels: see ``here``.
+        names: of the audited people.
+        suspicion: what was found here.
+        there: the other folder's pictures; ``other_labels`` are positions in ``other_names``.
+        other_labels: see ``there``.
+        other_names: of the other folder's people.
+    """
+    found = same_people_across(
+        here.embeddings, there.embeddings, (labels, other_labels), 1 - suspicion.probability
+    )
+    shared: list[tuple[Literal["person", "name"], int, int]] = [
+        ("person", a, b) for a, b in zip(found.first.tolist(), found.second.tolist(), strict=True)
+    ]
+    known = {(a, b) for _, a, b in shared}
+    for name in shared_names(names, other_names):
+        same = names.index(name), other_names.index(shared_names(other_names, [name])[0])
+        if same not in known:
+            shared.append(("name", *same))
+    first, second = (np.array([one[side] for one in shared], np.int64) for side in (1, 2))
+    scores = mean_cosines(
+        (here.embeddings, there.embeddings),
+        (labels, other_labels),
+        FolderPairs(first, second, np.ones(len(shared))),
+    )
+    return [
+        Leak(kind, names[a], other_names[b], float(score))
+        for (kind, a, b), score in zip(shared, scores, strict=True)
+    ]
+
+
+def _marked(root: Path, mark: str, cache: Path, *, workers: int) -> list[Shot]:
+    """A folder's usable pictures, each said to be of the folder's one person."""
+    contents = walk_folder(root)
+    known = gather_facts(root, contents.files(), FactCache(cache), workers=workers)
+    return [replace(shot, person=mark) for shot in usable_shots(contents, known)]
+
+
+def _pairs(groups: Sequence[Copies]) -> list[tuple[str, str]]:
+    """Of each group every picture here with the best one there."""
+    pairs = []
+    for group in groups:
+        there = [shot.path for shot in group.shots if shot.person == _THERE]
+        pairs += [(shot.path, there[0]) for shot in group.shots if shot.person == _HERE]
+    return sorted(pairs)
+
+
 def _leaks(
     settings: AuditSettings, people: _People, suspicion: Suspicion, against: _People, out: Path
 ) -> list[Leak]:
@@ -338,7 +436,7 @@ def _leaks(
     here, there = people.embeddings.root, against.embeddings.root
     if here is not None and there is not None:
         workers = processors() if settings.workers is None else settings.workers
-        leaks = picture_leaks(here, there, out / "facts.sqlite", workers=workers)
+        leaks = picture_leaks(here, there, out / "facts.jsonl", workers=workers)
         places = [{path: at for at, path in enumerate(side.paths)} for side in (people, against)]
         leaks = [_scored(leak, (people, against), places) for leak in leaks]
     leaks += person_leaks(

@@ -1,11 +1,17 @@
-"""What a page of findings is made of, as plain data."""
+"""A page of findings with small pictures in it, as one HTML file that needs no other."""
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
-from siamese.drawing.page import Chart, Facts, Headline, Picture, Table
+from PIL import Image
+
+from siamese.data.decode import DecodeError, decode
+from siamese.drawing.page import Chart, Facts, Headline, Picture, Table, write_rendered
 
 Severity = Literal["error", "warning", "note", ""]
 
@@ -78,3 +84,34 @@ class FindingsPage:
 
     first_paths: ClassVar[int] = 200
     """Lines of a section's list of files that are shown."""
+
+
+def write_findings_page(path: Path, page: FindingsPage) -> None:
+    """Write one HTML file, whole or not at all; folders are made."""
+    write_rendered(path, page, "findings.html", "siamese.curation")
+
+
+def thumbnail_of(root: Path | None, path: str, name: str, size: int = 96) -> Picture:
+    """A small picture for a page.
+
+    Args:
+        root: the folder; None: there are no pictures.
+        path: relative to the root.
+        name: whom it shows.
+        size: longer side in pixels.
+
+    Returns:
+        The picture; its ``data`` is None when it cannot be decoded.
+    """
+    if root is None or not path:
+        return Picture(path, name, None)
+    try:
+        small = decode(root / path, size)
+    except DecodeError:
+        return Picture(path, name, None)
+    small.thumbnail((size, size), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=78)
+    return Picture(
+        path, name, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    )

@@ -7,14 +7,14 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy.fft import dctn
 
-from siamese.curation.checking.fingerprints import as_words, fingerprint_of
-from siamese.curation.checking.near import FINE_LIMIT, ones
+from siamese.curation.copies import FINE_LIMIT
+from siamese.curation.inspection import as_words, fingerprint_of
 from tests.conftest import draw_person
 
 
 def distance(first, second):
     words = as_words([fingerprint_of(first).code, fingerprint_of(second).code])
-    different = ones(words[0] ^ words[1])
+    different = np.bitwise_count(words[0] ^ words[1])
     return int(different[0]), int(different[1:].sum())
 
 

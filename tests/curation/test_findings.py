@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese.curation.checking.folder_names import find_twins, name_key, spelled
+from siamese.curation.findings import find_twins, name_key, spelled
 
 DIFFERENCES = [
     ("が", "か\u3099", "Unicode form"),

@@ -6,8 +6,8 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese.curation.checking.moving import Planner
 from siamese.curation.moves.plans import Move
+from siamese.curation.repairs import Planner
 from tests.file_names import file_names
 
 

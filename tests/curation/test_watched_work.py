@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from siamese.curation.checking.watched import work_watched
+from siamese.curation.inspection import work_watched
 
 
 def work(path):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese.curation.checking import inspection
-from siamese.curation.checking.inspection import FileFacts, inspect_file
+from siamese.curation import inspection
+from siamese.curation.inspection import FileFacts, inspect_file
 from siamese.data.decode import DecodeError, check_header, decode
 from tests.conftest import draw_person
 

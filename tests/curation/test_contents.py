@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from siamese.curation.checking.picture_findings import walk_folder
+from siamese.curation.contents import walk_folder
 from siamese.data.folder import scan_folder
 from siamese.errors import UserError
 from tests.file_names import raw_names

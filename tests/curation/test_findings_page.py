@@ -1,28 +1,24 @@
-"""The page of findings and the contact sheet: what is in them."""
+"""The page of findings: what is in it."""
 
 import base64
 import io
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image
 
-from siamese.curation.pages.lettering import Letters
-from siamese.curation.pages.pages import (
+from siamese.curation.findings_page import (
     FindingsPage,
     Group,
     Row,
     Section,
     thumbnail_of,
-    write_contact_sheet,
     write_findings_page,
 )
 from siamese.drawing.page import Chart, Column, Facts, Headline, Picture, Table
-from siamese.errors import UserError
 from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
 
 __all__ = ["browser"]  # the fixture
@@ -163,103 +159,6 @@ def test_in_a_browser(tmp_path, browser: Browser, theme):
     browser.value("document.querySelector('summary').focus()")
     browser.press("Enter", 13, "\r")
     assert browser.value("document.querySelector('details').open")
-
-
-def tiles(sheet: Image.Image, color: tuple[int, int, int]) -> int:
-    """Number of tiles of just this colour; each is 96 x 96 pixels."""
-    same = (np.asarray(sheet) == color).all(axis=2).sum()
-    assert same % 96**2 == 0
-    return int(same) // 96**2
-
-
-def sheet_of(folder: Path, *sections: Section, limit: int = 60) -> Image.Image:
-    path = folder / "new" / "sheet.png"
-    write_contact_sheet(path, "faces: check", sections, limit=limit)
-    with Image.open(path) as sheet:
-        assert sheet.format == "PNG"
-        return sheet.convert("RGB")
-
-
-def test_the_sheet_has_every_picture_once(tmp_path):
-    sheet = sheet_of(tmp_path, *SECTIONS)
-    assert [tiles(sheet, color) for color in COLORS] == [1, 1, 1, 1, 1, 0]
-
-
-def test_a_row_with_more_pictures_than_fit_goes_on_below(tmp_path):
-    row = Row("", "", (Group("", tuple(PICTURES[:1] * 31)), Group("", tuple(PICTURES[1:2] * 3))))
-    sheet = sheet_of(tmp_path, Section("s", "", "", rows=(row,)))
-    assert (tiles(sheet, COLORS[0]), tiles(sheet, COLORS[1])) == (31, 3)
-    assert sheet.width < 1200
-
-
-def test_rows_beyond_the_limit_are_counted_and_small_sections_stay(tmp_path):
-    def section(at: int, rows: int) -> Section:
-        return Section(f"s{at}", "note", "", rows, rows=(Row("", "", (Group("", (PICTURES[at],)),)),) * rows)  # fmt: skip  # noqa: E501
-
-    sheet = sheet_of(tmp_path, section(0, 50), section(1, 2), section(2, 50), limit=20)
-    assert [tiles(sheet, color) for color in COLORS[:3]] == [9, 2, 9]
-
-
-def test_missing_pictures_and_odd_sizes_have_tiles(tmp_path):
-    wide = picture("Ann/wide.png", (0, 0, 255), (96, 24))
-    broken = Group("", (wide, GONE))
-    sheet = sheet_of(tmp_path, Section("s", "", "", rows=(Row("", "", (broken,)),)))
-    pixels = np.asarray(sheet)
-    assert (pixels == (0, 0, 255)).all(axis=2).sum() == 96 * 24
-    assert (pixels == (239, 237, 233)).all(axis=2).sum() > 96 * 72 + 96 * 80  # under both
-
-
-def test_a_sheet_without_pictures_says_so(tmp_path):
-    empty, full = sheet_of(tmp_path, *SECTIONS[:1]), sheet_of(tmp_path, *SECTIONS)
-    assert empty.height < full.height
-    assert (np.asarray(empty) < 120).any()
-
-
-def test_a_sheet_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    sheet_of(tmp_path, *SECTIONS)
-    path = tmp_path / "new" / "sheet.png"
-    before = path.read_bytes()
-
-    def fail(*_: object) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(UserError, match="disk full"):
-        write_contact_sheet(path, "other", SECTIONS)
-    assert path.read_bytes() == before
-    assert [file.name for file in path.parent.iterdir()] == ["sheet.png"]
-
-
-def ink(text: str, letters: Letters) -> tuple[int, int]:
-    """Left and right end of what is drawn."""
-    sheet = Image.new("RGB", (900, 60), "white")
-    letters.draw(ImageDraw.Draw(sheet), 50, 10, text, (0, 0, 0))
-    columns = np.flatnonzero((np.asarray(sheet) < 128).any(axis=(0, 2)))
-    return int(columns.min()), int(columns.max())
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Ann", "夏子", "横澤夏子/0001.jpg", "محمد علي", "caf\udce9", "a\nb", "😀x", "か\u3099",
-     "\U0010fffe", "\u2068夏子\u2069 = \u2068קרן\u2069"],
-)  # fmt: skip
-def test_any_name_is_drawn_as_wide_as_it_is_said_to_be(text):
-    letters = Letters(20, bold=True)
-    left, right = ink(text, letters)
-    assert 46 <= left <= 60
-    assert abs(right - 50 - letters.width(text)) < 12
-
-
-def test_long_lines_are_shortened_in_their_middle():
-    letters = Letters(14)
-    text = "person_" * 40 + "夏子/0001.jpg"
-    short = letters.fitted(text, 300)
-    assert letters.width(short) <= 300 < letters.width(text)
-    assert short.startswith("person_")
-    assert short.endswith("01.jpg")
-    assert "…" in short
-    assert letters.fitted("short", 300) == "short"
-    assert letters.fitted("caf\udce9", 300) == "caf\\udce9"
 
 
 def test_thumbnails_keep_their_aspect(tmp_path):

@@ -76,7 +76,7 @@ def walk_folder(root: Path) -> Contents:
     """Look through a folder as training does, and further down, without a step in a circle.
 
     A link to a folder elsewhere is a person as any other; one that leads back into the root, or
-    to a folder that is here already, is only told. Deeper links are not followed.
+    to a folder that is here already, is only reported. Deeper links are not followed.
 
     Raises:
         UserError: the root is missing, a file, or cannot be read.
@@ -185,7 +185,7 @@ def _entries(contents: Contents, folder: str) -> list[os.DirEntry[str]]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """As os.path.isdir, but without a call of the system where the listing has told it already."""
+    """As os.path.isdir, but without a call of the system where the listing knows it."""
     try:
         return entry.is_dir()
     except OSError:  # a link that leads in a circle
@@ -193,7 +193,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_file(entry: os.DirEntry[str]) -> bool:
-    """As is_regular, but without a call of the system where the listing has told it already."""
+    """As is_regular, but without a call of the system where the listing knows it."""
     return is_regular(entry.path) if entry.is_symlink() else entry.is_file()
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 from PIL import Image
 
 from siamese.data.decode import DecodeError, decode
-from siamese.drawing.page import Chart, Facts, Headline, Picture, Table, write_rendered
+from siamese.drawing.page import Chart, Facts, Headline, Picture, write_rendered
 
 Severity = Literal["error", "warning", "note", ""]
 
@@ -45,7 +45,6 @@ class Section:
         command: the exact command that mends it.
         rows: pictures.
         paths: the files; the page shows the first 200, folded.
-        table: shown after the pictures.
         chart: shown first.
     """
 
@@ -56,7 +55,6 @@ class Section:
     command: str | None = None
     rows: tuple[Row, ...] = ()
     paths: tuple[str, ...] = ()
-    table: Table | None = None
     chart: Chart | None = None
 
 

@@ -18,7 +18,7 @@ from siamese.curation.findings_page import (
     thumbnail_of,
     write_findings_page,
 )
-from siamese.drawing.page import Chart, Column, Facts, Headline, Picture, Table
+from siamese.drawing.page import Chart, Facts, Headline, Picture
 from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
 
 __all__ = ["browser"]  # the fixture
@@ -39,11 +39,10 @@ ROWS = (
                                        Group("typical of 夏子", (*PICTURES[1:4], GONE)))),
     Row("夏子/4.jpg", "", (Group("", (PICTURES[4],)),)),
 )  # fmt: skip
-TABLE = Table("By person", "each", (Column("person"), Column("n", True)), (("夏子", "3"),))
 SECTIONS = (
     Section("Zero bytes", "error", "empty files", 3, "siamese-data mend 'a b' --plan p.csv",
             paths=tuple(f"Ann/{at}.jpg" for at in range(3))),
-    Section("Wrong pictures", "warning", "somebody else", 1234, rows=ROWS, table=TABLE),
+    Section("Wrong pictures", "warning", "somebody else", 1234, rows=ROWS),
     Section("Odd", "note", "nothing found", 0),
     Section("Balance", "", "how many each", chart=Chart("Histogram", "people", PAGE.charts[0].svg)),
 )  # fmt: skip
@@ -65,7 +64,7 @@ def test_everything_given_is_on_the_page(tmp_path):
         "faces: check", "today", "It is fine.", "A note.", "usable", "Zero bytes", "empty files",
         "siamese-data mend 'a b' --plan p.csv", "Ann/2.jpg", "List of 3", "Wrong pictures", "1,234",
         "夏子/0.jpg", "suspicion 98%", "the suspect", "typical of 夏子", "not available",
-        "By person", "nothing found", "Histogram", "/data",
+        "nothing found", "Histogram", "/data",
     ):  # fmt: skip
         assert part in text, part
     assert page.open == []
@@ -105,8 +104,7 @@ def test_long_lists_are_cut(tmp_path):
 def hostile(name: str) -> FindingsPage:
     shown = Picture(f"{name}!", f"x{name}", PICTURES[0].data)
     row = Row(name, name, (Group(name, (shown, replace(shown, data=None))),))
-    table = Table(name, name, (Column(name, False, name),), ((name,),))
-    section = Section(name, "error", name, 1, name, (row,), (name,), table)
+    section = Section(name, "error", name, 1, name, (row,), (name,))
     return FindingsPage(
         name, name, (name,), (Headline(name, name, name, name, name),), (section,),
         (Facts(name, ((name, name),)),), (name,),
@@ -137,7 +135,7 @@ def test_the_page_needs_no_other_file_and_runs_its_own_script_only(tmp_path):
 def test_in_a_browser(tmp_path, browser: Browser, theme):
     """On a phone nothing sticks out, the script runs, commands can be copied by keyboard."""
     long = Section("x" * 300, "error", "y" * 300, 1, "siamese-data mend " + "z" * 300, ROWS * 3,
-                   ("p" * 500,), TABLE)  # fmt: skip
+                   ("p" * 500,))  # fmt: skip
     name = "名" * 80 + "/" + "long_name" * 30
     odd = Row(name, name, (Group(name, (replace(PICTURES[0], path=name, name="n" * 90),) * 9),) * 3)
     page = replace(FINDINGS, sections=(*SECTIONS, long, Section("w", "note", "", rows=(odd,))))

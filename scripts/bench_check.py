@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     given = parser.parse_args()
     from siamese.config import CheckSettings
-    from siamese.curation.checking.check import check_folder
+    from siamese.curation.check import check_folder
 
     with tempfile.TemporaryDirectory() as place:
         root = Path(place, "faces")

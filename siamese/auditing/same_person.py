@@ -50,7 +50,7 @@ def find_same_people(
     Args:
         embeddings: (N, D), finite.
         labels: integers (N,), values 0 ... P - 1.
-        least: probability from which a pair is told.
+        least: probability from which a pair is returned.
 
     Returns:
         (label, larger label, probability, mean cosine) of each, the most probable first.
@@ -78,24 +78,10 @@ def same_people(
         embeddings: (N, D), finite.
         labels: int64 (N,), values 0 ... P - 1.
         weights: (N,), how much each picture belongs to its folder; wrong ones near 0.
-        least: probability from which a pair is told.
+        least: probability from which a pair is returned.
     """
-    model = fit_to_halves(embeddings, labels, weights)
-    points = model.coordinates(embeddings)
-    means, counts = means_by_label(points, labels, weights)
-    known = np.flatnonzero(counts > 0.5)
-    if len(known) < 2:  # no picture is believed
-        return FolderPairs(known[:0], known[:0], np.zeros(0))
-    found = []
-    for start in range(0, len(known), _ROWS):
-        rows = known[start : start + _ROWS]
-        evidence = model.log_ratio(means[rows], counts[rows], means[known], counts[known], _TELLING)
-        first, second = np.nonzero(np.triu(_by_prior(evidence), start + 1) >= least)
-        found.append((rows[first], known[second], evidence[first, second]))
-    first, second, evidence = (np.concatenate(part) for part in zip(*found, strict=True))
-    smaller = np.minimum(counts[first], counts[second])
-    alike = _by_halves(evidence, smaller, partial(_halves, model, points, labels, weights))
-    return _ranked(first, second, np.minimum(_by_prior(evidence, len(known)), alike), least)
+    people = np.arange(int(labels.max()) + 1)
+    return _judged(embeddings, labels, weights, people, people, least)
 
 
 def same_people_across(
@@ -115,25 +101,42 @@ def same_people_across(
         there: (M, D), finite.
         labels: int64 (N,) and (M,), values from 0 on without gaps.
         weights: (N,), how much each picture here belongs to its folder.
-        least: probability from which a pair is told.
+        least: probability from which a pair is returned.
     """
     people = int(labels[0].max()) + 1
     both = np.concatenate([labels[0], people + labels[1]])
     every = np.concatenate([weights, np.ones(len(labels[1]))])
     embeddings = np.concatenate([np.asarray(here), np.asarray(there)])
-    model = fit_to_halves(embeddings, both, every)
+    sides = np.split(np.arange(int(both.max()) + 1), [people])
+    pairs = _judged(embeddings, both, every, sides[0], sides[1], least)
+    return FolderPairs(pairs.first, pairs.second - people, pairs.probability)
+
+
+def _judged(
+    embeddings: npt.ArrayLike, labels: Labels, weights: Floats, left: Labels, right: Labels,
+    least: float,
+) -> FolderPairs:  # fmt: skip
+    """Judge every pair of a folder of ``left`` with a later one of ``right``."""
+    model = fit_to_halves(embeddings, labels, weights)
     points = model.coordinates(embeddings)
-    means, counts = means_by_label(points, both, every)
-    n, m = counts[:people], counts[people:]
-    evidence = model.log_ratio(means[:people], n, means[people:], m, _TELLING)
-    told = _by_prior(evidence) >= least
-    told[n <= 0.5] = False  # all of its pictures are wrong
-    first, second = np.nonzero(told)
-    found = evidence[first, second]
-    smaller = np.minimum(n[first], m[second])
-    alike = _by_halves(found, smaller, partial(_halves, model, points, both, every))
-    certain = np.minimum(_by_prior(found, len(m)), alike)
-    return _ranked(first, second, certain, least)
+    means, counts = means_by_label(points, labels, weights)
+    left, right = (side[counts[side] > 0.5] for side in (left, right))  # a picture is believed
+    if not len(left) or not len(right):
+        return FolderPairs(left[:0], left[:0], np.zeros(0))
+    blocks = []
+    for start in range(0, len(left), _ROWS):
+        rows = left[start : start + _ROWS]
+        evidence = model.log_ratio(means[rows], counts[rows], means[right], counts[right], _TELLING)
+        likely = (_by_prior(evidence, len(right)) >= least) & (rows[:, None] < right)
+        first, second = np.nonzero(likely)
+        blocks.append((rows[first], right[second], evidence[first, second]))
+    first, second, evidence = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    smaller = np.minimum(counts[first], counts[second])
+    similar = _by_halves(evidence, smaller, partial(_halves, model, points, labels, weights))
+    probability = np.minimum(_by_prior(evidence, len(right)), similar)
+    order = np.argsort(-probability, kind="stable")
+    order = order[probability[order] >= least]
+    return FolderPairs(first[order], second[order], probability[order])
 
 
 def mean_cosines(
@@ -153,10 +156,9 @@ def mean_cosines(
     return np.asarray((here[pairs.first] * there[pairs.second]).sum(1))
 
 
-def _by_prior(evidence: Floats, folders: int | None = None) -> Floats:
-    """Probability by Bayes' rule; a folder's second is one of so many (by default the columns)."""
-    others = max((evidence.shape[1] if folders is None else folders) - 1, 1)
-    return np.asarray(expit(evidence + logit(PRIOR / others)))
+def _by_prior(evidence: Floats, folders: int) -> Floats:
+    """Probability by Bayes' rule; the second of a folder is one of so many."""
+    return np.asarray(expit(evidence + logit(PRIOR / max(folders - 1, 1))))
 
 
 def _by_halves(evidence: Floats, pictures: Floats, halves: Callable[[float], Floats]) -> Floats:
@@ -167,15 +169,15 @@ def _by_halves(evidence: Floats, pictures: Floats, halves: Callable[[float], Flo
         pictures: of the smaller folder of each, (K,).
         halves: evidence of halves where the second has so many pictures at most.
     """
-    alike = np.ones(len(evidence))
+    probability = np.ones(len(evidence))
     sizes = 2.0 ** np.floor(np.log2(np.clip(np.rint(pictures), 1, _TELLING)))
     for size in np.unique(sizes):
         known = halves(size if size < _TELLING / 2 else np.inf)
         if len(known):
             least, low, middle = np.quantile(known, [0.05, 0.16, 0.5])
             pairs = sizes == size
-            alike[pairs] = expit((evidence[pairs] - least) / max((middle - low) / 2, 1e-9))
-    return alike
+            probability[pairs] = expit((evidence[pairs] - least) / max((middle - low) / 2, 1e-9))
+    return probability
 
 
 def _halves(
@@ -185,12 +187,6 @@ def _halves(
     one, other, n, m = means_of_halves(points, labels, weights, most=most)
     usable = np.flatnonzero((n >= 1.5) & (m >= min(most, 2) - 0.5))[:_HALVES]
     one_by_one = (
-        model.log_ratio(one[[at]], n[[at]], other[[at]], m[[at]], _TELLING)[0, 0] for at in usable
+        model.log_ratio(one[[i]], n[[i]], other[[i]], m[[i]], _TELLING)[0, 0] for i in usable
     )
     return np.fromiter(one_by_one, np.float64)
-
-
-def _ranked(first: Labels, second: Labels, probability: Floats, least: float) -> FolderPairs:
-    order = np.argsort(-probability, kind="stable")
-    order = order[probability[order] >= least]
-    return FolderPairs(first[order], second[order], probability[order])

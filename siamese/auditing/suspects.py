@@ -161,9 +161,9 @@ class _Judges:
             np.multiply(stacked[0], np.exp(at_point[0]), out=total)
             np.multiply(stacked[1], np.exp(at_point[1]), out=part)
             np.add(total, part, out=total)
-            told = np.exp(total[at, own] - _log_sum_exp(total))
+            predicted = np.exp(total[at, own] - _log_sum_exp(total))
             noise = expit(at_point[2])
-            missed = -np.log((1 - noise) * told + noise / total.shape[1]).sum()
+            missed = -np.log((1 - noise) * predicted + noise / total.shape[1]).sum()
             # Where every label is predicted, the factors would grow without end.
             return float(missed + ((at_point - start) ** 2).sum() / 2) / len(own)
 

@@ -43,13 +43,13 @@ class _Command:
 
 
 def _check(settings: CheckSettings) -> str:
-    from siamese.curation.checking.check import check_folder
+    from siamese.curation.check import check_folder
 
     return check_folder(settings).text()
 
 
 def _audit(settings: AuditSettings) -> str:
-    from siamese.curation.audits.audit import audit_folder
+    from siamese.curation.audit import audit_folder
 
     return audit_folder(settings).text()
 

@@ -22,7 +22,7 @@ class CheckSettings:
     data: str | None = None
     """The folder to check, one folder per person; may stand first, without its name."""
     out: str | None = None
-    """Folder for check.json, check.html, check.png and the plans; null: runs/check-FOLDER."""
+    """Folder for check.json, check.html and the plans; null: runs/check-FOLDER."""
     min_side: int = 48
     """Pictures whose shorter side has fewer pixels are told as too small."""
     max_aspect: float = 2.5
@@ -43,7 +43,7 @@ class AuditSettings(JudgeSettings):
     data: str | None = None
     """The folder to audit, one folder per person; may stand first, without its name."""
     out: str | None = None
-    """Folder for the CSV files, audit.html and audit.png; null: runs/audit-FOLDER."""
+    """Folder for the CSV files and audit.html; null: runs/audit-FOLDER."""
     suspicion: float = 0.5
     """Pictures are suspects from this probability on of being somebody else's."""
     against: str | None = None
@@ -51,7 +51,7 @@ class AuditSettings(JudgeSettings):
     quarantine: str | None = None
     """Move the suspects into this folder, with a manifest that siamese-data restore undoes."""
     shown: int = 60
-    """Suspects and pairs of people that the page and the contact sheet show."""
+    """Suspects and pairs of people whose pictures the page shows."""
 
 
 @dataclass

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from siamese.curation.checking import check_page
+from siamese.curation import check
 from siamese.data.batches import Draw, face_pictures
 from siamese.data.cache import open_cache
 from siamese.data.folder import scan_folder
@@ -208,7 +208,7 @@ def send_through(place: Path, part: int) -> None:
     root = place / "faces"
     write_people(root, part)
     if part > 0:  # one page with the thumbnails of broken files is enough
-        check_page.write_check_page = lambda *_: None  # type: ignore[assignment]
+        check._write_page = lambda *_: None  # type: ignore[assignment]
     before = tree(root)
     bad = {path for path, (data, _) in before.items() if not plainly_readable(data)}
     assert len(before) == PEOPLE * FILES

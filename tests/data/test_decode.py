@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image, ImageOps
 
-from siamese.curation.checking.inspection import inspect_file
+from siamese.curation.inspection import inspect_file
 from siamese.data.decode import DecodeError, check_header, decode, to_rgb
 from siamese.errors import UserError
 

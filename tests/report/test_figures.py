@@ -13,10 +13,9 @@ import pytest
 from fontTools.fontBuilder import FontBuilder
 from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib import font_manager
-from PIL import Image, ImageDraw
+from PIL import Image
 from scipy.stats import norm
 
-from siamese.curation.pages.lettering import Letters
 from siamese.drawing.figure import blank_figure, name_ticks, save_figure, svg_of
 from siamese.drawing.text import drawable, font_note
 from siamese.report.verification_plots import (
@@ -500,20 +499,12 @@ def pixels(figure) -> np.ndarray:
     return np.asarray(figure.canvas.buffer_rgba()).copy()
 
 
-def on_a_sheet(text: str, bold: bool) -> np.ndarray:
-    sheet = Image.new("RGB", (500, 40), "white")
-    Letters(20, bold).draw(ImageDraw.Draw(sheet), 5, 5, text, (0, 0, 0))
-    return np.asarray(sheet.convert("L"))
-
-
 def pictures_of(name: str) -> list[np.ndarray]:
-    """A name on a sheet, in a title, in a legend, beside a confusion matrix, in lists."""
+    """A name in a title, in a legend, beside a confusion matrix, in lists."""
     matrix = np.array([[9, 1], [2, 8]])
     listed = blank_figure("", 5.6)
     name_ticks(listed.add_subplot().yaxis, [name, "b"])
     return [
-        on_a_sheet(name, False),
-        on_a_sheet(name, True),
         *map(
             pixels,
             (
@@ -555,8 +546,6 @@ def test_with_a_font_every_picture_shows_the_letters(plain_fonts, tmp_path):
     for drawn, escaped in zip(pictures_of("夏"), codes, strict=True):
         assert not np.array_equal(drawn, escaped)
     assert font_note() is None
-    # The font's only glyph is a square: it stands there, filled.
-    assert (on_a_sheet("夏", False)[12:20, 10:16] == 0).all()
 
 
 def test_scripts_of_two_fonts_stand_in_one_line(plain_fonts, tmp_path):

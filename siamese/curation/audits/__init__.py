@@ -1,1 +1,0 @@
-"""Audit a folder with a model's embeddings."""

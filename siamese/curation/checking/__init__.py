@@ -1,1 +1,0 @@
-"""Check a folder without a model: files, names, copies."""

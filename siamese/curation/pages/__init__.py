@@ -1,1 +1,0 @@
-"""What check and audit show: pages, contact sheets."""

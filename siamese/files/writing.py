@@ -224,7 +224,7 @@ def write_csv(
     *,
     errors: Literal["backslashreplace", "surrogateescape"] = "backslashreplace",
     exact: bool = False,
-) -> None:
+) -> Path:
     """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes.
 
     Args:
@@ -245,6 +245,7 @@ def write_csv(
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows if exact else ([_cell(cell) for cell in row] for row in rows))
+    return path
 
 
 def _cell(value: object) -> object:

@@ -18,8 +18,9 @@ from siamese.config import AuditSettings
 from siamese.curation.audits.audit_files import audit_text, write_audit
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
 from siamese.curation.audits.leaks import person_leaks, picture_leaks
-from siamese.curation.moves.moves import carry_out, check_quarantine, restore_command
-from siamese.curation.moves.plans import Move
+from siamese.curation.manifests import restore_command
+from siamese.curation.moves import carry_out, check_quarantine
+from siamese.curation.plans import Move
 from siamese.data.folder import require_folder, scan_folder
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import read_checkpoint

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from siamese.curation.audits.audit_page import KINDS, audit_page, summary_of
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
-from siamese.curation.csv_tables import write_table
-from siamese.curation.moves.plans import Move, mend_command, write_plan
 from siamese.curation.pages.pages import write_contact_sheet, write_findings_page
+from siamese.curation.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
+from siamese.files.writing import write_csv
 
 _PLAN = Path("plans") / "suspects.csv"
 _SAME = "same_person.csv"
@@ -30,7 +30,7 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
         quarantines the suspects), audit.html, audit.png; without findings they are there as well.
     """
     tables = (
-        write_table(
+        write_csv(
             out / "suspects.csv",
             ("rank", "path", "person", "suspicion", "owner", "own_score", "owner_score"),
             (
@@ -38,17 +38,19 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
                  _number(one.own_score), _number(one.owner_score))
                 for rank, one in enumerate(audit.suspects, start=1)
             ),
+            errors="surrogateescape",
         ),
-        write_table(
+        write_csv(
             out / _SAME,
             ("first", "second", "probability", "score"),
             (
                 (one.first, one.second, _number(one.probability), _number(one.score))
                 for one in audit.same
             ),
+            errors="surrogateescape",
             exact=True,  # siamese-data split --merge reads it
         ),
-        write_table(
+        write_csv(
             out / "mixed.csv",
             ("person", "probability", "pictures", "other_pictures", "example", "other_example"),
             (
@@ -56,11 +58,13 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
                  _first(one.main), _first(one.other))
                 for one in audit.mixed
             ),
+            errors="surrogateescape",
         ),
-        write_table(
+        write_csv(
             out / "leaks.csv",
             ("kind", "first", "second", "score"),
             ((one.kind, one.first, one.second, _number(one.score)) for one in audit.leaks),
+            errors="surrogateescape",
         ),
     )  # fmt: skip
     write_plan(out / _PLAN, [Move(suspect.path, None) for suspect in audit.suspects])

@@ -11,7 +11,7 @@ from siamese.curation.checking.findings import ABOUT, Finding, Kind
 from siamese.curation.checking.inspection import FileFacts
 from siamese.curation.checking.moving import Planner
 from siamese.curation.checking.picture_findings import Contents
-from siamese.curation.moves.plans import Move, mend_command, write_plan
+from siamese.curation.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
 
 # What is moved first is left alone by the plans that follow.

@@ -7,7 +7,7 @@ import posixpath
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
-from siamese.curation.moves.plans import Move
+from siamese.curation.plans import Move
 
 _LONGEST = 255  # bytes of a name that file systems take
 

@@ -13,7 +13,8 @@ from PIL import Image
 from siamese.config import MendSettings
 from siamese.curation.audits.audit_files import audit_text, write_audit
 from siamese.curation.audits.audited import Audit, Leak, MixedFolder, SamePerson, Suspect
-from siamese.curation.moves.moves import mend_folder, read_plan, restore
+from siamese.curation.moves import mend_folder, restore
+from siamese.curation.plans import read_plan
 from siamese.verification.enough import too_weak_to_audit
 from tests.report.test_page import Elements
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese.curation.checking.moving import Planner
-from siamese.curation.moves.plans import Move
+from siamese.curation.plans import Move
 from tests.file_names import file_names
 
 

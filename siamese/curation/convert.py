@@ -27,7 +27,7 @@ from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.fields import parse_json
 from siamese.files.places import is_inside, is_regular
-from siamese.files.writing import write_csv
+from siamese.files.writing import CannotWrite, write_csv
 from siamese.processors import processors
 
 _ENDING: dict[PictureFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
@@ -394,13 +394,8 @@ class _Conversion:
     def _sweep(self) -> None:
         """Remove what a stopped call left beside the pictures."""
         for person in self.folder.names:
-            with (
-                suppress(FileNotFoundError, NotADirectoryError),
-                os.scandir(self.out / person) as entries,
-            ):
-                for entry in entries:
-                    if entry.name.startswith(_TEMPORARY) and entry.name.endswith(".tmp"):
-                        os.unlink(entry)
+            for left in (self.out / person).glob(f"{_TEMPORARY}*.tmp"):
+                left.unlink()
 
     def _drop_empty(self, sources: Iterable[str]) -> None:
         """Remove the folders of people of whom there is no picture."""
@@ -436,7 +431,7 @@ class _Conversion:
         rows = [(item.path, item.reason) for item in left_out]
         try:
             write_csv(path, ("path", "reason"), rows)
-        except OSError:  # only the folder itself can be written
+        except CannotWrite:  # only the folder itself can be written
             path = place / _LIST
             write_csv(path, ("path", "reason"), rows)
         return path if left_out else None
@@ -461,8 +456,8 @@ def target_names(
     ending = _ENDING[file_type]
     targets = {path: known[path] for path in paths if path in known}
     taken = {*known.values()}
-    own = [path for path in paths if _stem(path) + ending == path]
-    for path in dict.fromkeys([*own, *paths]):
+    unchanged = [path for path in paths if _stem(path) + ending == path]
+    for path in dict.fromkeys([*unchanged, *paths]):
         if path in targets:
             continue
         target, number = _stem(path) + ending, 1

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from siamese.report.sources import Embeddings
 
 _SAME = 0.5  # folders are one person from this probability on
-_SHOWN = 20  # merged people that are told
+_SHOWN = 20  # merged people that the text names
 
 
 @dataclass(frozen=True)
@@ -159,11 +159,11 @@ def draw_parts(
     draw = np.random.default_rng(seed)
     names = sorted(counts)
     lot = draw.permutation(len(names))
-    line = [names[at] for at in sorted(lot, key=lambda at: counts[names[at]])]
+    line = [names[index] for index in sorted(lot, key=lambda index: counts[names[index]])]
     parts: dict[str, list[str]] = {}
     for part, number in (("validation", validation), ("test", test)):
         if number:
-            edges = [at * len(line) // number for at in range(number + 1)]
+            edges = [index * len(line) // number for index in range(number + 1)]
             chosen = {line[draw.integers(*stretch)] for stretch in pairwise(edges)}
             parts[part] = sorted(chosen)
             line = [name for name in line if name not in chosen]
@@ -212,10 +212,10 @@ def _by_embeddings(
         )
     folder = scan_folder(root)
     label_of = dict(zip(folder.paths, folder.labels, strict=True))
-    there = [at for at, path in enumerate(given.paths) if path in label_of]
+    there = [index for index, path in enumerate(given.paths) if path in label_of]
     if not there:
         raise UserError(f"{file}: not one of its pictures is in {folder.root}")
-    labels = np.asarray([label_of[given.paths[at]] for at in there], np.int64)
+    labels = np.asarray([label_of[given.paths[index]] for index in there], np.int64)
     notes = [*given.notes]
     if lacking := len(folder.paths) - len(there):
         notes.append(f"{lacking} pictures of {folder.root} have no embedding; they are listed, too")
@@ -274,16 +274,16 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     """
     if not os.path.lexists(out):
         return False
-    found = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
-    if out.is_dir() and not found:
+    present = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
+    if out.is_dir() and not present:
         return False
-    same = {name for name in found if name.endswith(".csv")} == set(lists) and all(
+    same = {name for name in present if name.endswith(".csv")} == set(lists) and all(
         read_bytes(out / name) == content for name, content in lists.items()
     )
     if not same:
         raise UserError(
-            f"{out} holds other files already ({first_few(sorted(found))}): choose another --out, "
-            "or move it away"
+            f"{out} holds other files already ({first_few(sorted(present))}): choose another "
+            "--out, or move it away"
         )
     return True
 
@@ -344,8 +344,8 @@ def merge_folders(counts: Mapping[str, int], pairs: Iterable[Pair]) -> dict[str,
         first of several by name.
     """
     names = sorted(counts)
-    at = {name: number for number, name in enumerate(names)}
-    links = [(at[pair.first], at[pair.second]) for pair in pairs]
+    index_of = {name: number for number, name in enumerate(names)}
+    links = [(index_of[pair.first], index_of[pair.second]) for pair in pairs]
     rows, columns = np.asarray(links, dtype=np.int64).reshape(-1, 2).T
     graph = coo_array((np.ones(len(links), np.int8), (rows, columns)), (len(names), len(names)))
     _, groups = connected_components(graph, directed=False)

@@ -292,7 +292,7 @@ def _move_all(manifest: Manifest, path: Path) -> None:
         raise
 
 
-class _Left(Exception):  # noqa: N818 - the state of a file, told at the end
+class _Left(Exception):  # noqa: N818 - the state of a file, reported at the end
     """A file that cannot go back, and why."""
 
 
@@ -356,7 +356,7 @@ def _restore(places: _Places, path: Path) -> Restored:
     manifest = places.manifest
     folders = moved = 0
     for emptied in reversed(manifest.emptied):
-        with contextlib.suppress(OSError):  # it is there; or told with the files in it
+        with contextlib.suppress(OSError):  # it is there; or reported with the files in it
             places.require_plain(places.old(emptied.path))
             os.mkdir(places.old(emptied.path))
             folders += 1

@@ -55,13 +55,13 @@ def _audit(settings: AuditSettings) -> str:
 
 
 def _mend(settings: MendSettings) -> str:
-    from siamese.curation.moves.moves import mend_folder
+    from siamese.curation.moves import mend_folder
 
     return mend_folder(settings).text()
 
 
 def _restore(settings: RestoreSettings) -> str:
-    from siamese.curation.moves.moves import restore
+    from siamese.curation.moves import restore
 
     root, quarantine = (
         None if place is None else Path(place) for place in (settings.root, settings.quarantine)
@@ -70,19 +70,19 @@ def _restore(settings: RestoreSettings) -> str:
 
 
 def _split(settings: SplitListSettings) -> str:
-    from siamese.curation.preparing.split_writing import write_split
+    from siamese.curation.identity_split import write_split
 
     return write_split(settings).text()
 
 
 def _convert(settings: ConvertSettings) -> str:
-    from siamese.curation.preparing.convert import convert_folder
+    from siamese.curation.convert import convert_folder
 
     return convert_folder(settings).text()
 
 
 def _fetch(settings: FetchSettings) -> str:
-    from siamese.curation.preparing.fetch import fetch
+    from siamese.curation.fetch import fetch
 
     return fetch(settings).text()
 

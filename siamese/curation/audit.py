@@ -33,8 +33,9 @@ from siamese.curation.audit_page import (
 from siamese.curation.contents import walk_folder
 from siamese.curation.copies import Copies, Shot, exact_copies, near_copies, usable_shots
 from siamese.curation.inspection import FactCache, gather_facts
-from siamese.curation.moves.moves import carry_out, check_quarantine, restore_command
-from siamese.curation.moves.plans import Move
+from siamese.curation.manifests import restore_command
+from siamese.curation.moves import carry_out, check_quarantine
+from siamese.curation.plans import Move
 from siamese.data.folder import require_folder, scan_folder, shared_names
 from siamese.errors import UserError, first_few
 from siamese.models.checkpoint import read_checkpoint

@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from tqdm import tqdm
 
-from siamese.curation.csv_tables import write_table
 from siamese.curation.findings_page import (
     FindingsPage,
     Group,
@@ -20,9 +20,10 @@ from siamese.curation.findings_page import (
     thumbnail_of,
     write_findings_page,
 )
-from siamese.curation.moves.plans import Move, mend_command, write_plan
+from siamese.curation.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
 from siamese.drawing.page import Facts, Headline, Picture
+from siamese.files.writing import write_csv
 
 _PLAN = Path("plans") / "suspects.csv"
 _SAME = "same_person.csv"
@@ -175,8 +176,9 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
         suspects.csv, same_person.csv, mixed.csv, leaks.csv, plans/suspects.csv (a plan that
         quarantines the suspects), audit.html; without findings they are there as well.
     """
+    write = partial(write_csv, errors="surrogateescape")  # names of any bytes
     tables = (
-        write_table(
+        write(
             out / "suspects.csv",
             ("rank", "path", "person", "suspicion", "owner", "own_score", "owner_score"),
             (
@@ -185,7 +187,7 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
                 for rank, one in enumerate(audit.suspects, start=1)
             ),
         ),
-        write_table(
+        write(
             out / _SAME,
             ("first", "second", "probability", "score"),
             (
@@ -194,7 +196,7 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
             ),
             exact=True,  # siamese-data split --merge reads it
         ),
-        write_table(
+        write(
             out / "mixed.csv",
             ("person", "probability", "pictures", "other_pictures", "example", "other_example"),
             (
@@ -203,7 +205,7 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
                 for one in audit.mixed
             ),
         ),
-        write_table(
+        write(
             out / "leaks.csv",
             ("kind", "first", "second", "score"),
             ((one.kind, one.first, one.second, _number(one.score)) for one in audit.leaks),

@@ -12,7 +12,7 @@ from siamese.curation.contents import Contents
 from siamese.curation.copies import Copies, superfluous
 from siamese.curation.findings import ABOUT, Cases, Finding, Kind, right_name
 from siamese.curation.inspection import FileFacts
-from siamese.curation.moves.plans import Move, mend_command, write_plan
+from siamese.curation.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
 
 _LONGEST = 255  # bytes of a name that file systems take

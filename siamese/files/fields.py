@@ -39,7 +39,7 @@ def built(kind: type[Record], values: Any) -> Record:
         ValueError: no mapping; a field that is missing, unknown or of another type. One line.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{_told(values)} where fields belong")
+        raise ValueError(f"{_described(values)} where fields belong")
     types_of = _types_of(kind)  # type: ignore[arg-type]
     for name in values:
         if name not in types_of:
@@ -47,7 +47,7 @@ def built(kind: type[Record], values: Any) -> Record:
     for field in fields(kind):  # type: ignore[arg-type]
         if field.name in values:
             if not _fits(values[field.name], types_of[field.name]):
-                raise ValueError(f"{field.name} cannot be {_told(values[field.name])}")
+                raise ValueError(f"{field.name} cannot be {_described(values[field.name])}")
         elif field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{field.name} is missing")
     return kind(**values)
@@ -70,7 +70,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     return type(value) is (origin or wanted)
 
 
-def _told(value: Any) -> str:
+def _described(value: Any) -> str:
     """A value in few words; a long one may take a terminal along."""
     if isinstance(value, (list, dict)):
         return f"a {'list' if isinstance(value, list) else 'mapping'}"

@@ -29,13 +29,13 @@ def is_inside(path: str | os.PathLike[str], *roots: str | os.PathLike[str]) -> b
     )
 
 
-def require_inside(root: Path, name: str, told: str) -> Path:
+def require_inside(root: Path, name: str, source: str) -> Path:
     """A path below a folder from a name that a file holds.
 
     Args:
         root: the folder.
         name: relative to it, as the file says.
-        told: what a message calls the file and the place in it, e.g. ``list.csv, line 3``.
+        source: what a message calls the file and the place in it, e.g. ``list.csv, line 3``.
 
     Raises:
         UserError: the name is absolute, climbs out with ``..``, holds a zero byte, or leads
@@ -44,7 +44,7 @@ def require_inside(root: Path, name: str, told: str) -> Path:
     climbs = ".." in name.replace("\\", "/").split("/")
     if "\0" in name or os.path.isabs(name) or climbs or not is_inside(root / name, root):
         raise UserError(
-            f"{told}: '{shown(name)}' leads outside {shown(str(root))}; name a path in it"
+            f"{source}: '{shown(name)}' leads outside {shown(str(root))}; name a path in it"
         )
     return root / name
 
@@ -83,13 +83,13 @@ def _kernel_devices() -> frozenset[int]:
             lines = file.read().splitlines()
     except OSError:  # no Linux
         return frozenset()
-    found = set()
+    devices = set()
     for line in lines:  # proc(5): ID, parent, major:minor, ... - type, source, options
         before, _, after = line.partition(" - ")
         if after.split(" ")[0] in _KERNEL:
             major, minor = before.split(" ")[2].split(":")
-            found.add(os.makedev(int(major), int(minor)))
-    return frozenset(found)
+            devices.add(os.makedev(int(major), int(minor)))
+    return frozenset(devices)
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
@@ -117,29 +117,29 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Buffer
         raise
 
 
-def read_bytes(path: Path, told: str | None = None, limit: int = TEXT_LIMIT) -> bytes:
+def read_bytes(path: Path, source: str | None = None, limit: int = TEXT_LIMIT) -> bytes:
     """The content of a regular file of no more than some size.
 
     Args:
         path: the file.
-        told: what a message calls it; None: its path.
+        source: what a message calls it; None: its path.
         limit: bytes.
 
     Raises:
         UserError: missing, no regular file, larger than the limit, unreadable.
     """
-    told = told or str(path)
+    source = source or str(path)
     if not os.path.exists(path):  # unlike Path.exists never an OSError
-        raise UserError(f"{told}: no such file")
+        raise UserError(f"{source}: no such file")
     if not is_regular(path):
         kind = "a folder" if os.path.isdir(path) else "a device or pipe"
-        raise UserError(f"{told}: is {kind}; a file is needed")
+        raise UserError(f"{source}: is {kind}; a file is needed")
     try:
         with open_regular(path) as file:
             size = os.fstat(file.fileno()).st_size
             content = file.read(limit + 1) if size <= limit else b""
     except OSError as error:
-        raise UserError(f"{told}: cannot be read ({error.strerror})") from None
+        raise UserError(f"{source}: cannot be read ({error.strerror})") from None
     if size > limit or len(content) > limit:
-        raise UserError(f"{told}: is larger than {limit / 2**20:g} MiB; is it the right file?")
+        raise UserError(f"{source}: is larger than {limit / 2**20:g} MiB; is it the right file?")
     return content

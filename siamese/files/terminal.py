@@ -38,17 +38,17 @@ class PlainStream:
         if not _MOVES.fullmatch(text):
             head, body, tail = _BAR.fullmatch(text).groups()  # type: ignore[union-attr]
             text = head + shown_lines(body) + tail
-        with self._told():
+        with self._refusals():
             self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Hand on what is buffered; errors as of :meth:`write`."""
-        with self._told():
+        with self._refusals():
             self._stream.flush()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _refusals(self) -> Iterator[None]:
         try:
             with writing(Path(self._name)):
                 yield

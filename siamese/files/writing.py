@@ -26,7 +26,7 @@ try:
 except ImportError:  # no such locks on this system: there what is left stays
     fcntl = None  # type: ignore[assignment]
 
-_LONGEST = 200  # bytes of a name that its temporary has in its own
+_LONGEST = 200  # bytes of a name that its temporary's name takes over
 _OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -144,10 +144,10 @@ def remove_leftovers(folder: Path, name: str) -> None:
         return
     wanted = re.compile(rf"\.(?:{name})\.[0-9a-f]{{8}}\.tmp", re.DOTALL)
     try:
-        found = [entry for entry in os.listdir(folder) if wanted.fullmatch(entry)]
-    except OSError:  # what is wrong with it is told where it is written
+        leftovers = [entry for entry in os.listdir(folder) if wanted.fullmatch(entry)]
+    except OSError:  # what is wrong with it is reported where it is written
         return
-    for entry in found:
+    for entry in leftovers:
         with suppress(BlockingIOError):
             lock = _locked(folder / entry)
             if lock is not None:
@@ -224,7 +224,7 @@ def write_csv(
     *,
     errors: Literal["backslashreplace", "surrogateescape"] = "backslashreplace",
     exact: bool = False,
-) -> None:
+) -> Path:
     """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes.
 
     Args:
@@ -245,6 +245,7 @@ def write_csv(
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(rows if exact else ([_cell(cell) for cell in row] for row in rows))
+    return path
 
 
 def _cell(value: object) -> object:

@@ -15,8 +15,8 @@ from PIL import Image
 from siamese.auditing.same_person import same_people
 from siamese.auditing.suspects import find_suspects
 from tests.auditing.people import draw
-from tests.curation.moves.test_moves import tree
 from tests.curation.test_check import picture
+from tests.curation.test_moves import tree
 from tests.report.conftest import trained, trained_once
 
 __all__ = ["trained", "trained_once"]

@@ -19,7 +19,8 @@ from siamese.curation.audit_page import (
     audit_text,
     write_audit,
 )
-from siamese.curation.moves.moves import mend_folder, read_plan, restore
+from siamese.curation.moves import mend_folder, restore
+from siamese.curation.plans import read_plan
 from siamese.verification.enough import too_weak_to_audit
 from tests.report.test_page import Elements
 

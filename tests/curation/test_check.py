@@ -21,7 +21,8 @@ from siamese.config import CheckSettings
 from siamese.curation import check, inspection
 from siamese.curation.check import check_folder
 from siamese.curation.findings import ABOUT
-from siamese.curation.moves.moves import carry_out, mend_folder, read_plan, restore
+from siamese.curation.moves import carry_out, mend_folder, restore
+from siamese.curation.plans import read_plan
 from siamese.data.folder import scan_folder
 from tests.curation.test_inspection import png_that_claims
 from tests.file_names import raw_names

@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese.curation.moves.plans import Move
+from siamese.curation.plans import Move
 from siamese.curation.repairs import Planner
 from tests.file_names import file_names
 

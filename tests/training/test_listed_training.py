@@ -25,7 +25,7 @@ from siamese.config import (
     TrainSettings,
     check_settings,
 )
-from siamese.curation.preparing.split_writing import write_split
+from siamese.curation.identity_split import write_split
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.embedding_sources import embed_people, load_model

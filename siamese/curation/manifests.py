@@ -6,7 +6,6 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ _VERSION = 1
 _NAME = r"manifest-[0-9]{8}-[0-9]{6}-[0-9]+"
 _LONGEST_LINE = 2**17  # characters; two paths of 4,096 bytes, each byte escaped, are half of it
 _LARGEST = 2**53  # of sizes
-Kind = Literal["file", "link", "folder", "other"]
+Kind = Literal["file", "link", "folder", "other"]  # folder: earlier versions renamed some whole
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Moved:
         old: its place, relative to the root.
         new: its new place, relative to the quarantine or to the root.
         quarantined: whether ``new`` is relative to the quarantine.
-        kind: ``folder`` only where the file system takes both names for one.
+        kind: ``folder`` only in manifests of earlier versions.
         size: bytes.
         mode: permission bits.
         mtime_ns: time of the last change.
@@ -90,26 +89,25 @@ class Manifest:
     made: tuple[Made, ...]
 
 
+_ENTRIES: dict[str, type[Any]] = {"moved": Moved, "emptied": Emptied, "made": Made}
+
+
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write JSON lines to a new file; when this returns, they are on the disk."""
-    # Every manifest has a name of its own: what was left of others goes, too.
+    head = {key: getattr(manifest, key) for key in ("root", "quarantine", "reason", "name")}
+    lines: list[dict[str, Any]] = [{"siamese-moves": _VERSION, **head}]
+    for key in _ENTRIES:
+        lines += [{key: asdict(entry)} for entry in getattr(manifest, key)]
+    # Every manifest has another name: what was left of others goes, too.
     remove_leftovers(path.parent, rf"{_NAME}\.jsonl")
     with (
         replacing(path) as temporary,
         open(temporary, "w", encoding="ascii") as file,  # JSON escapes what is no ASCII
     ):
-        file.writelines(json.dumps(line) + "\n" for line in _lines(manifest))
+        file.writelines(json.dumps(line) + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
     sync_folder(path.parent)
-
-
-def _lines(manifest: Manifest) -> Iterator[dict[str, Any]]:
-    head = {"root": manifest.root, "quarantine": manifest.quarantine}
-    yield {"siamese-moves": _VERSION, **head, "reason": manifest.reason, "name": manifest.name}
-    yield from ({"moved": asdict(moved)} for moved in manifest.moved)
-    yield from ({"emptied": asdict(emptied)} for emptied in manifest.emptied)
-    yield from ({"made": asdict(made)} for made in manifest.made)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -129,8 +127,7 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(f"{path}: is a device or pipe, a manifest (.jsonl) is needed")
     number = 0
     head: dict[str, Any] | None = None
-    found: dict[str, list[Any]] = {"moved": [], "emptied": [], "made": []}
-    kinds = {"moved": Moved, "emptied": Emptied, "made": Made}
+    entries: dict[str, list[Any]] = {key: [] for key in _ENTRIES}
     try:
         with open_regular(path) as file:
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
@@ -140,14 +137,13 @@ def read_manifest(path: Path) -> Manifest:
                     head = _head(path, values)
                 else:
                     ((name, fields),) = values.items()
-                    entry: Any = built(kinds[name], fields)
+                    entry: Any = built(_ENTRIES[name], fields)
                     _check_entry(entry)
-                    found[name].append(entry)
+                    entries[name].append(entry)
         number = max(number, 1)
         if head is None:
             raise ValueError("empty")
-        entries: dict[str, Any] = {name: tuple(values) for name, values in found.items()}
-        return built(Manifest, {**head, **entries})
+        return built(Manifest, {**head, **{key: tuple(some) for key, some in entries.items()}})
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -162,7 +158,7 @@ def _head(path: Path, values: Any) -> dict[str, Any]:
     version = head.pop("siamese-moves")
     if type(version) is int and version != _VERSION:
         raise UserError(f"{path}: written by another version of siamese")
-    if type(version) is not int or head.keys() & {"moved", "emptied", "made"}:
+    if type(version) is not int or head.keys() & _ENTRIES.keys():
         raise ValueError("its first line is another one's")
     for key in ("root", "quarantine"):
         if not os.path.isabs(head[key]) or not _is_possible(head[key]):
@@ -179,7 +175,7 @@ def _check_entry(entry: Moved | Emptied | Made) -> None:
         ValueError: says what.
     """
     places = (entry.old, entry.new) if isinstance(entry, Moved) else (entry.path,)
-    if not all(map(is_inside, places)):
+    if not all(map(stays_inside, places)):
         raise ValueError("a path that leads out of the folder")
     if entry.mode is not None and not 0 <= entry.mode <= 0o7777:
         raise ValueError(f"mode {entry.mode} is none")
@@ -189,7 +185,7 @@ def _check_entry(entry: Moved | Emptied | Made) -> None:
         raise ValueError(f"mtime_ns {entry.mtime_ns} is none")
 
 
-def is_inside(path: str) -> bool:
+def stays_inside(path: str) -> bool:
     """Whether a relative path stays below where it starts, and names something there."""
     parts = path.split("/")
     plain = bool(path) and not os.path.isabs(path) and ".." not in parts
@@ -229,7 +225,7 @@ def restore_command(manifest: str | os.PathLike[str], root: str | os.PathLike[st
     Args:
         manifest: the file.
         root: the folder that its files go back to; it is named where it is not the neighbour of
-            the manifest's folder, as :func:`siamese.curation.moves.moves.restore` asks for.
+            the manifest's folder, as :func:`siamese.curation.moves.restore` asks for.
     """
     folder = os.path.dirname(os.path.realpath(manifest))
     beside = os.path.dirname(os.path.realpath(root)) == os.path.dirname(folder)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TextIO, TypeGuard
 
 from filelock import FileLock, Timeout
 from PIL import Image
@@ -17,15 +19,15 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from siamese.config import ConvertFit, ConvertSettings, PictureFormat
-from siamese.curation.preparing.conversions import Conversions, Way, open_conversions
 from siamese.data.batches import loader_options
 from siamese.data.cache_files import stamp_of
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
-from siamese.files.places import is_inside
-from siamese.files.writing import write_csv
+from siamese.files.fields import parse_json
+from siamese.files.places import is_inside, is_regular
+from siamese.files.writing import CannotWrite, write_csv
 from siamese.processors import processors
 
 _ENDING: dict[PictureFormat, str] = {"jpeg": ".jpg", "webp": ".webp", "png": ".png"}
@@ -80,6 +82,102 @@ class Converted:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class _Way:
+    """How a folder is converted; one folder of results has one.
+
+    Attributes:
+        data: the source, as an absolute path without links.
+        size: side in pixels.
+        fit: what becomes of the aspect.
+        format: file type.
+        quality: of JPEG and WebP; None for PNG.
+    """
+
+    data: str
+    size: int
+    fit: ConvertFit
+    format: PictureFormat
+    quality: int | None
+
+
+class _Record:
+    """What was written, in a text file with one JSON line each that only ever grows.
+
+    Stamps are those of :func:`siamese.data.cache_files.stamp_of`: of the source when it was read,
+    and of the result.
+
+    Attributes:
+        newest: by result its source, the source's stamp and its own, as last written.
+        written: every result with its stamp, of now or of earlier.
+    """
+
+    def __init__(self, file: TextIO, lines: Iterable[list[str]]):
+        self._file = file
+        self.newest: dict[str, tuple[str, str, str]] = {}
+        self.written: set[tuple[str, str]] = set()
+        for line in lines:
+            self._note(*line)
+
+    def _note(self, target: str, source: str, source_stamp: str, stamp: str) -> None:
+        self.newest[target] = (source, source_stamp, stamp)
+        self.written.add((target, stamp))
+
+    def add(self, target: str, source: str, source_stamp: str, stamp: str) -> None:
+        """Note a result that is about to get its place."""
+        self._file.write(json.dumps([target, source, source_stamp, stamp]) + "\n")
+        self._file.flush()
+        self._note(target, source, source_stamp, stamp)
+
+
+@contextmanager
+def _open_record(path: Path, way: _Way) -> Iterator[_Record]:
+    """Read a folder's record, or begin one; a line that was cut off is none.
+
+    Raises:
+        UserError: the folder was converted in another way; the record is damaged.
+    """
+    lines: list[object] = []
+    ending = "\n"
+    if os.path.lexists(path):
+        if os.path.islink(path) or not is_regular(path):
+            raise UserError(f"{path}: is no file of its own; remove it, or name another --out")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for text in file:
+                ending = text[-1]
+                with suppress(ValueError):
+                    if ending == "\n":
+                        lines.append(parse_json(text))
+                if ending == "\n" and not (lines and isinstance(lines[0], dict)):
+                    raise UserError(
+                        f"{path}: is damaged; remove it (the files that are there then stay as "
+                        "they are), or name another --out"
+                    )
+    for name, value in asdict(way).items() if lines else ():
+        before = lines[0].get(name) if isinstance(lines[0], dict) else None
+        if before != value:
+            raise UserError(
+                f"--{name} {value}: {path.parent} was converted with {before}; name another --out"
+            )
+    with open(path, "a" if lines else "w", encoding="utf-8") as file:
+        if not lines:
+            file.write(json.dumps(asdict(way)) + "\n")
+        elif ending != "\n":
+            file.write("\n")
+        file.flush()
+        yield _Record(file, [line for line in lines[1:] if _is_result(line)])
+
+
+def _is_result(line: object) -> TypeGuard[list[str]]:
+    """Whether this names a picture in a person's folder, as all sources and results are."""
+    if not (isinstance(line, list) and len(line) == 4 and all(isinstance(x, str) for x in line)):
+        return False
+    parts = [path.split("/") for path in line[:2]]
+    return all(len(some) == 2 and not {"", ".", ".."} & {*some} for some in parts) and not any(
+        "\0" in path for path in line[:2]
+    )
+
+
 def convert_folder(settings: ConvertSettings) -> Converted:
     """Convert the pictures that :func:`scan_folder` uses; the source is never changed.
 
@@ -92,7 +190,7 @@ def convert_folder(settings: ConvertSettings) -> Converted:
     data, out = Path(str(settings.data)), Path(str(settings.out))
     require_folder(data)
     _require_apart(data, out)
-    way = Way(
+    way = _Way(
         data=os.path.realpath(data),
         size=settings.size,
         fit=settings.fit,
@@ -105,8 +203,8 @@ def convert_folder(settings: ConvertSettings) -> Converted:
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / _LOCK)
-        with lock.acquire(timeout=_PATIENCE), open_conversions(out / _RECORD, way) as done:
-            return _Conversion(folder, out, way, done).run(settings.workers)
+        with lock.acquire(timeout=_PATIENCE), _open_record(out / _RECORD, way) as record:
+            return _Conversion(folder, out, way, record).run(settings.workers)
     except Timeout:
         raise UserError(f"--out {out}: another conversion is writing it; wait for it") from None
     except (OSError, NotImplementedError) as error:
@@ -140,24 +238,19 @@ def convert_picture(path: Path, size: int, fit: ConvertFit) -> Image.Image:
 
 
 @dataclass(frozen=True)
-class _Job:
-    source: str
-    target: str
-
-
-@dataclass(frozen=True)
 class _Made:
     """A converted picture that waits beside its place; or why there is none.
 
     Attributes:
-        job: what was to be done.
+        source, target: its paths in the source and in the results.
         temporary: the picture; None where there is none.
         stamp: of the source.
         reason: why there is none: the picture's own trouble.
         trouble: the disk's number and words, which end the whole call.
     """
 
-    job: _Job
+    source: str
+    target: str
     temporary: Path | None = None
     stamp: str = ""
     reason: str = ""
@@ -167,7 +260,7 @@ class _Made:
 class _Jobs(Dataset[_Made]):
     """Converts pictures; the loader's processes share the work."""
 
-    def __init__(self, data: Path, out: Path, way: Way, jobs: Sequence[_Job]):
+    def __init__(self, data: Path, out: Path, way: _Way, jobs: Sequence[tuple[str, str]]):
         self.data, self.out, self.way, self.jobs = data, out, way, jobs
 
     def __len__(self) -> int:
@@ -175,14 +268,14 @@ class _Jobs(Dataset[_Made]):
 
     def __getitem__(self, index: int) -> _Made:
         job, way = self.jobs[index], self.way
-        source = self.data / job.source
+        source, target = self.data / job[0], self.out / job[1]
         # Before the decoding: a source that changes meanwhile is then converted again next time.
         stamp = stamp_of(source)
         try:
             picture = convert_picture(source, way.size, way.fit)
         except DecodeError as error:
-            return _Made(job, reason=str(error).removeprefix(f"{source}: "))
-        temporary = (self.out / job.target).with_name(f"{_TEMPORARY}{index}.tmp")
+            return _Made(*job, reason=str(error).removeprefix(f"{source}: "))
+        temporary = target.with_name(f"{_TEMPORARY}{index}.tmp")
         options = {} if way.quality is None else {"quality": way.quality}
         try:
             temporary.parent.mkdir(exist_ok=True)
@@ -190,24 +283,25 @@ class _Jobs(Dataset[_Made]):
         except Exception as error:  # whatever the writers of Pillow stumble over
             temporary.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno is not None:
-                return _Made(job, trouble=(error.errno, os.strerror(error.errno)))
+                return _Made(*job, trouble=(error.errno, os.strerror(error.errno)))
             reason = f"cannot be saved as {way.format} ({type(error).__name__}: {error})"
-            return _Made(job, reason=reason)
-        return _Made(job, temporary, stamp or "")
+            return _Made(*job, reason=reason)
+        return _Made(*job, temporary, stamp or "")
 
 
 @dataclass(frozen=True)
 class _Conversion:
     folder: FaceFolder
     out: Path
-    way: Way
-    done: Conversions
+    way: _Way
+    record: _Record
 
     def run(self, workers: int | None) -> Converted:
-        _require_no_way_back(self.out, self.folder)
+        _require_no_way_out(self.out, self.folder.names)
         self._sweep()
         left_out = list(self.folder.left_out)
-        targets = target_names(self.folder.paths, self.way.format, self.done.targets())
+        known = {source: target for target, (source, _, _) in self.record.newest.items()}
+        targets = target_names(self.folder.paths, self.way.format, known)
         jobs = []
         kept: set[str] = set()
         compared = tqdm(
@@ -218,14 +312,14 @@ class _Conversion:
             if state == "there":
                 kept.add(source)
             elif state == "free":
-                jobs.append(_Job(source, target))
+                jobs.append((source, target))
             else:
                 left_out.append(LeftOut(source, f"its place is taken (by {target})"))
         try:
             written = set(self._convert(jobs, workers, left_out))
         finally:
             self._sweep()
-            self._drop_empty(job.source for job in jobs)
+            self._drop_empty(source for source, _ in jobs)
         if not written and not kept:
             raise UserError(
                 f"{self.folder.root}: not one of its {len(targets)} pictures can be converted; "
@@ -250,14 +344,13 @@ class _Conversion:
         if not os.path.lexists(path):
             return "free"
         stamp = stamp_of(path)
-        if os.path.islink(path) or stamp is None or not self.done.wrote(target, stamp):
+        if stamp is None or os.path.islink(path) or (target, stamp) not in self.record.written:
             return "taken"
-        newest = self.done.newest(target)
-        fresh = newest == (source, stamp_of(self.folder.root / source), stamp)
+        fresh = self.record.newest[target] == (source, stamp_of(self.folder.root / source), stamp)
         return "there" if fresh else "free"
 
     def _convert(
-        self, jobs: list[_Job], workers: int | None, left_out: list[LeftOut]
+        self, jobs: list[tuple[str, str]], workers: int | None, left_out: list[LeftOut]
     ) -> Iterator[str]:
         """Convert; gives the sources of the pictures that are in place."""
         wanted = min(processors() if workers is None else workers, -(-len(jobs) // _BATCH))
@@ -273,22 +366,22 @@ class _Conversion:
                     raise OSError(*made.trouble)
                 reason = made.reason or self._put(made)
                 if reason:
-                    left_out.append(LeftOut(made.job.source, reason))
+                    left_out.append(LeftOut(made.source, reason))
                 else:
-                    yield made.job.source
+                    yield made.source
 
     def _put(self, made: _Made) -> str:
         """Move a picture to its place; the reason where that cannot be."""
         assert made.temporary is not None, "it was made"
-        job, path = made.job, self.out / made.job.target
+        path = self.out / made.target
         # Somebody may have come meanwhile; and some disks take A.jpg for a.jpg.
-        if self._state(job.source, job.target) == "taken":
+        if self._state(made.source, made.target) == "taken":
             made.temporary.unlink()
-            return f"its place is taken (by {job.target})"
+            return f"its place is taken (by {made.target})"
         stamp = stamp_of(made.temporary)
         assert stamp is not None, "it was just written"
         # First the record: a file that is there and not in it would pass for somebody else's.
-        self.done.add(job.target, job.source, made.stamp, stamp)
+        self.record.add(made.target, made.source, made.stamp, stamp)
         try:
             os.replace(made.temporary, path)
         except OSError as error:
@@ -301,13 +394,8 @@ class _Conversion:
     def _sweep(self) -> None:
         """Remove what a stopped call left beside the pictures."""
         for person in self.folder.names:
-            with (
-                suppress(FileNotFoundError, NotADirectoryError),
-                os.scandir(self.out / person) as entries,
-            ):
-                for entry in entries:
-                    if entry.name.startswith(_TEMPORARY) and entry.name.endswith(".tmp"):
-                        os.unlink(entry)
+            for left in (self.out / person).glob(f"{_TEMPORARY}*.tmp"):
+                left.unlink()
 
     def _drop_empty(self, sources: Iterable[str]) -> None:
         """Remove the folders of people of whom there is no picture."""
@@ -317,16 +405,18 @@ class _Conversion:
 
     def _others(self, targets: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Files in the folder that are no results of this source: foreign and orphaned ones."""
+        foreign: list[str] = []
+        orphaned: list[str] = []
         ours = {
             target for source, target in targets.items() if self._state(source, target) == "there"
         }
         ours |= {_RECORD, _LOCK, _LIST}
         wanted = set(targets.values())
-        foreign: list[str] = []
-        orphaned: list[str] = []
-        for path in (path for path in _files(self.out) if path not in ours):
-            stamp = stamp_of(self.out / path)
-            if stamp is None or not self.done.wrote(path, stamp):
+        for file in self.out.rglob("*"):
+            path = file.relative_to(self.out).as_posix()
+            if path in ours or file.is_dir():
+                continue
+            if (path, stamp_of(file)) not in self.record.written:
                 foreign.append(path)
             elif path not in wanted:  # else its source has changed and cannot be converted now
                 orphaned.append(path)
@@ -341,7 +431,7 @@ class _Conversion:
         rows = [(item.path, item.reason) for item in left_out]
         try:
             write_csv(path, ("path", "reason"), rows)
-        except OSError:  # only the folder itself can be written
+        except CannotWrite:  # only the folder itself can be written
             path = place / _LIST
             write_csv(path, ("path", "reason"), rows)
         return path if left_out else None
@@ -366,8 +456,8 @@ def target_names(
     ending = _ENDING[file_type]
     targets = {path: known[path] for path in paths if path in known}
     taken = {*known.values()}
-    own = [path for path in paths if _stem(path) + ending == path]
-    for path in dict.fromkeys([*own, *paths]):
+    unchanged = [path for path in paths if _stem(path) + ending == path]
+    for path in dict.fromkeys([*unchanged, *paths]):
         if path in targets:
             continue
         target, number = _stem(path) + ending, 1
@@ -386,13 +476,6 @@ def _stem(path: str) -> str:
     return stem if ending.lower() in Image.registered_extensions() else path
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Files in a folder and its folders, relative, with forward slashes."""
-    for top, _, names in os.walk(folder):
-        for name in names:
-            yield Path(top, name).relative_to(folder).as_posix()
-
-
 def _require_apart(data: Path, out: Path) -> None:
     """Refuse folders that lie in each other: the source is never changed.
 
@@ -404,19 +487,16 @@ def _require_apart(data: Path, out: Path) -> None:
         raise UserError(f"--out {out}: lies in {data} or around it; name a folder beside it")
 
 
-def _require_no_way_back(out: Path, folder: FaceFolder) -> None:
-    """Refuse links in the results that lead into the source, or out of the results.
+def _require_no_way_out(out: Path, people: Iterable[str]) -> None:
+    """Refuse links in the results that lead out of them, such as into the source.
 
     Raises:
         UserError: names the link.
     """
-    source = Path(os.path.realpath(folder.root))
-    for person in folder.names:
+    for person in people:
         place = out / person
         if os.path.lexists(place) and not os.path.isdir(place):
             raise UserError(f"{place}: is a file; a folder of that name is needed: move it away")
-        if Path(os.path.realpath(place)).is_relative_to(source):
-            raise UserError(f"{place}: leads into {folder.root}; remove the link")
         if not is_inside(place, out):
             raise UserError(
                 f"{place}: a link leads out of {out}, where nothing is written; remove the link"

@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from siamese import __version__
 from siamese.config import SplitListSettings
 from siamese.config.common import plain
-from siamese.curation.preparing.merging import Pair, merge_folders, read_pairs_to_merge
 from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
 from siamese.files.places import read_bytes
+from siamese.files.tables import read_table
 from siamese.files.writing import drafting, write_json, writing
 
 if TYPE_CHECKING:
     from siamese.report.embedding_sources import Embeddings
 
 _SAME = 0.5  # folders are one person from this probability on
-_SHOWN = 20  # merged people that are told
+_SHOWN = 20  # merged people that the text names
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two folders that are one person.
+
+    Attributes:
+        first, second: the folders' names.
+        probability: in [0, 1].
+    """
+
+    first: str
+    second: str
+    probability: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,11 +159,11 @@ def draw_parts(
     draw = np.random.default_rng(seed)
     names = sorted(counts)
     lot = draw.permutation(len(names))
-    line = [names[at] for at in sorted(lot, key=lambda at: counts[names[at]])]
+    line = [names[index] for index in sorted(lot, key=lambda index: counts[names[index]])]
     parts: dict[str, list[str]] = {}
     for part, number in (("validation", validation), ("test", test)):
         if number:
-            edges = [at * len(line) // number for at in range(number + 1)]
+            edges = [index * len(line) // number for index in range(number + 1)]
             chosen = {line[draw.integers(*stretch)] for stretch in pairwise(edges)}
             parts[part] = sorted(chosen)
             line = [name for name in line if name not in chosen]
@@ -194,10 +212,10 @@ def _by_embeddings(
         )
     folder = scan_folder(root)
     label_of = dict(zip(folder.paths, folder.labels, strict=True))
-    there = [at for at, path in enumerate(given.paths) if path in label_of]
+    there = [index for index, path in enumerate(given.paths) if path in label_of]
     if not there:
         raise UserError(f"{file}: not one of its pictures is in {folder.root}")
-    labels = np.asarray([label_of[given.paths[at]] for at in there], np.int64)
+    labels = np.asarray([label_of[given.paths[index]] for index in there], np.int64)
     notes = [*given.notes]
     if lacking := len(folder.paths) - len(there):
         notes.append(f"{lacking} pictures of {folder.root} have no embedding; they are listed, too")
@@ -256,16 +274,16 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     """
     if not os.path.lexists(out):
         return False
-    found = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
-    if out.is_dir() and not found:
+    present = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
+    if out.is_dir() and not present:
         return False
-    same = {name for name in found if name.endswith(".csv")} == set(lists) and all(
+    same = {name for name in present if name.endswith(".csv")} == set(lists) and all(
         read_bytes(out / name) == content for name, content in lists.items()
     )
     if not same:
         raise UserError(
-            f"{out} holds other files already ({first_few(sorted(found))}): choose another --out, "
-            "or move it away"
+            f"{out} holds other files already ({first_few(sorted(present))}): choose another "
+            "--out, or move it away"
         )
     return True
 
@@ -312,3 +330,61 @@ def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
     people = sum(len(part) for part in counts.values())
     pictures = sum(sum(part.values()) for part in counts.values())
     return f"{people} people, {pictures} pictures"
+
+
+def merge_folders(counts: Mapping[str, int], pairs: Iterable[Pair]) -> dict[str, list[str]]:
+    """People from folders: what pairs link, also through others, is one person.
+
+    Args:
+        counts: pictures of every folder.
+        pairs: of these folders.
+
+    Returns:
+        Every person's folders, sorted. A person has the name of the folder with most pictures, the
+        first of several by name.
+    """
+    names = sorted(counts)
+    index_of = {name: number for number, name in enumerate(names)}
+    links = [(index_of[pair.first], index_of[pair.second]) for pair in pairs]
+    rows, columns = np.asarray(links, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links), np.int8), (rows, columns)), (len(names), len(names)))
+    _, groups = connected_components(graph, directed=False)
+    members: dict[int, list[str]] = {}
+    for name, group in zip(names, groups.tolist(), strict=True):
+        members.setdefault(group, []).append(name)
+    people = {max(some, key=lambda name: counts[name]): some for some in members.values()}
+    return dict(sorted(people.items()))
+
+
+def read_pairs_to_merge(file: Path, names: Iterable[str]) -> list[Pair]:
+    """Read a CSV with the columns ``first`` and ``second``, such as audit's ``same_person.csv``.
+
+    Args:
+        file: UTF-8; other columns are ignored.
+        names: the folders that there are; a name is found in any Unicode form.
+
+    Raises:
+        UserError: unreadable; no such columns; a name that no folder has. Names file and line.
+    """
+    known = {_plain(name): name for name in names}
+    pairs: list[Pair] = []
+    for where, cells in read_table(file, ("first", "second")):
+        first, second = (_known(where, cell, known) for cell in cells)
+        if first == second:
+            raise UserError(f"{where}: {first!r} twice; name two folders")
+        pairs.append(Pair(first, second))
+    return pairs
+
+
+def _known(where: str, name: str, known: Mapping[str, str]) -> str:
+    folder = known.get(_plain(name))
+    if folder is None:
+        near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"{where}: no folder with pictures has the name {name!r}{hint}")
+    return folder
+
+
+def _plain(name: str) -> str:
+    """One form for all spellings: tables escape the bytes of a name that are no valid text."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "backslashreplace").decode())

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from siamese.curation.moves.plans import Move, mend_command, read_plan, write_plan
+from siamese.curation.plans import Move, mend_command, read_plan, write_plan
 from siamese.errors import UserError
 
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -52,8 +52,8 @@ def test_spreadsheets_may_have_saved_it(tmp_path, written):
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        (b"", "plan.csv, line 1: not a plan"),
-        (b"name;to\n", "plan.csv, line 1: not a plan"),
+        (b"", "plan.csv, line 1: .* begins with the line path,to"),
+        (b"name;to\n", "plan.csv, line 1: 'name;to' has no column path"),
         (b"path,to\na,\na,b,c\n", "plan.csv, line 3: 3 values, 2 are needed"),
         (b"path,to\na\n", "plan.csv, line 2: 1 values"),
         (b"path,to\na,b\n,b\n", "plan.csv, line 3: the path is empty"),
@@ -63,10 +63,10 @@ def test_spreadsheets_may_have_saved_it(tmp_path, written):
         (b"path,to\n\x1b[2Ja\0b,\n", r"plan\.csv, line 2: '\\x1b\[2Ja\\x00b' leads out"),
         (
             b"path,to,path\na,b,c\n",
-            "plan.csv, line 1: not a plan; it has a column path or to twice",
+            "plan.csv, line 1: .* has no column path, or has it twice",
         ),
-        (b"\xff\xfep\0a\0t\0h\0", "plan.csv, line 1: not a plan"),
-        (b"path,to\n" + b"x" * 200_000 + b",\n", "plan.csv: not a CSV file"),
+        (b"\xff\xfep\0a\0t\0h\0", "plan.csv, line 1: .* has no column path"),
+        (b"path,to\n" + b"x" * 200_000 + b",\n", "plan.csv, line 2: not a CSV file"),
     ],
 )
 def test_what_is_no_plan_is_refused_with_its_line(tmp_path, written, told):

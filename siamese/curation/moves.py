@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
+import shutil
 import stat
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from siamese.config import MendSettings
-from siamese.curation.moves.manifests import (
+from siamese.curation.manifests import (
     Emptied,
     Manifest,
     Moved,
@@ -27,36 +29,15 @@ from siamese.curation.moves.manifests import (
     sync_folder,
     write_manifest,
 )
-from siamese.curation.moves.planned_moves import Leaf, PlannedMoves, plan_moves
-from siamese.curation.moves.plans import Move, mend_command, read_plan, write_plan
-from siamese.curation.moves.transfer import (
-    bring_back_status,
-    content_of,
-    is_same_entry,
-    is_spelled_so,
-    is_unchanged,
-    move_file,
-    set_permissions,
-)
+from siamese.curation.plans import Move, plan_moves, read_plan
 from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
+from siamese.files.places import open_regular
 from siamese.files.shown import shown
 
-__all__ = [
-    "Mended",
-    "Move",
-    "Restored",
-    "carry_out",
-    "check_quarantine",
-    "mend_command",
-    "mend_folder",
-    "read_plan",
-    "restore",
-    "restore_command",
-    "write_plan",
-]
 _LOCK = ".siamese-lock"
+_PERMISSIONS = 0o777  # without setuid, setgid and sticky: those are nobody's to bring back
 
 
 @dataclass(frozen=True)
@@ -137,11 +118,11 @@ def mend_folder(settings: MendSettings) -> Mended:
     quarantine = _beside(root) if settings.quarantine is None else Path(settings.quarantine)
     if not moves:
         return Mended(root, quarantine, 0, 0, 0, None)
-    manifest, path = _carry_out(root, moves, quarantine, reason=f"mend by {plan}")
-    taken_out = sum(moved.quarantined for moved in manifest.moved)
-    renamed = len(manifest.moved) - taken_out
-    quarantine = Path(manifest.quarantine)
-    return Mended(root, quarantine, taken_out, renamed, len(manifest.emptied), path)
+    path = carry_out(root, moves, quarantine, reason=f"mend by {plan}")
+    done = read_manifest(path)
+    taken_out = sum(moved.quarantined for moved in done.moved)
+    renamed = len(done.moved) - taken_out
+    return Mended(root, Path(done.quarantine), taken_out, renamed, len(done.emptied), path)
 
 
 def _beside(root: Path) -> Path:
@@ -181,12 +162,6 @@ def carry_out(root: Path, moves: Sequence[Move], quarantine: Path, *, reason: st
         UserError: a move that cannot be made (nothing has been moved); another process is moving
             files there; the disk failed on the way (names the command that undoes what was moved).
     """
-    return _carry_out(root, moves, quarantine, reason=reason)[1]
-
-
-def _carry_out(
-    root: Path, moves: Sequence[Move], quarantine: Path, *, reason: str
-) -> tuple[Manifest, Path]:
     require_folder(root)
     if not moves:
         raise UserError(f"{root}: no moves were given")
@@ -197,19 +172,12 @@ def _carry_out(
     with _alone(target):
         planned = plan_moves(real, moves, target)
         name = _new_name(target, planned)
-        manifest = Manifest(
-            root=real,
-            quarantine=target,
-            reason=reason,
-            name=name,
-            moved=_moved(real, planned.leaves),
-            emptied=planned.emptied,
-            made=planned.made,
-        )
+        moved = _with_contents(real, planned.moved)
+        manifest = replace(planned, reason=reason, name=name, moved=moved)
         path = Path(target) / f"{name}.jsonl"
         write_manifest(path, manifest)
         _move_all(manifest, path)
-    return manifest, path
+    return path
 
 
 def check_quarantine(folder: Path, place: Path) -> None:
@@ -242,8 +210,8 @@ def _alone(quarantine: str) -> Iterator[None]:
         ) from None
 
 
-def _new_name(quarantine: str, planned: PlannedMoves) -> str:
-    taken = {leaf.new for leaf in planned.leaves} | {made.path for made in planned.made}
+def _new_name(quarantine: str, planned: Manifest) -> str:
+    taken = {moved.new for moved in planned.moved} | {made.path for made in planned.made}
     taken.update(os.listdir(quarantine))
     now, number = time.strftime("%Y%m%d-%H%M%S"), 1
     while f"manifest-{now}-{number}.jsonl" in taken:
@@ -251,35 +219,23 @@ def _new_name(quarantine: str, planned: PlannedMoves) -> str:
     return f"manifest-{now}-{number}"
 
 
-def _moved(root: str, leaves: Sequence[Leaf]) -> tuple[Moved, ...]:
-    found = []
-    for leaf in tqdm(leaves, "reading", unit="file", disable=None, leave=False, delay=1):
-        path = os.path.join(root, leaf.old)
-        status = os.lstat(path)
-        try:
-            content = content_of(path)
-        except OSError:  # may be moved all the same
-            content = None
-        found.append(
-            Moved(
-                old=leaf.old,
-                new=leaf.new,
-                quarantined=leaf.quarantined,
-                kind=kind_of(status.st_mode),
-                size=status.st_size,
-                mode=stat.S_IMODE(status.st_mode),
-                mtime_ns=status.st_mtime_ns,
-                content=content,
-            )
-        )
-    return tuple(found)
+def _with_contents(root: str, files: Sequence[Moved]) -> tuple[Moved, ...]:
+    read = []
+    for file in tqdm(files, "reading", unit="file", disable=None, leave=False, delay=1):
+        content = None
+        with contextlib.suppress(OSError):  # may be moved all the same
+            content = _content_of(os.path.join(root, file.old))
+        read.append(replace(file, content=content))
+    return tuple(read)
 
 
+@dataclass(frozen=True)
 class _Places:
     """Where a manifest's files are and belong."""
 
-    def __init__(self, manifest: Manifest, root: str, quarantine: str) -> None:
-        self.manifest, self.root, self.quarantine = manifest, root, quarantine
+    manifest: Manifest
+    root: str
+    quarantine: str
 
     def old(self, path: str) -> str:
         return os.path.join(self.root, path)
@@ -315,12 +271,12 @@ def _move_all(manifest: Manifest, path: Path) -> None:
                 os.mkdir(folder)
                 sync_folder(os.path.dirname(folder))
                 if made.mode is not None:
-                    set_permissions(folder, made.mode | stat.S_IRWXU)
+                    _set_permissions(folder, made.mode | stat.S_IRWXU)
         bar = tqdm(manifest.moved, "moving", unit="file", disable=None, leave=False, delay=1)
         for moved in bar:
             old, new = places.old(moved.old), places.new(moved.new, moved.quarantined)
             places.require_plain(old, new)
-            move_file(old, new, places.unfinished(new, done), moved)
+            _move_file(old, new, places.unfinished(new, done), moved)
             done += 1
         for emptied in manifest.emptied:
             with contextlib.suppress(OSError):  # something new is in it
@@ -332,12 +288,11 @@ def _move_all(manifest: Manifest, path: Path) -> None:
             f"undo: {undo}"
         ) from None
     except KeyboardInterrupt:
-        told = f"{done} of {len(manifest.moved)} files are moved, undo: {undo}"
-        print(told, file=sys.stderr)
+        print(f"{done} of {len(manifest.moved)} files are moved, undo: {undo}", file=sys.stderr)
         raise
 
 
-class _Left(Exception):  # noqa: N818 - the state of a file, told at the end
+class _Left(Exception):  # noqa: N818 - the state of a file, reported at the end
     """A file that cannot go back, and why."""
 
 
@@ -355,7 +310,7 @@ def restore(manifest: Path, root: Path | None = None, quarantine: Path | None = 
     Args:
         manifest: the file.
         root: the folder that the files go back to. None: the one that the manifest names, where
-            it is the neighbour of the quarantine; both may have been moved together.
+            it is the neighbour of the quarantine.
         quarantine: the folder that they are in. None: the one that the manifest lies in.
 
     Raises:
@@ -387,21 +342,13 @@ def _home(known: Manifest, manifest: Path, held: str) -> str:
     Raises:
         UserError: it names one that is no neighbour of the quarantine.
     """
-    neighbours = os.path.dirname(held)
-    own = os.path.realpath(known.root)
-    if os.path.dirname(own) == neighbours:
-        return own
-    moved = os.path.join(neighbours, os.path.basename(known.root))
-    were = os.path.dirname(known.root) == os.path.dirname(known.quarantine)
-    if were and not os.path.isdir(own) and os.path.isdir(moved) and not os.path.islink(moved):
-        return moved
-    words = ["--root", path_word(known.root)]
-    if held != known.quarantine and os.path.isdir(known.quarantine):
-        words += ["--quarantine", path_word(known.quarantine)]
-    fix = command_line("siamese-data", "restore", path_word(manifest), *words)
+    home = os.path.realpath(known.root)
+    if os.path.dirname(home) == os.path.dirname(held):
+        return home
+    words = ("restore", path_word(manifest), "--root", path_word(known.root))
     raise UserError(
         f"{manifest}: its files belong to {shown(known.root)}, it says, which does not lie beside "
-        f"{held}; if that is right: {fix}"
+        f"{held}; if that is right: {command_line('siamese-data', *words)}"
     )
 
 
@@ -409,7 +356,7 @@ def _restore(places: _Places, path: Path) -> Restored:
     manifest = places.manifest
     folders = moved = 0
     for emptied in reversed(manifest.emptied):
-        with contextlib.suppress(OSError):  # it is there; or told with the files in it
+        with contextlib.suppress(OSError):  # it is there; or reported with the files in it
             places.require_plain(places.old(emptied.path))
             os.mkdir(places.old(emptied.path))
             folders += 1
@@ -454,29 +401,26 @@ def _put_back(places: _Places, number: int, before: Moved) -> bool:
     if not has_new:
         return False
     if has_old and os.path.samestat(os.lstat(old), os.lstat(new)):
-        if not (is_same_entry(old, new) and is_spelled_so(new)):
-            return False
-        os.rename(new, old)  # one entry, whose letter case is changed
-        return True
+        return False  # one file; to some disks both names are one entry, which must stay
     if has_old:
         _remove_copy(old, new, before)
         return True
-    if not is_unchanged(new, before):
+    if not _is_unchanged(new, before):
         raise _Left(f"has changed since; it stays at {new}")
     os.makedirs(os.path.dirname(old), exist_ok=True)
     places.require_plain(old, new)
     with contextlib.suppress(OSError):  # on a disk that cannot keep it the copy gets it
-        bring_back_status(new, before)
-    move_file(new, old, places.unfinished(old, number), before)
+        _bring_back_status(new, before)
+    _move_file(new, old, places.unfinished(old, number), before)
     return True
 
 
 def _remove_copy(old: str, new: str, before: Moved) -> None:
     """Finish an interrupted move between disks: both files are whole, the second goes."""
     kinds = {kind_of(os.lstat(place).st_mode) for place in (old, new)}
-    if kinds not in ({"file"}, {"link"}) or content_of(old) != content_of(new):
+    if kinds not in ({"file"}, {"link"}) or _content_of(old) != _content_of(new):
         raise _Left(f"something new is at its place; it stays at {new}")
-    bring_back_status(old, before)
+    _bring_back_status(old, before)
     os.unlink(new)
 
 
@@ -492,5 +436,121 @@ def _finish_folders(places: _Places) -> None:
         with contextlib.suppress(OSError):  # gone, or another's
             places.require_plain(os.path.join(folder, "what is in it"))
             if set(os.listdir(folder)) == held[emptied.path]:
-                set_permissions(folder, emptied.mode)
+                _set_permissions(folder, emptied.mode)
                 os.utime(folder, ns=(emptied.mtime_ns, emptied.mtime_ns))
+
+
+def _move_file(source: str, target: str, temporary: str, before: Moved) -> None:
+    """Rename a file or link; between file systems copy it whole, then remove the source.
+
+    At every moment it is whole in one place.
+
+    Args:
+        source: the file.
+        target: its new place.
+        temporary: name in the target's folder for an unfinished copy.
+        before: what it was at first; a copy gets its time and permissions.
+
+    Raises:
+        FileExistsError: there is something at the target.
+        OSError: whatever the file system says; the source is untouched then.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(errno.EEXIST, "is there already", target)
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    else:
+        return
+    try:
+        _copy(source, temporary, before)
+        os.rename(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(os.path.dirname(target))
+    os.unlink(source)
+
+
+def _copy(source: str, copy: str, before: Moved) -> None:
+    """Copy with times and permissions, wait for the disk, compare."""
+    kind = kind_of(os.lstat(source).st_mode)
+    if kind not in ("file", "link"):
+        raise OSError(errno.EXDEV, f"is a {kind} that cannot go to another disk", source)
+    copy_content(source, copy)
+    with contextlib.suppress(OSError):  # simpler file systems know no permissions
+        shutil.copystat(source, copy, follow_symlinks=False)
+        _bring_back_status(copy, before)
+    if kind == "file":
+        with open_regular(copy, follow=False) as file:
+            os.fsync(file.fileno())
+    if _content_of(source) != _content_of(copy):
+        raise OSError(errno.EIO, "its copy differs: the disk may be failing", source)
+
+
+def copy_content(source: str, copy: str) -> None:
+    """Copy a file's bytes, or a link, to a place where nothing is.
+
+    Raises:
+        FileExistsError: something is there; a link is not followed.
+    """
+    if os.path.islink(source):
+        os.symlink(os.readlink(source), copy)
+        return
+    with open_regular(source, follow=False) as given:
+        # Private until it has the permissions of the source.
+        handle = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(handle, "wb") as written:
+            shutil.copyfileobj(given, written)
+
+
+def _content_of(path: str) -> str:
+    """SHA-256 of a file's bytes; a link's target; empty for what is neither."""
+    kind = kind_of(os.lstat(path).st_mode)
+    if kind == "link":
+        return os.readlink(path)
+    if kind != "file":
+        return ""
+    with open_regular(path, follow=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_unchanged(path: str, before: Moved) -> bool:
+    """Whether this is the file that was moved, at whichever place."""
+    now = os.lstat(path)
+    if kind_of(now.st_mode) != before.kind:
+        return False
+    if before.kind in ("folder", "other"):
+        return True
+    if now.st_size != before.size:
+        return False
+    return now.st_mtime_ns == before.mtime_ns or _content_of(path) == before.content
+
+
+def _bring_back_status(path: str, before: Moved) -> None:
+    """Give a file the time and permissions that it had, where a simpler disk has lost them."""
+    now = os.lstat(path)
+    if before.kind == "file" and kind_of(now.st_mode) == "file":
+        _set_permissions(path, before.mode)
+    if before.kind in ("file", "link") and now.st_mtime_ns != before.mtime_ns:
+        times = (now.st_atime_ns, before.mtime_ns)
+        if before.kind == "file":
+            os.utime(path, ns=times)
+        elif os.utime in os.supports_follow_symlinks:
+            os.utime(path, ns=times, follow_symlinks=False)
+
+
+def _set_permissions(path: str, mode: int) -> None:
+    """Give a file or folder, never what a link leads to, the permissions of a mode.
+
+    Of setuid, setgid and sticky a folder keeps what the system gave it; a file whose permissions
+    change gets none.
+    """
+    now = os.lstat(path).st_mode
+    special = stat.S_IMODE(now) & ~_PERMISSIONS if stat.S_ISDIR(now) else 0
+    wanted = special | (mode & _PERMISSIONS)
+    if not stat.S_ISLNK(now) and wanted != stat.S_IMODE(now):
+        os.chmod(path, wanted)

@@ -1,7 +1,8 @@
 """Fetch public face sets, through scikit-learn's own downloaders, into one folder per person.
 
 torchvision's downloader of LFW has been switched off (its server is gone); scikit-learn's mirror
-serves the funneled pictures as JPEG files, and the pairs files.
+serves the funneled pictures as JPEG files, and the pairs files. Its arrays are cropped and resized,
+so the files that it leaves on the disk are taken.
 """
 
 from __future__ import annotations
@@ -12,14 +13,13 @@ import io
 import os
 import shutil
 import socket
-import tarfile
-import threading
+import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -27,30 +27,27 @@ from tqdm import tqdm
 
 from siamese.config import FetchSettings
 from siamese.curation.shell import command_line, path_word
-from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
 from siamese.files.online import why_unreachable
-from siamese.files.places import is_inside
-from siamese.files.writing import replacing
+from siamese.files.writing import drafting, replacing, writing
 
 PAIRS = ("pairs.txt", "pairsDevTrain.txt", "pairsDevTest.txt")
 _LFW_SIZE = (5_749, 13_233)  # people, pictures
-_ARCHIVE, _UNPACKED = "lfw-funneled.tgz", "lfw_funneled"
 _SERVER = "https://ndownloader.figshare.com/files"
 # What scikit-learn would download, to be put in its place by hand.
 _LFW_FILES = {
-    _ARCHIVE: 5976015,
+    "lfw-funneled.tgz": 5976015,
     "pairs.txt": 5976006,
     "pairsDevTrain.txt": 5976012,
     "pairsDevTest.txt": 5976009,
 }
-_OLIVETTI_FILE = ("olivettifaces.mat", 5976027)
+_OLIVETTI_FILES = {"olivettifaces.mat": 5976027}
 _OLIVETTI_KEPT = "olivetti_py3.pkz"  # what scikit-learn makes of it
-# Python 3.11.4 and later refuse members outside the folder when asked to.
-_SAFE: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 _SILENCE = 20.0  # seconds without a byte after which a server counts as gone
 _RETRY_AFTER = 0.5  # seconds
 _MORE_THAN_ANYBODY_HAS = 10**9  # pictures
+
+Picture: TypeAlias = "Path | np.ndarray"  # a file that is copied, or grey pixels
 
 
 @dataclass(frozen=True)
@@ -86,21 +83,12 @@ class Fetched:
         return "\n".join([*lines, f"next: {command_line('siamese-data', 'check', out)}"])
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """One picture of a set: its place, how it is written, whether a file is that picture."""
-
-    path: str
-    write: Callable[[Path], object]
-    is_it: Callable[[Path], bool]
-
-
 def fetch(settings: FetchSettings) -> Fetched:
     """Download a face set where it is not there yet, and write it as one folder per person.
 
     The pictures of ``lfw`` are copied as they are. Its lists of pairs come to lie in
-    ``OUT-pairs``, beside ``OUT``, which holds nothing but people. An interrupted command goes on
-    where it was; a download begins anew.
+    ``OUT-pairs``, beside ``OUT``, which holds nothing but people. ``OUT`` is there whole or not
+    at all.
 
     Raises:
         UserError: no network, with the place for files that were loaded by hand; a damaged
@@ -112,54 +100,57 @@ def fetch(settings: FetchSettings) -> Fetched:
     from sklearn.datasets import get_data_home
 
     home = Path(get_data_home(settings.downloads))
-    notes: list[str] = []
-    if settings.name == "olivetti":
-        pictures, lists = _olivetti(home), []
-    else:
-        source = _lfw(home)
-        pictures = list(_lfw_pictures(source))
-        lists = [home / "lfw_home" / name for name in PAIRS]
-        found = (len({picture.path.split("/")[0] for picture in pictures}), len(pictures))
-        if found != _LFW_SIZE:
-            notes.append(
-                f"{source} has {found[0]} people and {found[1]} pictures, LFW {_LFW_SIZE[0]} and "
-                f"{_LFW_SIZE[1]}: move that folder away to have it downloaded anew"
-            )
-    _refuse_others(out, {picture.path for picture in pictures})
+    pictures = _olivetti(home) if settings.name == "olivetti" else _lfw(home)
+    lists = [] if settings.name == "olivetti" else [home / "lfw_home" / name for name in PAIRS]
+    people = {path.split("/")[0] for path in pictures}
+    notes = []
+    if settings.name == "lfw" and (len(people), len(pictures)) != _LFW_SIZE:
+        notes.append(
+            f"{home / 'lfw_home' / 'lfw_funneled'} has {len(people)} people and {len(pictures)} "
+            f"pictures, LFW {_LFW_SIZE[0]} and {_LFW_SIZE[1]}: move that folder away to have it "
+            "downloaded anew"
+        )
+    there = _is_there(out, pictures)
     place = out if out.name not in ("", "..") else out.resolve()
     place = place.with_name(f"{place.name}-pairs")
     pairs = tuple(_copy(file, place / file.name) for file in lists)
-    kept = 0
-    for picture in tqdm(pictures, desc="writing", unit="img", leave=False, disable=None):
-        file = out / picture.path
-        if not is_inside(file, out):
-            raise UserError(f"{file}: a link leads out of {out}; remove the link")
-        if not os.path.lexists(file):
-            with replacing(file) as temporary:
-                picture.write(temporary)
-        elif picture.is_it(file):
-            kept += 1
-        else:
-            raise UserError(f"{file}: is another picture than the one fetched; move it away")
-    people = {picture.path.split("/")[0] for picture in pictures}
-    return Fetched(out, len(people), len(pictures) - kept, kept, pairs, tuple(notes))
+    if not there:
+        _write(out.resolve(), pictures)
+    written, kept = (0, len(pictures)) if there else (len(pictures), 0)
+    return Fetched(out, len(people), written, kept, pairs, tuple(notes))
 
 
-def _refuse_others(out: Path, paths: set[str]) -> None:
-    """Refuse a folder that holds more than these; hidden files do not matter.
+def _is_there(out: Path, pictures: Mapping[str, Picture]) -> bool:
+    """Whether the folder, which is written whole, holds pictures of these names.
+
+    Hidden files do not matter.
 
     Raises:
-        UserError: names what it holds.
+        UserError: it holds something else, or only some of them.
     """
-    people = {path.split("/")[0] for path in paths}
-    for entry in sorted(out.iterdir()) if out.exists() else ():
-        files = sorted(entry.iterdir()) if entry.name in people and entry.is_dir() else [entry]
-        for file in files:
-            if not file.name.startswith(".") and file.relative_to(out).as_posix() not in paths:
-                raise UserError(
-                    f"{file}: is no part of what is fetched; choose a new --out, or one that an "
-                    "earlier fetch began"
-                )
+    files = {
+        path.relative_to(out).as_posix()
+        for path in out.rglob("*")
+        if not path.name.startswith(".") and not path.is_dir()
+    }
+    if others := sorted(files - pictures.keys()):
+        raise UserError(f"{out / others[0]}: is no part of what is fetched; choose a new --out")
+    if files and len(files) < len(pictures):
+        raise UserError(
+            f"--out {out}: lacks {len(pictures) - len(files)} of {len(pictures)} pictures; move it "
+            "away, or choose a new --out"
+        )
+    return bool(files)
+
+
+def _write(out: Path, pictures: Mapping[str, Picture]) -> None:
+    with writing(out), drafting(out) as draft:
+        for path, picture in tqdm(pictures.items(), "writing", unit="img", disable=None):
+            (draft / path).parent.mkdir(exist_ok=True)
+            if isinstance(picture, Path):
+                shutil.copyfile(picture, draft / path)
+            else:
+                Image.fromarray(picture).save(draft / path, "PNG")
 
 
 def _copy(source: Path, target: Path) -> Path:
@@ -177,8 +168,8 @@ def _copy(source: Path, target: Path) -> Path:
     return target
 
 
-def _lfw(home: Path) -> Path:
-    """Have scikit-learn download LFW; returns its folder of people.
+def _lfw(home: Path) -> dict[str, Picture]:
+    """Have scikit-learn download LFW; returns its JPEG files, 250 x 250 px.
 
     Raises:
         UserError: it cannot be had.
@@ -186,15 +177,11 @@ def _lfw(home: Path) -> Path:
     from sklearn.datasets import fetch_lfw_people
 
     place = home / "lfw_home"
-    source, archive = place / _UNPACKED, place / _ARCHIVE
-    wanted = "; ".join(f"{_SERVER}/{number} as {name}" for name, number in _LFW_FILES.items())
+    source, archive = place / "lfw_funneled", place / "lfw-funneled.tgz"
     there = (source.exists() or archive.exists()) and all((place / n).exists() for n in PAIRS)
-    words = f"downloading LFW (240 MB) to {place}"
-    with _telling("lfw", place, wanted, there), _watching(place, words):
+    with _downloading("lfw", "240 MB", place, _LFW_FILES, there):
         if source.exists() and archive.exists():  # unpacking was interrupted
-            with tarfile.open(archive) as file:
-                file.extractall(place, **_SAFE)
-            archive.unlink()
+            shutil.rmtree(source)
         try:
             # Nobody has so many pictures: nothing is decoded, what counts is what it leaves.
             fetch_lfw_people(
@@ -206,25 +193,10 @@ def _lfw(home: Path) -> Path:
         except ValueError:
             if not source.is_dir():
                 raise
-    return source
+    return {f"{file.parent.name}/{file.name}": file for file in sorted(source.glob("*/*.jpg"))}
 
 
-def _lfw_pictures(source: Path) -> Iterator[_Picture]:
-    for person in sorted(source.iterdir()):
-        if person.is_dir():
-            for file in sorted(person.glob("*.jpg")):
-                yield _copied(file, f"{person.name}/{file.name}")
-
-
-def _copied(file: Path, path: str) -> _Picture:
-    return _Picture(
-        path,
-        lambda target: shutil.copyfile(file, target),
-        lambda there: filecmp.cmp(file, there, shallow=False),
-    )
-
-
-def _olivetti(home: Path) -> list[_Picture]:
+def _olivetti(home: Path) -> dict[str, Picture]:
     """Have scikit-learn download the Olivetti faces; 40 people, 10 grey pictures of 64 px each.
 
     Raises:
@@ -232,54 +204,41 @@ def _olivetti(home: Path) -> list[_Picture]:
     """
     from sklearn.datasets import fetch_olivetti_faces
 
-    name, number = _OLIVETTI_FILE
-    wanted = f"{_SERVER}/{number} as {name}"
-    there = any((home / file).exists() for file in (name, _OLIVETTI_KEPT))
-    words = f"downloading olivetti to {home}"
-    with _telling("olivetti", home, wanted, there), _watching(home, words):
+    there = any((home / name).exists() for name in (*_OLIVETTI_FILES, _OLIVETTI_KEPT))
+    with _downloading("olivetti", "4 MB", home, _OLIVETTI_FILES, there):
         faces = fetch_olivetti_faces(data_home=home, n_retries=1, delay=_RETRY_AFTER)
-    pixels = np.round(faces.images * 255).astype(np.uint8)
-    seen: dict[int, int] = {}
-    pictures = []
-    for label, face in zip(faces.target.tolist(), pixels, strict=True):
-        seen[label] = seen.get(label, 0) + 1
-        pictures.append(_drawn(face, f"person_{label + 1:02d}/{seen[label]:02d}.png"))
+    numbers: dict[int, int] = {}
+    pictures: dict[str, Picture] = {}
+    for label, face in zip(faces.target.tolist(), faces.images, strict=True):
+        numbers[label] = numbers.get(label, 0) + 1
+        path = f"person_{label + 1:02d}/{numbers[label]:02d}.png"
+        pictures[path] = np.round(face * 255).astype(np.uint8)
     return pictures
 
 
-def _drawn(face: np.ndarray, path: str) -> _Picture:
-    def write(target: Path) -> None:
-        buffer = io.BytesIO()
-        Image.fromarray(face).save(buffer, "PNG")
-        target.write_bytes(buffer.getvalue())
-
-    def is_it(there: Path) -> bool:
-        try:
-            return np.array_equal(np.asarray(decode(there).convert("L")), face)
-        except DecodeError:
-            return False
-
-    return _Picture(path, write, is_it)
-
-
 @contextmanager
-def _telling(name: str, place: Path, wanted: str, there: bool) -> Iterator[None]:
+def _downloading(
+    name: str, size: str, place: Path, files: Mapping[str, int], there: bool
+) -> Iterator[None]:
     """Whatever goes wrong with a download becomes one line; a silent server is not waited for.
 
     Args:
         name: the set.
+        size: of the download, in words.
         place: where its files are put.
-        wanted: which files, in words.
-        there: whether they lie there, so that no server is needed.
+        files: what is downloaded: name and number on the server.
+        there: whether the files lie there, so that no server is needed.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE)
     try:
-        # The library tells of its tries and places in its own way.
+        # The library reports its tries and places in its own way.
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             if not there and (unreachable := why_unreachable(_SERVER)):
                 raise OSError(unreachable)
+            if not there:
+                print(f"downloading {name} ({size}) to {place}", file=sys.stderr)
             yield
     except Exception as error:  # a damaged archive or pickle: anything at all
         if not isinstance(error, OSError) or isinstance(error, gzip.BadGzipFile):
@@ -289,36 +248,10 @@ def _telling(name: str, place: Path, wanted: str, there: bool) -> Iterator[None]
             ) from None
         # No network, a refusal of the server, a checksum, a full disk.
         reason = getattr(error, "reason", None) or error.strerror or error
+        wanted = "; ".join(f"{_SERVER}/{number} as {file}" for file, number in files.items())
         raise UserError(
             f"{name}: cannot be downloaded ({reason}); go on when there is network, or put into "
             f"{place} what a browser loads: {wanted}; then run this again"
         ) from None
     finally:
         socket.setdefaulttimeout(before)
-
-
-@contextmanager
-def _watching(place: Path, words: str) -> Iterator[None]:
-    """Show how a download grows: the library shows nothing."""
-    over = threading.Event()
-
-    def look() -> None:
-        with tqdm(desc=words, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            while not over.wait(0.5):
-                bar.n = sum(_size(file) for file in place.glob("*.part_*"))
-                bar.refresh()
-
-    watcher = threading.Thread(target=look, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:  # just renamed
-        return 0

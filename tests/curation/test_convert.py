@@ -25,12 +25,13 @@ from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
 from siamese.config import ConvertSettings
-from siamese.curation.preparing import convert as convert_module
-from siamese.curation.preparing.convert import Converted, convert_folder, target_names
+from siamese.curation import convert as convert_module
+from siamese.curation.convert import Converted, convert_folder, target_names
 from siamese.data.decode import decode
 from siamese.data.folder import scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
+from siamese.files.writing import CannotWrite
 from tests.file_names import raw_names
 
 Run = Callable[..., CompletedProcess[str]]
@@ -452,6 +453,22 @@ def test_what_is_left_out_is_listed(face_folder, tmp_path, out):
     assert result.listed.read_text().splitlines() == ["path,reason"]
 
 
+def test_the_list_lies_in_the_folder_where_nothing_can_lie_beside_it(face_folder, out, monkeypatch):
+    (face_folder / "Ann" / "notes.txt").write_text("x")
+    write = convert_module.write_csv
+
+    def only_inside(path, *given):
+        if path.parent != out:
+            raise CannotWrite(f"{path}: cannot be written")
+        return write(path, *given)
+
+    monkeypatch.setattr(convert_module, "write_csv", only_inside)
+    result = convert(face_folder, out)
+    assert result.listed == out / ".convert-left-out.csv"
+    assert listed(result).keys() == {"Ann/notes.txt"}
+    assert convert(face_folder, out).foreign == ()
+
+
 def test_a_picture_that_the_file_type_cannot_hold(face_folder, out):
     Image.new("RGB", (17000, 20)).save(face_folder / "Ann" / "long.png")
     result = convert(face_folder, out, format="webp")
@@ -510,7 +527,7 @@ def test_a_full_disk_keeps_what_is_done(face_folder, out, monkeypatch, workers):
         ("file", "is a file"),
         ("file/below", "cannot be written"),
         ("/proc/none", "cannot be written"),
-        ("linked", "leads into"),
+        ("linked", "a link leads out of"),
         ("with file", "is a file"),
     ],
 )

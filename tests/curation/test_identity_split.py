@@ -14,8 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siamese.config import SplitListSettings
-from siamese.curation.preparing.merging import Pair, merge_folders, read_pairs_to_merge
-from siamese.curation.preparing.split_writing import draw_parts, write_split
+from siamese.curation.identity_split import (
+    Pair,
+    draw_parts,
+    merge_folders,
+    read_pairs_to_merge,
+    write_split,
+)
 from siamese.data.split import people_wanted, split_by_identity
 from siamese.data.split_lists import read_split
 from siamese.errors import UserError
@@ -158,12 +163,12 @@ def test_merged_people_stand_in_one_list_with_all_their_pictures(faces: Path) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is empty; wanted: a CSV with the columns first and second"),
+        ("", "line 1: .* begins with the line first,second"),
         ("a,b\n", "line 1: 'a,b' has no column first"),
         ("first,second\np00,p99\n", r"line 2: no folder .* has the name 'p99'; did you mean"),
         ("first,second\np00,p00\n", "line 2: 'p00' twice"),
-        ("first,second\n\np00\n", "line 3: 1 field"),
-        ('first,second\n"p00,p01\n', "line 2: is no CSV"),
+        ("first,second\n\np00\n", "line 3: 1 values, 2 are needed"),
+        ('first,second\n"p00,p01\n', "line 2: not a CSV file"),
     ],
 )
 def test_a_merge_file_that_cannot_be_right_is_refused(faces: Path, text: str, message: str) -> None:
@@ -282,7 +287,7 @@ def test_a_full_disk_leaves_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("siamese.curation.preparing.split_writing.write_json", full)
+    monkeypatch.setattr("siamese.curation.identity_split.write_json", full)
     before = sorted(faces.parent.iterdir())
     with pytest.raises(UserError, match="No space"):
         split(faces)

@@ -1,1 +1,0 @@
-"""Plans, and moves that can be undone."""

@@ -1,1 +1,0 @@
-"""Folders made ready: split lists, conversion, downloads."""

@@ -262,7 +262,7 @@ def test_a_run_is_found_by_its_file_folder_and_name(checkpoint: Path) -> None:
     runs = checkpoint.parents[1]
     for given in (checkpoint, str(checkpoint), checkpoint.parent, "run"):
         assert Embedder.load(given, "cpu", checkpoints=runs).dimensions == 8
-    with pytest.raises(UserError, match="walk: no such checkpoint.*latest runs there: run"):
+    with pytest.raises(UserError, match=r"walk: no such checkpoint.*latest runs there: run"):
         Embedder.load("walk", "cpu", checkpoints=runs)
 
 

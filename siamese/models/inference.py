@@ -237,7 +237,7 @@ class Embedder:
             for batch in loader:
                 for path, reason in batch.failed:
                     if not skip_broken:
-                        raise DecodeError(f"{found.root / path}: cannot be decoded ({reason})")
+                        raise DecodeError(reason)  # which names the picture
                     failed.append(LeftOut(path, reason))
                 yield batch
 

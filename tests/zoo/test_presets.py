@@ -169,7 +169,11 @@ def test_a_name_like_no_other_is_told_where_they_are_listed() -> None:
         ("preact20", {"depth": True}, r"options\.depth` true: must be a whole number"),
         ("preact20", {"width": -16}, r"options\.width` -16: must be a whole number above 0"),
         ("preact20", {"block": "deep"}, r"options\.block` deep: must be basic or bottleneck"),
-        ("preact20", {"preact_stage": [True]}, r"preact_stage` .*: must be a list, 3 times true or"),
+        (
+            "preact20",
+            {"preact_stage": [True]},
+            r"preact_stage` .*: must be a list, 3 times true or",
+        ),
         ("preact20", {"add_last_bn": 1}, r"options\.add_last_bn` 1: must be true or false"),
         ("preact20", {"se_reduction": 100}, r"options\.se_reduction` 100: must be at most 16"),
         ("resnet20", {"blocks": [1, 1]}, r"options\.depth` 20: must be null where blocks is set"),

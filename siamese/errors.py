@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and the words it is told in."""
+"""The one error that is the user's to mend, and what a machine may lack."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 class UserError(Exception):
     """Bad input or a bad setting: a one-line message that names the file or setting and the fix.
+
+    A setting stands in it by its dotted name in backquotes, `images.size`; the commands print that
+    as the flag --images.size.
 
     The commands print it without a traceback and exit with code 2.
     """
@@ -27,12 +30,12 @@ _LACKS = (
     (
         ("shared memory", "</torch_"),
         "the shared memory (/dev/shm) is too small for the loader processes: enlarge it (docker "
-        "run --shm-size 8g), or load without them (workers 0)",
+        "run --shm-size 8g), or load without them (`workers` 0)",
     ),
     (
         ("dataloader worker (pid",),
         "a loader process was killed, mostly for want of memory: free some, or load with fewer "
-        "processes (workers 0: none)",
+        "processes (`workers` 0: none)",
     ),
     (
         ("cuda out of memory", "cuda error: out of memory", "_alloc_failed"),
@@ -61,8 +64,8 @@ def lack(error: BaseException) -> str | None:
     """
     if not isinstance(error, MemoryError | RuntimeError | ImportError):
         return None
-    told = str(error).lower()
-    found = [words for signs, words in _LACKS if any(sign in told for sign in signs)]
+    text = str(error).lower()
+    found = [words for signs, words in _LACKS if any(sign in text for sign in signs)]
     if not found and not isinstance(error, MemoryError):
         return None
     return _CANNOT_LOAD if _while_loading(error) else (found or [_LACKS[-1][1]])[0]

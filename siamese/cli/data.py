@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.cli.parsing import (
-    choose_command,
-    name_arguments,
-    parse_settings,
-    require_places,
-    run_command,
-    usage,
-)
+from siamese.cli.commands import Command, run_chosen, run_command
+from siamese.cli.parsing import require_places
 from siamese.config import (
     AuditSettings,
     CheckSettings,
@@ -29,150 +23,130 @@ from siamese.config import (
 )
 from siamese.errors import UserError
 
-
-@dataclass(frozen=True)
-class _Command:
-    settings: type[Any]
-    description: str
-    run: Callable[[Any], str]
-    first: str | None
-    needed: tuple[str, ...]
-
+_FOLDER = "the folder, with one folder per person"
+_PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge")
 
 # What a command needs is imported where its work begins: --help and a typo answer at once.
 
 
-def _check(settings: CheckSettings) -> str:
+def _require_usable(settings: Any) -> None:
+    check_curation(settings)
+    require_places(settings, dict.fromkeys(_PLACES, "no such file or folder"))
+
+
+def _require_judged(settings: AuditSettings | SplitListSettings) -> None:
+    # Beside --embeddings the folder says where their pictures are.
+    check_evaluation(replace(settings, data=None) if settings.embeddings else settings)
+    if settings.data is None and settings.embeddings is None:
+        raise UserError(f"--data is missing: {_FOLDER} (or --embeddings FILE)")
+    _require_usable(settings)
+
+
+def _check(settings: CheckSettings) -> None:
+    _require_usable(settings)
     from siamese.curation.check import check_folder
 
-    return check_folder(settings).text()
+    print(check_folder(settings).text())
 
 
-def _audit(settings: AuditSettings) -> str:
+def _audit(settings: AuditSettings) -> None:
+    _require_judged(settings)
     from siamese.curation.audit import audit_folder
 
-    return audit_folder(settings).text()
+    print(audit_folder(settings).text())
 
 
-def _mend(settings: MendSettings) -> str:
+def _mend(settings: MendSettings) -> None:
+    _require_usable(settings)
     from siamese.curation.moves import mend_folder
 
-    return mend_folder(settings).text()
+    print(mend_folder(settings).text())
 
 
-def _restore(settings: RestoreSettings) -> str:
+def _restore(settings: RestoreSettings) -> None:
+    _require_usable(settings)
     from siamese.curation.moves import restore
 
     root, quarantine = (
         None if place is None else Path(place) for place in (settings.root, settings.quarantine)
     )
-    return restore(Path(str(settings.manifest)), root, quarantine).text()
+    print(restore(Path(str(settings.manifest)), root, quarantine).text())
 
 
-def _split(settings: SplitListSettings) -> str:
+def _split(settings: SplitListSettings) -> None:
+    _require_judged(settings)
     from siamese.curation.identity_split import write_split
 
-    return write_split(settings).text()
+    print(write_split(settings).text())
 
 
-def _convert(settings: ConvertSettings) -> str:
+def _convert(settings: ConvertSettings) -> None:
+    _require_usable(settings)
     from siamese.curation.convert import convert_folder
 
-    return convert_folder(settings).text()
+    print(convert_folder(settings).text())
 
 
-def _fetch(settings: FetchSettings) -> str:
+def _fetch(settings: FetchSettings) -> None:
+    _require_usable(settings)
     from siamese.curation.fetch import fetch
 
-    return fetch(settings).text()
+    print(fetch(settings).text())
 
 
-def _demo(settings: DemoSettings) -> str:
+def _demo(settings: DemoSettings) -> None:
+    _require_usable(settings)
     from siamese.demo.demo_faces import write_demo_faces
 
     folder = write_demo_faces(
         Path(str(settings.out)), settings.people, settings.images, settings.size, settings.seed
     )
-    return f"{settings.people} people with {settings.images} pictures each in {folder}"
+    print(f"{settings.people} people with {settings.images} pictures each in {folder}")
 
 
+_OUT = {"out": "the folder to write"}
 COMMANDS = {
-    "check": _Command(
-        CheckSettings, "what is wrong with a folder's files and names", _check, "data", ("data",)
+    "check": Command(
+        CheckSettings, "what is wrong with a folder's files and names", _check,
+        first=("data",), folder=True, needed={"data": _FOLDER},
     ),
-    "audit": _Command(
-        AuditSettings, "wrong pictures and one person under two names, by a model", _audit, "data",
-        (),
+    "audit": Command(
+        AuditSettings, "wrong pictures and one person under two names, by a model", _audit,
+        first=("data",), folder=True,
     ),
-    "mend": _Command(
-        MendSettings, "carry out a plan of check or audit; moves, never deletes", _mend, "data",
-        ("data", "plan"),
+    "mend": Command(
+        MendSettings, "carry out a plan of check or audit; moves, never deletes", _mend,
+        first=("data",), folder=True,
+        needed={"data": _FOLDER, "plan": "a plan that siamese-data check or audit wrote"},
     ),
-    "restore": _Command(
-        RestoreSettings, "undo mend or audit --quarantine", _restore, "manifest", ("manifest",)
+    "restore": Command(
+        RestoreSettings, "undo mend or audit --quarantine", _restore,
+        first=("manifest",), needed={"manifest": "the manifest that siamese-data mend wrote"},
     ),
-    "split": _Command(
-        SplitListSettings, "train, validation and test lists that share no person", _split, "data",
-        (),
+    "split": Command(
+        SplitListSettings, "train, validation and test lists that share no person", _split,
+        first=("data",), folder=True,
     ),
-    "convert": _Command(
-        ConvertSettings, "any folder to RGB pictures of one size", _convert, "data",
-        ("data", "out"),
+    "convert": Command(
+        ConvertSettings, "any folder to RGB pictures of one size", _convert,
+        first=("data",), folder=True, needed={"data": _FOLDER, **_OUT},
     ),
-    "fetch": _Command(
-        FetchSettings, "LFW or Olivetti faces into one folder per person", _fetch, "name",
-        ("name", "out"),
+    "fetch": Command(
+        FetchSettings, "LFW or Olivetti faces into one folder per person", _fetch,
+        first=("name",), needed={"name": "lfw or olivetti", **_OUT},
     ),
-    "demo": _Command(
-        DemoSettings, "draw demo faces into a folder with one folder per person", _demo, None,
-        ("out",),
+    "demo": Command(
+        DemoSettings, "draw demo faces into a folder with one folder per person", _demo,
+        needed=_OUT,
     ),
 }  # fmt: skip
-_PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge")
-_FIRST = {"data": "[FOLDER]", "manifest": "[MANIFEST]", "name": "[NAME]"}
-_MISSING = {
-    "data": "the folder, with one folder per person",
-    "out": "the folder to write",
-    "plan": "a plan that siamese-data check or audit wrote",
-    "manifest": "the manifest that siamese-data mend wrote",
-    "name": "lfw or olivetti",
-}
-_HELP = usage(
-    "siamese-data",
-    {name: command.description for name, command in COMMANDS.items()},
-    "A first look at any folder: siamese-data check faces/",
-)
 
 
 def _command(argv: Sequence[str]) -> None:
-    name = choose_command(argv, list(COMMANDS), _HELP)
-    if name is None:
-        return
-    command, arguments = COMMANDS[name], list(argv[1:])
-    if command.first is not None:
-        data = command.first == "data"
-        arguments = name_arguments(arguments, [command.first], data=data)
-    settings = parse_settings(
-        command.settings,
-        arguments,
-        prog=f"siamese-data {name}",
-        description=f"{command.description}.",
-        short={},
-        first="" if command.first is None else _FIRST[command.first],
-    )
-    for needed in command.needed:
-        if getattr(settings, needed) is None:
-            raise UserError(f"--{needed} is missing: {_MISSING[needed]}")
-    if isinstance(settings, AuditSettings | SplitListSettings):
-        # Beside --embeddings the folder says where their pictures are.
-        check_evaluation(replace(settings, data=None) if settings.embeddings else settings)
-        if settings.data is None and settings.embeddings is None:
-            raise UserError(f"--data is missing: {_MISSING['data']} (or --embeddings FILE)")
-    check_curation(settings)
-    require_places(settings, dict.fromkeys(_PLACES, "no such file or folder"))
-    print(command.run(settings))
+    closing = "A first look at any folder: siamese-data check faces/"
+    run_chosen("siamese-data", COMMANDS, argv, closing)
 
 
 def main() -> NoReturn:
     """Entry point of ``siamese-data``."""
-    run_command(_command, "siamese-data")
+    run_command("siamese-data", _command)

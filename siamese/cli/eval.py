@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from siamese.cli import telling
-from siamese.cli.parsing import (
-    choose_command,
-    name_arguments,
-    parse_settings,
-    preload,
-    require_places,
-    run_command,
-    usage,
-)
+from siamese.cli import printing
+from siamese.cli.commands import Command, preload, run_chosen, run_command
+from siamese.cli.parsing import require_places
 from siamese.config import (
     CompareSettings,
     CurveSettings,
@@ -30,161 +22,6 @@ from siamese.config import (
 )
 from siamese.errors import UserError
 
-
-@dataclass(frozen=True)
-class _Command:
-    settings: type[Any]
-    description: str
-    run: Callable[[Any], None]
-    work: str  # the module that does it
-
-
-# torch and matplotlib are imported where the work begins: --help and a typo answer at once.
-
-
-def _embed(settings: EmbedSettings) -> None:
-    from siamese.report.verification_report import write_embeddings
-
-    telling.embeddings(*write_embeddings(settings))
-
-
-def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
-    def run(settings: CurveSettings) -> None:
-        if settings.folds is not None:
-            from siamese.report.fold_report import judge_folds
-            from siamese.studies.cross_validation import fold_checkpoints
-
-            telling.judgement(judge_folds(settings, kind, fold_checkpoints(settings)))
-            return
-        from siamese.report.verification_report import judge
-
-        telling.judgement(judge(settings, kind))
-
-    return run
-
-
-def _threshold(settings: ThresholdSettings) -> None:
-    if settings.folds is not None:
-        from siamese.report.fold_report import choose_threshold_by_folds
-        from siamese.studies.cross_validation import fold_checkpoints
-
-        chosen = choose_threshold_by_folds(settings, fold_checkpoints(settings))
-    else:
-        from siamese.report.threshold_choice import choose_threshold
-
-        chosen = choose_threshold(settings)
-    telling.choice(chosen, settings.prior)
-
-
-def _identify(settings: IdentifySettings) -> None:
-    from siamese.report.identification_report import judge_identification
-
-    telling.identified(judge_identification(settings))
-
-
-def _people(settings: PeopleSettings) -> None:
-    from siamese.report.people_report import write_people
-
-    telling.people(write_people(settings))
-
-
-def _compare(settings: CompareSettings) -> None:
-    from siamese.report.model_comparison import compare
-
-    telling.comparison(compare(settings))
-
-
-def _report(settings: ReportSettings) -> None:
-    from siamese.report.report_page import write_report
-
-    telling.report(write_report(settings))
-
-
-COMMANDS = {
-    "roc": _Command(
-        CurveSettings,
-        "ROC curve, AUC, EER and TAR@FAR over all pairs",
-        _curve("roc"),
-        "verification_report",
-    ),
-    "pr": _Command(
-        CurveSettings,
-        "precision-recall curve and AP over all pairs",
-        _curve("pr"),
-        "verification_report",
-    ),
-    "det": _Command(
-        CurveSettings,
-        "DET curve: both error rates on normal-deviate axes",
-        _curve("det"),
-        "verification_report",
-    ),
-    "pairs": _Command(
-        CurveSettings,
-        "a list of pairs: LFW's protocols, or a CSV",
-        _curve("pairs"),
-        "verification_report",
-    ),
-    "threshold": _Command(
-        ThresholdSettings,
-        "choose a threshold, check it, write it into the checkpoint",
-        _threshold,
-        "threshold_choice",
-    ),
-    "people": _Command(
-        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, "people_report"
-    ),
-    "identify": _Command(
-        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, "identification_report"
-    ),
-    "compare": _Command(
-        CompareSettings,
-        "two models on the same pictures: compare A B",
-        _compare,
-        "model_comparison",
-    ),
-    "report": _Command(
-        ReportSettings, "everything on one self-contained HTML page", _report, "report_page"
-    ),
-    "embed": _Command(
-        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, "verification_report"
-    ),
-}
-_HELP = usage(
-    "siamese-eval",
-    {name: command.description for name, command in COMMANDS.items()},
-    "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
-    "validation people. A first look after training: siamese-eval roc",
-    "On other people: siamese-eval roc faces/",
-)
-
-
-def _command(argv: Sequence[str]) -> None:
-    name = choose_command(argv, list(COMMANDS), _HELP)
-    if name is None:
-        return
-    command, arguments = COMMANDS[name], list(argv[1:])
-    # A model may be a run's folder, so the pictures stand last there.
-    words = ["a", "b", "data"] if name == "compare" else ["data"]
-    arguments = name_arguments(arguments, words)
-    settings = parse_settings(
-        command.settings,
-        arguments,
-        prog=f"siamese-eval {name}",
-        description=f"{command.description}.",
-        short={},
-        first="A B [FOLDER]" if name == "compare" else "[FOLDER]",
-    )
-    check_evaluation(settings)
-    if name == "pairs" and settings.pairs is None:
-        raise UserError("siamese-eval pairs needs --pairs FILE: a list of pairs to judge")
-    require_places(settings, _PLACES)
-    if settings.out is not None:
-        _require_place(Path(settings.out), is_folder=name != "embed")
-    preload(f"siamese.report.{command.work}")
-    command.run(settings)
-
-
 _PLACES = {
     "checkpoint": "no such checkpoint",
     "data": "no such folder",
@@ -194,6 +31,17 @@ _PLACES = {
     "a": "no such checkpoint or embeddings",
     "b": "no such checkpoint or embeddings",
 }
+
+# torch and matplotlib are imported where the work begins: --help and a typo answer at once.
+
+
+def _begin(settings: Any, work: str) -> None:
+    """Refuse what cannot work, then import the module that does the work."""
+    check_evaluation(settings)
+    require_places(settings, _PLACES)
+    if settings.out is not None:
+        _require_place(Path(settings.out), is_folder=type(settings) is not EmbedSettings)
+    preload(f"siamese.report.{work}")
 
 
 def _require_place(out: Path, *, is_folder: bool) -> None:
@@ -207,6 +55,121 @@ def _require_place(out: Path, *, is_folder: bool) -> None:
         raise UserError(f"--out {out}: {above} may not be written to; choose another place")
 
 
+def _embed(settings: EmbedSettings) -> None:
+    _begin(settings, "verification_report")
+    from siamese.report.verification_report import write_embeddings
+
+    printing.embeddings(*write_embeddings(settings))
+
+
+def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
+    def run(settings: CurveSettings) -> None:
+        _begin(settings, "verification_report")
+        if settings.folds is not None:
+            from siamese.report.fold_report import judge_folds
+            from siamese.studies.cross_validation import fold_checkpoints
+
+            printing.judgement(judge_folds(settings, kind, fold_checkpoints(settings)))
+            return
+        from siamese.report.verification_report import judge
+
+        printing.judgement(judge(settings, kind))
+
+    return run
+
+
+def _threshold(settings: ThresholdSettings) -> None:
+    _begin(settings, "threshold_choice")
+    if settings.folds is not None:
+        from siamese.report.fold_report import choose_threshold_by_folds
+        from siamese.studies.cross_validation import fold_checkpoints
+
+        chosen = choose_threshold_by_folds(settings, fold_checkpoints(settings))
+    else:
+        from siamese.report.threshold_choice import choose_threshold
+
+        chosen = choose_threshold(settings)
+    printing.choice(chosen, settings.prior)
+
+
+def _identify(settings: IdentifySettings) -> None:
+    _begin(settings, "identification_report")
+    from siamese.report.identification_report import judge_identification
+
+    printing.identified(judge_identification(settings))
+
+
+def _people(settings: PeopleSettings) -> None:
+    _begin(settings, "people_report")
+    from siamese.report.people_report import write_people
+
+    printing.people(write_people(settings))
+
+
+def _compare(settings: CompareSettings) -> None:
+    _begin(settings, "model_comparison")
+    from siamese.report.model_comparison import compare
+
+    printing.comparison(compare(settings))
+
+
+def _report(settings: ReportSettings) -> None:
+    _begin(settings, "report_page")
+    from siamese.report.report_page import write_report
+
+    printing.report(write_report(settings))
+
+
+_FIRST = ("data",)
+_MODELS = "two models are needed: compare A B (a file of embeddings or a checkpoint each)"
+COMMANDS = {
+    "roc": Command(
+        CurveSettings, "ROC curve, AUC, EER and TAR@FAR over all pairs", _curve("roc"), _FIRST
+    ),
+    "pr": Command(
+        CurveSettings, "precision-recall curve and AP over all pairs", _curve("pr"), _FIRST
+    ),
+    "det": Command(
+        CurveSettings, "DET curve: both error rates on normal-deviate axes", _curve("det"), _FIRST
+    ),
+    "pairs": Command(
+        CurveSettings, "a list of pairs: LFW's protocols, or a CSV", _curve("pairs"), _FIRST,
+        needed={"pairs": "a list of pairs to judge"},
+    ),
+    "threshold": Command(
+        ThresholdSettings, "choose a threshold, check it, write it into the checkpoint",
+        _threshold, _FIRST,
+    ),
+    "people": Command(
+        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, _FIRST
+    ),
+    "identify": Command(
+        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, _FIRST
+    ),
+    "compare": Command(  # a model may be a run's folder, so the pictures stand last
+        CompareSettings, "two models on the same pictures: compare A B", _compare,
+        ("a", "b", "data"), needed={"a": _MODELS, "b": _MODELS},
+    ),
+    "report": Command(
+        ReportSettings, "everything on one self-contained HTML page", _report, _FIRST
+    ),
+    "embed": Command(
+        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, _FIRST
+    ),
+}  # fmt: skip
+
+
+def _command(argv: Sequence[str]) -> None:
+    run_chosen(
+        "siamese-eval",
+        COMMANDS,
+        argv,
+        "Without --checkpoint the newest checkpoints/*/best.pt is judged; without --data its own",
+        "validation people. A first look after training: siamese-eval roc",
+        "On other people: siamese-eval roc faces/",
+    )
+
+
 def main() -> NoReturn:
     """Entry point of ``siamese-eval``."""
-    run_command(_command, "siamese-eval")
+    run_command("siamese-eval", _command)

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import os
 import re
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from siamese import __version__
+from siamese.cli.flags import use_flags
 from siamese.config.reading import (
     Settings,
     SettingsParser,
     defaults_of,
     flat_settings,
     flatten,
+    names_of,
     read_yaml,
-    setting_names,
 )
 from siamese.config.starting import starting_point
-from siamese.errors import UserError, lack
-from siamese.files.shown import shown
-from siamese.files.terminal import plain_output
-from siamese.libraries import without_collection
+from siamese.errors import UserError
 
 # No path of a system is longer, and no number of so many digits fits a float.
 _LONGEST = 4096
@@ -41,7 +34,7 @@ def parse_settings(
     *,
     prog: str,
     description: str,
-    short: dict[str, str],
+    short: Mapping[str, str],
     also: Mapping[str, str] | None = None,
     first: str = "",
     defaults: dict[str, Any] | None = None,
@@ -49,7 +42,8 @@ def parse_settings(
     """Parse a command line into a settings dataclass.
 
     ``--config FILE`` may be repeated, later files win; a setting on the command line wins over
-    every file wherever it stands. ``defaults`` (nested) replace the dataclass's own.
+    every file wherever it stands. ``defaults`` (nested) replace the dataclass's own. From here on
+    messages name these settings as flags.
 
     Args:
         settings: the dataclass.
@@ -64,6 +58,39 @@ def parse_settings(
     Raises:
         UserError: an unknown setting, a value of the wrong type, an unreadable file.
     """
+    also = also or {}
+    parser = _parser(settings, prog, description, short, first)
+    if defaults:
+        try:
+            parser.set_defaults(flatten(settings, defaults))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise UserError(
+                "the saved settings are those of another version of siamese; start a new run"
+            ) from None
+    files, arguments = _split_off_configs(_expand(argv, {**short, **also}))
+    for path in files:
+        source = f"--config {path}"
+        # Unknown names, too: the library looks through all settings for each of them.
+        flat_settings(settings, read_yaml(path, source), source)
+    switches = {
+        f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)
+    }
+    arguments = _switched_on(arguments, switches)
+    try:
+        parsed = parser.parse_args([*(f"--config={path}" for path in files), *arguments])
+    finally:  # after --print_config, whose text is a file's
+        use_flags(names_of(settings), {**{name: name for name in short}, **also})
+    parsed.pop("config", None)
+    return settings(**vars(parser.instantiate(parsed)))
+
+
+def _parser(
+    settings: type[Any],
+    prog: str,
+    description: str,
+    short: Mapping[str, str],
+    first: str,
+) -> SettingsParser:
     names = "  ".join(f"{alias} = {name}" for alias, name in short.items())
     parser = SettingsParser(
         prog=prog,
@@ -80,34 +107,17 @@ def parse_settings(
         "face/from_scratch; repeatable, later wins.",
     )
     parser.add_class_arguments(settings)
-    if defaults:
-        try:
-            parser.set_defaults(flatten(settings, defaults))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise UserError(
-                "the saved settings are those of another version of siamese; start a new run"
-            ) from None
-    flags = {
-        f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)
-    }
-    expanded = _expand(argv, {**short, **(also or {})})
-    arguments = _with_configs(_config_first(_told(expanded, flags)))
-    groups = {name.split(".")[0] for name in setting_names(parser) if "." in name}
-    for path in _config_files(arguments):
-        told = f"--config {path}"
-        # Unknown names, too: the library looks through all settings for each of them.
-        flat_settings(settings, read_yaml(path, told, groups), told)
-    parsed = parser.parse_args(arguments)
-    parsed.pop("config", None)
-    return settings(**vars(parser.instantiate(parsed)))
+    return parser
 
 
-def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
+def _expand(argv: Sequence[str], short: Mapping[str, str]) -> list[str]:
+    """Short names written out; what cannot be a setting's value is refused."""
     expanded = []
     for argument in argv:
         if len(argument) > _LONGEST or _HUGE.fullmatch(argument.rpartition("=")[2]):
-            told = f"{argument[:40]}..."
-            raise UserError(f"{told}: is too long for a value ({len(argument)} characters)")
+            raise UserError(
+                f"{argument[:40]}...: is too long for a value ({len(argument)} characters)"
+            )
         option, equals, value = argument.partition("=")
         if option.startswith("--"):  # --target-fmr is --target_fmr
             option = "--" + option[2:].replace("-", "_")
@@ -118,43 +128,28 @@ def _expand(argv: Sequence[str], short: dict[str, str]) -> list[str]:
     return expanded
 
 
-def _told(argv: Sequence[str], flags: set[str]) -> list[str]:
+def _switched_on(argv: Sequence[str], switches: set[str]) -> list[str]:
     """``--dry_run`` alone is ``--dry_run true``."""
-    told = []
+    written = []
     for argument, following in zip(argv, [*argv[1:], "--"], strict=False):
-        told.append(argument)
-        if argument in flags and following.startswith("--"):
-            told.append("true")
-    return told
+        written.append(argument)
+        if argument in switches and following.startswith("--"):
+            written.append("true")
+    return written
 
 
-def _config_first(argv: Sequence[str]) -> list[str]:
-    """Move ``--config`` to the front: jsonargparse lets a later file beat an earlier override."""
-    configs: list[str] = []
-    rest: list[str] = []
-    position = 0
-    while position < len(argv):
-        taken = 2 if argv[position] == "--config" else 1
-        is_config = taken == 2 or argv[position].startswith("--config=")
-        (configs if is_config else rest).extend(argv[position : position + taken])
-        position += taken
-    return configs + rest
-
-
-def _with_configs(argv: Sequence[str]) -> list[str]:
-    """Each ``--config`` as the path of a file."""
-    found = []
-    for before, argument in zip(["", *argv], argv, strict=False):
-        if before == "--config":
-            argument = str(starting_point(argument, "--config"))
-        elif argument.startswith("--config="):
-            argument = f"--config={starting_point(argument.partition('=')[2], '--config')}"
-        found.append(argument)
-    return found
-
-
-def _config_files(arguments: Sequence[str]) -> list[Path]:
-    return [Path(file) for file in _values(arguments, "config")]
+def _split_off_configs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The files of ``--config``, and all else: jsonargparse lets a later file beat a setting."""
+    files, rest = [], []
+    words = iter(argv)
+    for word in words:
+        option, equals, value = word.partition("=")
+        given = value if equals else next(words, None) if option == "--config" else None
+        if option == "--config" and given is not None:
+            files.append(starting_point(given, "--config"))
+        else:
+            rest.append(word)
+    return files, rest
 
 
 def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = False) -> list[str]:
@@ -177,37 +172,16 @@ def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = Fa
             break
         given["data" if folder else left.pop(0)] = rest.pop(0)
     for name, value in given.items():
-        for other in _values(rest, name):
+        for other in _values(rest, f"--{name}"):
             if os.path.abspath(other) != os.path.abspath(value):
                 raise UserError(f"--{name} {other}: {value} stands first; give one of them")
     return [*(f"--{name}={value}" for name, value in given.items()), *rest]
 
 
-def _values(argv: Sequence[str], name: str) -> list[str]:
-    """What a setting is given on a command line."""
-    option = f"--{name}"
-    told = [word.removeprefix(f"{option}=") for word in argv if word.startswith(f"{option}=")]
-    return told + [value for word, value in pairwise(argv) if word == option]
-
-
-def preload(module: str) -> None:
-    """Import what a command's work needs, and all that it imports."""
-    with without_collection():
-        import_module(module)
-
-
-def usage(prog: str, commands: Mapping[str, str], *closing: str) -> str:
-    """The help of a program with commands: each with its description, then some lines more."""
-    width = 1 + max(map(len, commands))
-    return "\n".join(
-        [
-            f"usage: {prog} COMMAND [settings]   ({prog} COMMAND --help lists them)",
-            "",
-            *(f"  {name:{width}} {description}" for name, description in commands.items()),
-            "",
-            *closing,
-        ]
-    )
+def _values(argv: Sequence[str], option: str) -> list[str]:
+    """What an option is given on a command line."""
+    joined = [word.removeprefix(f"{option}=") for word in argv if word.startswith(f"{option}=")]
+    return joined + [value for word, value in pairwise(argv) if word == option]
 
 
 def require_places(settings: Any, reasons: Mapping[str, str]) -> None:
@@ -224,82 +198,3 @@ def require_places(settings: Any, reasons: Mapping[str, str]) -> None:
         value = getattr(settings, name, None)
         if value is not None and not os.path.exists(value):
             raise UserError(f"--{name} {value}: {reason}")
-
-
-def choose_command(argv: Sequence[str], commands: Sequence[str], help_text: str) -> str | None:
-    """The command that a line begins with; None when the usage was asked for, and printed.
-
-    Raises:
-        UserError: there is no such command; names the nearest.
-    """
-    if not argv or argv[0] in ("-h", "--help"):
-        print(help_text)
-        return None
-    if argv[0] == "--version":
-        print(f"{help_text.split()[1]} {__version__}")
-        return None
-    if argv[0] not in commands:
-        near = difflib.get_close_matches(argv[0], commands, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"commands: {', '.join(commands)}"
-        raise UserError(f"unknown command {argv[0]}; {hint}")
-    return argv[0]
-
-
-def _tell_of_fonts() -> None:
-    """Say once which fonts the pictures of this command lacked, if it drew any."""
-    text = sys.modules.get("siamese.drawing.text")
-    if text is not None and (note := text.font_note()) is not None:
-        print(f"note: {note}")
-
-
-def run_command(command: Callable[[Sequence[str]], None], prog: str) -> NoReturn:
-    """Run a command's body; the user's errors become one line and exit code 2."""
-    # Before torch is imported: OpenMP threads that wait for each other spin only briefly. Where
-    # loader processes share a CPU's cores, long spinning slows training down up to tenfold.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    threading.excepthook = _told_later
-    with plain_output():
-        _run(command, prog)
-    sys.exit(0)
-
-
-def _run(command: Callable[[Sequence[str]], None], prog: str) -> None:
-    try:
-        command(sys.argv[1:])
-        _tell_of_fonts()
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except UserError as error:
-        _end(prog, " ".join(str(error).split()))
-    except BrokenPipeError:  # `... | head` has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except OSError as error:  # a full disk, a folder that may not be written, ...
-        place = f"{shown(str(error.filename))}: " if error.filename is not None else ""
-        _end(prog, f"{place}{error.strerror or error}")
-    except (MemoryError, ImportError, RuntimeError) as error:
-        if (told := lack(error)) is None:
-            raise
-        _end(prog, told)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
-        sys.exit(130)
-
-
-def _end(prog: str, told: str) -> NoReturn:
-    """Tell one line and end with code 2, also where nobody can be told."""
-    with contextlib.suppress(UserError, OSError):
-        print(f"{prog}: error: {told}", file=sys.stderr)
-    for number, stream in enumerate((sys.stdout, sys.stderr), 1):
-        try:
-            if stream is not None:
-                stream.flush()
-        except (UserError, OSError):  # at its end the interpreter would try again, and complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
-    sys.exit(2)
-
-
-def _told_later(failed: threading.ExceptHookArgs) -> None:
-    """No traceback of a thread whose failure to write is raised again where it is waited for."""
-    if not issubclass(failed.exc_type, OSError):
-        threading.__excepthook__(failed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.cli.parsing import name_arguments, parse_settings, preload, run_command
+from siamese.cli.commands import Command, preload, run_command
 from siamese.config import TrainSettings, check_settings, demo_settings
 
 SHORT = {
@@ -22,17 +22,16 @@ SHORT = {
 
 
 def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainSettings:
-    """Settings of a training run from its command line; see :func:`parse_settings`."""
-    settings = parse_settings(
-        TrainSettings,
-        name_arguments(argv, ["data"], data=True),
-        prog="siamese-train",
-        description="Train a face embedder on a folder with one folder per person. "
-        "Without --data it trains on the demo faces.",
-        short=SHORT,
-        first="[FOLDER]",
-        defaults=defaults,
-    )
+    """Settings of a training run from its command line.
+
+    Args:
+        argv: arguments without the program's name.
+        defaults: values (nested) to start from instead of the usual ones.
+
+    Raises:
+        UserError: see :func:`siamese.cli.parsing.parse_settings`; settings that cannot work.
+    """
+    settings: TrainSettings = COMMAND.parse("siamese-train", argv, defaults)
     if settings.resume is None:  # else they are laid over the saved ones first
         check_settings(settings)
     return settings
@@ -53,10 +52,14 @@ def _command(argv: Sequence[str]) -> None:
         return
     if settings.data is None:
         settings = parse(argv, demo_settings())
+    _train(settings)
+
+
+def _train(settings: TrainSettings) -> None:
     from siamese.data.folder import require_folder
 
     for folder in (settings.data, settings.split.validation_data, settings.split.test_data):
-        if folder is not None:  # before torch is loaded: a mistyped folder is told at once
+        if folder is not None:  # before torch is loaded: a mistyped folder is refused at once
             require_folder(Path(folder))
     if settings.split.lists is not None:
         from siamese.data.split_lists import require_lists
@@ -68,9 +71,20 @@ def _command(argv: Sequence[str]) -> None:
     train_faces(settings)
 
 
+COMMAND = Command(
+    TrainSettings,
+    "Train a face embedder on a folder with one folder per person. "
+    "Without --data it trains on the demo faces",
+    _train,
+    first=("data",),
+    folder=True,
+    short=SHORT,
+)
+
+
 def main() -> NoReturn:
     """Entry point of ``siamese-train``."""
-    run_command(_command, "siamese-train")
+    run_command("siamese-train", _command)
 
 
 if __name__ == "__main__":  # torchrun --nproc_per_node 4 -m siamese.cli.train ...

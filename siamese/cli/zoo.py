@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from siamese.cli import telling
-from siamese.cli.parsing import (
-    choose_command,
-    name_arguments,
-    parse_settings,
-    preload,
-    run_command,
-    usage,
-)
+from siamese.cli import printing
+from siamese.cli.commands import Command, preload, run_chosen, run_command
 from siamese.config import (
     ClassificationSettings,
     ClassifierEvalSettings,
@@ -73,60 +66,63 @@ class GridSettings:
 def parse_training(
     argv: Sequence[str], command: str = "train", defaults: dict[str, Any] | None = None
 ) -> ClassificationSettings:
-    """Settings of a classification run from its command line; see :func:`parse_settings`."""
-    settings = parse_settings(
-        ClassificationSettings,
-        argv,
-        prog=f"siamese-zoo {command}",
-        description=f"{COMMANDS[command].description}.",
-        short=TRAIN_SHORT,
-        first="RUN" if command == "resume" else "",
-        defaults=defaults,
+    """Settings of a classification run from its command line.
+
+    Args:
+        argv: arguments without the program's and the command's name.
+        command: train or resume.
+        defaults: values (nested) to start from instead of the usual ones.
+
+    Raises:
+        UserError: see :func:`siamese.cli.parsing.parse_settings`; settings that cannot work.
+    """
+    parsed: ClassificationSettings = COMMANDS[command].parse(
+        f"siamese-zoo {command}", argv, defaults
     )
+    check_classification(parsed)
+    return parsed
+
+
+def _train(settings: ClassificationSettings) -> None:
     check_classification(settings)
-    return settings
-
-
-def _train(argv: Sequence[str]) -> None:
-    settings = parse_training(argv)
     preload("siamese.tasks.classes.class_runs")
     from siamese.tasks.classes.class_runs import train_classifier
 
     train_classifier(settings)
 
 
-def _resume(argv: Sequence[str]) -> None:
-    if not argv or argv[0].startswith("-"):
-        if {"--help", "-h", "--version"} & set(argv):
-            parse_training(argv, "resume")  # prints it
-        raise UserError("siamese-zoo resume RUN: give the run's name, or its checkpoint, first")
-    target, rest = argv[0], argv[1:]
-    # What the checkpoint says stands below the command line, so that comes first to be read.
-    given = parse_training(rest, "resume")
-    preload("siamese.tasks.classes.class_runs")
-    from siamese.tasks.classes.class_runs import resume_classifier
+class _Resume(Command):
+    """``resume RUN``: what the checkpoint says stands below the command line."""
 
-    resume_classifier(
-        target,
-        given.checkpoints,
-        lambda saved: parse_training(rest, "resume", saved),
-        given.limits,
-    )
+    def __call__(self, prog: str, argv: Sequence[str]) -> None:
+        if not argv or argv[0].startswith("-"):
+            if {"--help", "-h", "--version"} & set(argv):
+                parse_training(argv, "resume")  # prints it
+            raise UserError(f"{prog} RUN: give the run's name, or its checkpoint, first")
+        target, rest = argv[0], argv[1:]
+        given = parse_training(rest, "resume")
+        preload("siamese.tasks.classes.class_runs")
+        from siamese.tasks.classes.class_runs import resume_classifier
+
+        resume_classifier(
+            target,
+            given.checkpoints,
+            lambda saved: parse_training(rest, "resume", saved),
+            given.limits,
+        )
 
 
-def _eval(argv: Sequence[str]) -> None:
-    settings = _parsed(ClassifierEvalSettings, "eval", argv)
+def _eval(settings: ClassifierEvalSettings) -> None:
     check_classifier_evaluation(settings)
-    if not os.path.exists(settings.checkpoint):
+    if not os.path.exists(settings.checkpoint or ""):
         raise UserError(f"--checkpoint {settings.checkpoint}: no such checkpoint")
     preload("siamese.tasks.classes.evaluate")
     from siamese.tasks.classes.evaluate import evaluate
 
-    telling.classified(evaluate(settings))
+    printing.classified(evaluate(settings))
 
 
-def _list(argv: Sequence[str]) -> None:
-    settings = _parsed(ListSettings, "list", argv)
+def _list(settings: ListSettings) -> None:
     from siamese.zoo.named import PRESETS
 
     rows = []
@@ -152,10 +148,11 @@ def _list(argv: Sequence[str]) -> None:
     columns = [name for name in rows[0] if name != "what"]
     table = [[header.get(name, name) for name in columns]]
     table += [[_cell(row[name]) for name in columns] for row in rows]
-    widths = [max(len(line[at]) for line in table) for at in range(len(columns))]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for line in table:
-        left = [line[at].ljust(widths[at]) for at in range(2)]
-        right = [line[at].rjust(widths[at]) for at in range(2, len(columns) - 1)]
+        cells = list(zip(line, widths, strict=True))
+        left = [cell.ljust(width) for cell, width in cells[:2]]
+        right = [cell.rjust(width) for cell, width in cells[2:-1]]
         print("  ".join([*left, *right, line[-1]]).rstrip())
     print("published: last-epoch test error on CIFAR-10, median (runs). Any timm model: timm/NAME")
 
@@ -166,21 +163,16 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _augmentations(argv: Sequence[str]) -> None:
-    settings = _parsed(GridSettings, "augmentations", argv)
-    if settings.out is None:
-        raise UserError("--out FILE is missing: the picture to write, e.g. --out grid.png")
+def _augmentations(settings: GridSettings) -> None:
     from siamese.tasks.classes.class_pictures import write_augmentations
 
     path = write_augmentations(
-        Path(settings.out), settings.name, settings.root, settings.download, settings.seed
+        Path(str(settings.out)), settings.name, settings.root, settings.download, settings.seed
     )
     print(f"every augmentation, a row each: {path}")
 
 
-def _compare(argv: Sequence[str]) -> None:
-    arguments = name_arguments(argv, ["study"], data=True)
-    settings = _parsed(StudySettings, "compare", arguments, "STUDY [FOLDER]")
+def _compare(settings: StudySettings) -> None:
     check_study(settings)
     settings.study = str(starting_point(str(settings.study), "STUDY", studies=True))
     preload("siamese.studies.compare")
@@ -189,48 +181,39 @@ def _compare(argv: Sequence[str]) -> None:
     compare(settings)
 
 
-def _parsed(settings: type[Any], command: str, argv: Sequence[str], first: str = "") -> Any:
-    return parse_settings(
-        settings,
-        argv,
-        prog=f"siamese-zoo {command}",
-        description=f"{COMMANDS[command].description}.",
-        short={},
-        also=_ROOT if hasattr(settings, "root") else None,
-        first=first,
-    )
-
-
-@dataclass(frozen=True)
-class _Command:
-    description: str
-    run: Callable[[Sequence[str]], None]
-
-
 COMMANDS = {
-    "list": _Command("the networks: parameters, multiply-accumulates, published error", _list),
-    "train": _Command("train a classifier", _train),
-    "resume": _Command("continue a run: resume RUN [settings]", _resume),
-    "eval": _Command("test a checkpoint: errors, calibration, classes, predictions", _eval),
-    "augmentations": _Command("draw every augmentation into a picture", _augmentations),
-    "compare": _Command("run a study, or go on with it: compare STUDY.yaml", _compare),
-}
-_HELP = usage(
-    "siamese-zoo",
-    {name: command.description for name, command in COMMANDS.items()},
-    "A first run: siamese-zoo train --config cifar/preact20",
-)
+    "list": Command(
+        ListSettings, "the networks: parameters, multiply-accumulates, published error", _list
+    ),
+    "train": Command(ClassificationSettings, "train a classifier", _train, short=TRAIN_SHORT),
+    "resume": _Resume(
+        ClassificationSettings, "continue a run: resume RUN [settings]", _train,
+        usage="RUN", short=TRAIN_SHORT,
+    ),
+    "eval": Command(
+        ClassifierEvalSettings, "test a checkpoint: errors, calibration, classes, predictions",
+        _eval, also=_ROOT,
+    ),
+    "augmentations": Command(
+        GridSettings, "draw every augmentation into a picture", _augmentations, also=_ROOT,
+        needed={"out": "the picture to write, e.g. --out grid.png"},
+    ),
+    "compare": Command(
+        StudySettings, "run a study, or go on with it: compare STUDY.yaml", _compare,
+        first=("study", "data"), folder=True, also=_ROOT,
+        needed={"study": "the study file; give it first"},
+    ),
+}  # fmt: skip
 
 
 def _command(argv: Sequence[str]) -> None:
-    name = choose_command(argv, list(COMMANDS), _HELP)
-    if name is not None:
-        COMMANDS[name].run(argv[1:])
+    closing = "A first run: siamese-zoo train --config cifar/preact20"
+    run_chosen("siamese-zoo", COMMANDS, argv, closing)
 
 
 def main() -> NoReturn:
     """Entry point of ``siamese-zoo``."""
-    run_command(_command, "siamese-zoo")
+    run_command("siamese-zoo", _command)
 
 
 if __name__ == "__main__":  # torchrun --nproc_per_node 4 -m siamese.cli.zoo train ...

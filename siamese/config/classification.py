@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from siamese.config.common import (
-    LARGEST_SIDE,
-    LimitSettings,
-    PrecisionName,
-    check_limits,
-    plain,
-    require,
-    require_given,
-)
+from siamese.config.common import LimitSettings, PrecisionName, SavedSettings
 from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
+from siamese.config.ranges import (
+    AreaShares,
+    AtLeastTwo,
+    InputSide,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnit,
+    PlainName,
+    PositiveInt,
+    Probability,
+    Seed,
+    UnitAboveZero,
+    UnitBelowOne,
+    check_values,
+    require,
+    share_or_count,
+)
 from siamese.errors import UserError
 
 ClassPrecisionName = Literal["auto", "fp32", "bf16", "fp16", "pure_bf16", "pure_fp16"]
+ImagesKept = Annotated[float, share_or_count("training images")]
 DatasetName = Literal["cifar10", "cifar100", "mnist", "fashion_mnist", "kmnist", "folder"]
 
 
@@ -33,24 +42,24 @@ class DatasetSettings:
     """Where the set lies, in torchvision's layout, or is downloaded to."""
     download: bool = True
     """Download the set where it is missing."""
-    validation: float = 0.1
+    validation: ImagesKept = 0.1
     """Share (below 1) or number of training images, drawn class by class, that select the best
     epoch; 0: train on all of them, nothing selects, the last epoch counts (as papers do)."""
-    size: int | None = None
+    size: InputSide | None = None
     """Side of the network's square input in pixels, for training; null: the set's own (folder:
     224)."""
-    test_size: int | None = None
+    test_size: InputSide | None = None
     """Side of the input in validation and test; null: the same."""
-    test_crop: float = 1.0
+    test_crop: UnitAboveZero = 1.0
     """folder: share of the side kept by the central crop in validation and test."""
     resident: bool | None = None
     """Hold all images on the training device as uint8 (null: yes, but for folder)."""
-    subset: int | None = None
+    subset: PositiveInt | None = None
     """Use this many of the training images only (validation included), drawn class by class; null:
     all."""
-    test_subset: int | None = None
+    test_subset: PositiveInt | None = None
     """Test on this many images only; null: all."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Loader processes of a set that is not resident; null: sized to the machine."""
 
 
@@ -58,34 +67,34 @@ class DatasetSettings:
 class PictureSettings:
     """Augmentation of training images; validation and test images never get any."""
 
-    crop: int = 4
+    crop: NonNegativeInt = 4
     """Random crop after padding by this many pixels; 0: off."""
     crop_padding: Literal["zero", "reflect"] = "zero"
     """What the padding holds."""
-    resized_crop: tuple[float, float] | None = None
+    resized_crop: AreaShares | None = None
     """Random resized crop (share of the area kept) instead of the padded crop; null: off."""
-    flip: float = 0.5
+    flip: Probability = 0.5
     """Probability of a horizontal flip."""
     rand_augment: str | None = None
     """RandAugment in timm's notation, e.g. rand-m7-mstd0.5-inc1; null: off."""
-    cutout: int = 0
+    cutout: NonNegativeInt = 0
     """Side of the square that cutout blanks, in pixels; 0: off."""
     cutout_edge: Literal["clipped", "inside"] = "clipped"
     """clipped: the centre lies anywhere in the image and the square is clipped, as in the paper;
     inside: the whole square lies inside."""
-    erasing: float = 0.0
+    erasing: Probability = 0.0
     """Probability of random erasing."""
-    mixup: float = 0.0
+    mixup: NonNegativeFloat = 0.0
     """alpha of mixup; 0: off."""
-    cutmix: float = 0.0
+    cutmix: NonNegativeFloat = 0.0
     """alpha of CutMix; 0: off."""
-    cutmix_share: float | None = None
+    cutmix_share: OpenUnit | None = None
     """Share of the batches that take CutMix where mixup is on, too (0.5 in timm's recipes); null:
     the two exclude each other."""
-    ricap: float = 0.0
+    ricap: NonNegativeFloat = 0.0
     """beta of RICAP (random image cropping and patching); 0: off. With crop 0 the patches are cut
     from the images as they are."""
-    dual_cutout: float = 0.0
+    dual_cutout: NonNegativeFloat = 0.0
     """alpha of dual cutout: two cutouts of each image, and alpha times the mean squared difference
     of their logits; needs cutout. 0: off."""
 
@@ -94,15 +103,15 @@ class PictureSettings:
 class ImageBatchSettings:
     """Batches of images."""
 
-    size: int = 128
+    size: AtLeastTwo = 128
     """Images per optimizer step, over all processes."""
-    ghost: int | None = None
+    ghost: AtLeastTwo | None = None
     """Ghost batch norm: images per micro-batch, each with statistics of its own; null: the whole
     batch (of a process) at once."""
-    repeats: int = 1
+    repeats: PositiveInt = 1
     """Repeated augmentation: differently augmented copies of an image in a batch; an epoch still
     holds as many draws as there are images."""
-    test_size: int = 500
+    test_size: PositiveInt = 500
     """Images per batch in validation and test."""
 
 
@@ -114,7 +123,7 @@ class ClassifierSettings:
     """A preset (siamese-zoo list), or timm/NAME for any timm model."""
     options: dict[str, Any] = field(default_factory=dict)
     """Constructor arguments over the preset's, e.g. {dropout: 0.3}."""
-    drop_path: float = 0.0
+    drop_path: UnitBelowOne = 0.0
     """Stochastic depth of timm models, in [0, 1)."""
     pretrained: bool = False
     """Start from timm's pretrained weights (timm/NAME only)."""
@@ -126,7 +135,7 @@ class ClassLossSettings:
 
     name: Literal["cross_entropy", "bce"] = "cross_entropy"
     """cross_entropy, or bce (one binary decision per class, "ResNet strikes back")."""
-    smoothing: float = 0.0
+    smoothing: UnitBelowOne = 0.0
     """Label smoothing, in [0, 1)."""
     target_threshold: float | None = None
     """bce: mixed targets above this become 1, all others 0 (0: every mixed class is a 1); null:
@@ -137,7 +146,7 @@ class ClassLossSettings:
 class ClassTrainerSettings:
     """The training loop."""
 
-    epochs: int = 160
+    epochs: PositiveInt = 160
     """Epochs in all."""
     precision: ClassPrecisionName = "auto"
     """auto: mixed bf16 on GPUs that have it, mixed fp16 with loss scaling on older ones, fp32 on
@@ -146,26 +155,26 @@ class ClassTrainerSettings:
     """Memory layout that convolutions like."""
     select: Literal["error", "loss"] = "error"
     """Figure on the validation images that decides which epoch is best."""
-    validate_every: int = 1
+    validate_every: PositiveInt = 1
     """Epochs between two validations (the last epoch always is validated)."""
     test_curve: bool = False
     """Test after every validation, too: a curve to look at, it never selects."""
-    recalibration_batches: int | None = None
+    recalibration_batches: NonNegativeInt | None = None
     """Training batches that re-measure the batch-norm statistics before validation; null: 50 where
     the weights are averaged (schedule-free, EMA), else 0."""
     sync_bn: bool = False
     """Batch norms over all GPUs of a torchrun."""
-    log_every: int = 50
+    log_every: PositiveInt = 50
     """Steps between two points of TensorBoard's training curves."""
 
 
 @dataclass
-class ClassificationSettings:
+class ClassificationSettings(SavedSettings):
     """All settings of siamese-zoo train."""
 
-    name: str | None = None
+    name: PlainName | None = None
     """Name of the run; null: made from the set, the network and the time."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights, the batches, the augmentation and the validation split."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
@@ -188,10 +197,6 @@ class ClassificationSettings:
     )
     trainer: ClassTrainerSettings = field(default_factory=ClassTrainerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
-        return {key: plain(value) for key, value in asdict(self).items()}
 
 
 # Learning rates where none is set: customary ones for small images.
@@ -237,97 +242,50 @@ def check_classification(settings: ClassificationSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
-    require_given(settings)
-    require(0 <= settings.seed < 2**63, "seed", settings.seed, "between 0 and 2**63 - 1")
-    data = settings.data
-    share = data.validation
-    require(
-        0 <= share < 1 or (share >= 1 and float(share).is_integer()),
-        "data.validation",
-        share,
-        "a share of the training images below 1, or a whole number of images",
-    )
-    for name in ("size", "test_size", "subset", "test_subset"):
-        value = getattr(data, name)
-        require(value is None or value >= 1, f"data.{name}", value, "at least 1, or null")
-        usable = "subset" in name or value is None or value <= LARGEST_SIDE
-        require(usable, f"data.{name}", value, f"at most {LARGEST_SIDE} pixels")
-    require(0 < data.test_crop <= 1, "data.test_crop", data.test_crop, "above 0 and at most 1")
-    usable = data.workers is None or data.workers >= 0
-    require(usable, "data.workers", data.workers, "0 or more")
+    check_values(settings)
     _check_pictures(settings.augment, settings.loss)
-    batches = settings.batches
-    require(batches.size >= 2, "batches.size", batches.size, "at least 2")
-    ghost = batches.ghost
-    require(
-        ghost is None or (2 <= ghost <= batches.size and batches.size % ghost == 0),
-        "batches.ghost",
-        ghost,
-        f"at least 2 and a divisor of batches.size ({batches.size})",
-    )
-    require(batches.repeats >= 1, "batches.repeats", batches.repeats, "at least 1")
-    require(batches.test_size >= 1, "batches.test_size", batches.test_size, "at least 1")
-    model = settings.model
-    require(0 <= model.drop_path < 1, "model.drop_path", model.drop_path, "between 0 and 1")
-    if model.pretrained and not model.name.startswith("timm/"):
-        raise UserError("--model.pretrained true: only timm/NAME has pretrained weights")
-    loss = settings.loss
-    require(0 <= loss.smoothing < 1, "loss.smoothing", loss.smoothing, "at least 0 and below 1")
-    if loss.target_threshold is not None:
-        require(
-            loss.name == "bce", "loss.target_threshold", loss.target_threshold, "null, but for bce"
-        )
-    check_optimization(settings.optimizer, settings.schedule)
-    check_limits(settings.limits)
-    trainer = settings.trainer
-    if trainer.precision == "pure_fp16" and settings.optimizer.name in _BREAK_IN_FP16:
+    size, ghost = settings.batches.size, settings.batches.ghost
+    usable = ghost is None or size % ghost == 0
+    require(usable, "batches.ghost", ghost, f"a divisor of `batches.size` ({size})")
+    if settings.model.pretrained and not settings.model.name.startswith("timm/"):
+        raise UserError("`model.pretrained` true: only timm/NAME has pretrained weights")
+    threshold = settings.loss.target_threshold
+    usable = threshold is None or settings.loss.name == "bce"
+    require(usable, "loss.target_threshold", threshold, "null, but for bce")
+    optimizer = settings.optimizer
+    check_optimization(optimizer, settings.schedule)
+    if settings.trainer.precision == "pure_fp16" and optimizer.name in _BREAK_IN_FP16:
         raise UserError(
-            f"--trainer.precision pure_fp16: {settings.optimizer.name} divides by numbers that are "
-            "0 in float16; use fp16 (mixed), pure_bf16, or sgd"
+            f"`trainer.precision` pure_fp16: {optimizer.name} divides by numbers that are 0 in "
+            "float16; use fp16 (mixed), pure_bf16, or sgd"
         )
-    for name in ("epochs", "validate_every", "log_every"):
-        value = getattr(trainer, name)
-        require(value >= 1, f"trainer.{name}", value, "at least 1")
-    recalibration = trainer.recalibration_batches
-    usable = recalibration is None or recalibration >= 0
-    require(usable, "trainer.recalibration_batches", recalibration, "0 or more, or null")
-    run = settings.name
-    named = run is None or (run == Path(run).name and run not in ("", ".", ".."))
-    require(named, "name", run, "a plain name without folders")
 
 
 def _check_pictures(augment: PictureSettings, loss: ClassLossSettings) -> None:
-    """Ranges, and combinations that exclude each other."""
+    """Refuse augmentations that exclude each other."""
 
     def one(name: str, usable: bool, wanted: str) -> None:
         require(usable, f"augment.{name}", getattr(augment, name), wanted)
 
-    for name in ("crop", "cutout", "mixup", "cutmix", "ricap", "dual_cutout"):
-        one(name, getattr(augment, name) >= 0, "0 or more")
-    for name in ("flip", "erasing"):
-        one(name, 0 <= getattr(augment, name) <= 1, "between 0 and 1")
-    scale = augment.resized_crop
-    if scale is not None:
-        one("resized_crop", 0 < scale[0] <= scale[1] <= 1, "two rising shares")
-        one("crop", augment.crop == 0, "0 beside augment.resized_crop")
-    one("dual_cutout", augment.dual_cutout == 0 or augment.cutout > 0, "0 without augment.cutout")
-    share = augment.cutmix_share
-    one("cutmix_share", share is None or 0 < share < 1, "between 0 and 1, or null")
+    usable = augment.resized_crop is None or augment.crop == 0
+    one("crop", usable, "0 beside `augment.resized_crop`")
+    usable = augment.dual_cutout == 0 or augment.cutout > 0
+    one("dual_cutout", usable, "0 without `augment.cutout`")
     mixing = [
         name for name in ("mixup", "cutmix", "ricap", "dual_cutout") if getattr(augment, name)
     ]
-    if share is not None:
-        both = {"mixup", "cutmix"} <= set(mixing)
-        one("cutmix_share", both, "null unless augment.mixup and augment.cutmix are both on")
-    alternated = mixing == ["mixup", "cutmix"] and share is not None
+    both = mixing[:2] == ["mixup", "cutmix"]
+    usable = augment.cutmix_share is None or both
+    one("cutmix_share", usable, "null unless `augment.mixup` and `augment.cutmix` are both on")
+    alternated = mixing == ["mixup", "cutmix"] and augment.cutmix_share is not None
     if len(mixing) > 1 and not alternated:
-        way = "; mixup and cutmix can alternate with --augment.cutmix_share 0.5"
+        way = "; mixup and cutmix can alternate with `augment.cutmix_share` 0.5"
         raise UserError(
-            f"augment.{mixing[0]} and augment.{mixing[1]} exclude each other: set one of them to 0"
-            + (way if mixing == ["mixup", "cutmix"] else "")
+            f"`augment.{mixing[0]}` and `augment.{mixing[1]}` exclude each other: set one of them "
+            "to 0" + (way if mixing == ["mixup", "cutmix"] else "")
         )
     if augment.dual_cutout and loss.name == "bce":
-        raise UserError("augment.dual_cutout is defined for loss.name cross_entropy only")
+        raise UserError("`augment.dual_cutout` is defined for `loss.name` cross_entropy only")
 
 
 @dataclass
@@ -343,13 +301,13 @@ class ClassifierEvalSettings:
     out: str | None = None
     """Folder for the table, the picture and predictions.npz; null:
     runs/<run>/eval-<part>-<checkpoint>."""
-    batch: int = 500
+    batch: PositiveInt = 500
     """Images per batch."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     precision: PrecisionName = "fp32"
     """Precision of the forward pass."""
-    bins: int = 15
+    bins: PositiveInt = 15
     """Bins of the expected calibration error."""
     limits: LimitSettings = field(default_factory=LimitSettings)
 
@@ -361,7 +319,5 @@ def check_classifier_evaluation(settings: ClassifierEvalSettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     if settings.checkpoint is None:
-        raise UserError("siamese-zoo eval needs --checkpoint FILE: a best.pt or last.pt")
-    for name in ("batch", "bins"):
-        require(getattr(settings, name) >= 1, name, getattr(settings, name), "at least 1")
-    check_limits(settings.limits)
+        raise UserError("`checkpoint` is missing: a best.pt or last.pt")
+    check_values(settings)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from siamese.config.common import require, require_values
 from siamese.config.evaluation import JudgeSettings
+from siamese.config.ranges import (
+    Allowed,
+    NonNegativeInt,
+    OpenUnit,
+    PictureSide,
+    PositiveInt,
+    Seed,
+    check_values,
+    share_or_count,
+)
 from siamese.errors import UserError
 
+AspectRatio = Annotated[float, Allowed("at least 1", lambda v: v >= 1)]
+HashBits = Annotated[int, Allowed("between 0 and 16", lambda v: 0 <= v <= 16)]
+Quality = Annotated[int, Allowed("between 1 and 100", lambda v: 1 <= v <= 100)]
+ValidationPeople = Annotated[float, share_or_count("people", least=2)]
+TestPeople = Annotated[float, share_or_count("people")]
 FetchName = Literal["lfw", "olivetti"]
 PictureFormat = Literal["jpeg", "webp", "png"]
 ConvertFit = Literal["shorter", "squash", "crop"]
@@ -23,14 +36,14 @@ class CheckSettings:
     """The folder to check, one folder per person; may stand first, without its name."""
     out: str | None = None
     """Folder for check.json, check.html and the plans; null: runs/check-FOLDER."""
-    min_side: int = 48
+    min_side: PositiveInt = 48
     """Pictures whose shorter side has fewer pixels are told as too small."""
-    max_aspect: float = 2.5
+    max_aspect: AspectRatio = 2.5
     """Pictures whose longer side is more than this many times the shorter are told as odd."""
-    near: int = 6
+    near: HashBits = 6
     """Near-duplicates: perceptual hashes that differ in at most this many of 64 bits (and finer
     ones in at most 64 of 256)."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Processes that read pictures; null: one per processor; 0: this one."""
     runs: str = "runs"
     """Folder in which results are written."""
@@ -44,13 +57,13 @@ class AuditSettings(JudgeSettings):
     """The folder to audit, one folder per person; may stand first, without its name."""
     out: str | None = None
     """Folder for the CSV files and audit.html; null: runs/audit-FOLDER."""
-    suspicion: float = 0.5
+    suspicion: OpenUnit = 0.5
     """Pictures are suspects from this probability on of being somebody else's."""
     against: str | None = None
     """A second folder (or .npz, beside --embeddings): people and pictures that are in both."""
     quarantine: str | None = None
     """Move the suspects into this folder, with a manifest that siamese-data restore undoes."""
-    shown: int = 60
+    shown: PositiveInt = 60
     """Suspects and pairs of people whose pictures the page shows."""
 
 
@@ -87,11 +100,11 @@ class SplitListSettings(JudgeSettings):
     out: str | None = None
     """Folder for train.csv, validation.csv and test.csv, for --split.lists of siamese-train; null:
     runs/split-FOLDER."""
-    validation: float = 0.2
+    validation: ValidationPeople = 0.2
     """Share of the people (below 1) or number of people (1 or more) for validation."""
-    test: float = 0.1
+    test: TestPeople = 0.1
     """Share or number of people for test; 0: none."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the draw."""
     merge: str | None = None
     """CSV of folders that are one person (columns first,second), such as audit's same_person.csv;
@@ -106,16 +119,16 @@ class ConvertSettings:
     """The folder to convert; may stand first, without its name."""
     out: str | None = None
     """The folder to write; a second call goes on with it, files of other origin are kept."""
-    size: int = 256
+    size: PictureSide = 256
     """Side in pixels."""
     fit: ConvertFit = "shorter"
     """shorter: the shorter side gets the size, the aspect stays, small pictures stay small; squash:
     the whole picture becomes a square; crop: the centre square, both as training makes them."""
     format: PictureFormat = "jpeg"
     """File type of the results."""
-    quality: int = 95
+    quality: Quality = 95
     """Quality of JPEG and WebP, 1 to 100."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Processes; null: one per processor; 0: this one."""
 
 
@@ -141,9 +154,9 @@ class DemoSettings:
     """Number of people."""
     images: int = 20
     """Pictures of each."""
-    size: int = 96
+    size: PictureSide = 96
     """Side of a picture in pixels."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed; the same seed draws the same faces."""
 
 
@@ -153,28 +166,8 @@ def check_curation(settings: Any) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
-    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "min_side": (lambda v: v >= 1, "at least 1"),
-        "max_aspect": (lambda v: v >= 1, "at least 1"),
-        "near": (lambda v: 0 <= v <= 16, "between 0 and 16"),
-        "workers": (lambda v: v is None or v >= 0, "0 or more"),
-        "suspicion": (lambda v: 0 < v < 1, "between 0 and 1"),
-        "shown": (lambda v: v >= 1, "at least 1"),
-        "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2**63 - 1"),
-        "size": (lambda v: v >= 16, "at least 16 pixels"),
-        "quality": (lambda v: 1 <= v <= 100, "between 1 and 100"),
-    }
-    require_values(settings, wanted)
+    check_values(settings)
     if isinstance(settings, SplitListSettings):
-        for name in ("validation", "test"):
-            value = getattr(settings, name)
-            least = 2 if name == "validation" else 0
-            require(
-                0 < value < 1 or (value >= least and float(value).is_integer()),
-                name,
-                value,
-                f"a share of the people below 1, or a whole number of people from {least} on",
-            )
         by_model = settings.checkpoint is not None or settings.embeddings is not None
         if settings.merge is not None and by_model:
-            raise UserError("--merge: give it without --checkpoint and --embeddings")
+            raise UserError("`merge`: give it without `checkpoint` and `embeddings`")

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from siamese.config.common import (
-    LimitSettings,
-    PrecisionName,
-    check_limits,
-    require_given,
-    require_values,
+from siamese.config.common import LimitSettings, PrecisionName
+from siamese.config.ranges import (
+    Allowed,
+    AtLeastTwo,
+    FolderName,
+    NonNegativeInt,
+    OpenUnit,
+    PositiveInt,
+    Seed,
+    check_values,
 )
 from siamese.errors import UserError
+
+CropSide = Annotated[
+    float,
+    Allowed(
+        "a share of the shorter side below 1, or whole pixels",
+        lambda v: 0 < v < 1 or (v >= 1 and float(v).is_integer()),
+    ),
+]
+Resamples = Annotated[
+    int, Allowed("0, or from 100 to 10000", lambda v: v == 0 or 100 <= v <= 10_000)
+]
+Gibibytes = Annotated[float, Allowed("a number of GiB above 0", lambda v: 0 < v < math.inf)]
+Score = Annotated[float, Allowed("a number", math.isfinite)]
 
 
 @dataclass
@@ -29,7 +45,7 @@ class EmbedSettings:
     """Which of the checkpoint's own people are taken; null: validation, with --data everybody."""
     out: str | None = None
     """The file to write (.npz); null: embeddings.npz in the run's evaluation folder."""
-    crop: float | None = None
+    crop: CropSide | None = None
     """Take the centre square of each picture first: its side in pixels (150), or as a share of the
     shorter side (0.6); null: the whole picture."""
     flip: bool = False
@@ -38,13 +54,13 @@ class EmbedSettings:
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     precision: PrecisionName = "auto"
     """Arithmetic of the network; auto: fp32 where the run was set to it, else as in training."""
-    batch: int = 128
+    batch: PositiveInt = 128
     """Pictures per batch."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Loader processes; null: sized to the machine; 0: load in this process."""
     checkpoints: str = "checkpoints"
     """Folder in which the newest checkpoint is looked for."""
-    cache: str | None = None
+    cache: FolderName | None = None
     """Folder for decoded pictures, which later runs read; null: decode each time."""
     runs: str = "runs"
     """Folder in which results are written."""
@@ -55,9 +71,9 @@ class EmbedSettings:
 class ResampledSettings(EmbedSettings):
     """Settings of everything that gives intervals."""
 
-    resamples: int = 1000
+    resamples: Resamples = 1000
     """Bootstrap resamples of the people for 95 % intervals; 0: no intervals."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the resamples."""
 
 
@@ -65,7 +81,7 @@ class ResampledSettings(EmbedSettings):
 class FoldedSettings(ResampledSettings):
     """Settings of what can be judged by cross-validation."""
 
-    folds: int | None = None
+    folds: AtLeastTwo | None = None
     """Judge everybody, for few people: train the checkpoint's recipe this often, each time without
     another part of the people, and pool the figures on those. A stopped command goes on."""
     fold_checkpoints: str | None = None
@@ -80,7 +96,7 @@ class EmbeddingFileSettings:
     labels: str | None = None
     """Who is on each picture of an .npy (or of an .npz without labels): an .npy, a text with one
     label per line, or a CSV with a column label (and, if you like, path)."""
-    embeddings_limit: float = 1.0
+    embeddings_limit: Gibibytes = 1.0
     """GiB that the arrays of a file of embeddings may take; larger ones are refused unread."""
 
 
@@ -110,7 +126,7 @@ class CurveSettings(FoldedSettings, JudgeSettings):
 class ThresholdSettings(FoldedSettings):
     """Settings of siamese-eval threshold."""
 
-    target_fmr: float = 1e-3
+    target_fmr: OpenUnit = 1e-3
     """False-match rate that the threshold must keep on the validation people."""
     data: str | None = None
     """A folder of other people to check the threshold on (--crop is for these); null: the
@@ -118,7 +134,7 @@ class ThresholdSettings(FoldedSettings):
     part: Literal["test"] | None = None
     """With --data: that folder is the new place of the checkpoint's own people; it is checked on
     the test people among them."""
-    prior: float = 0.5
+    prior: OpenUnit = 0.5
     """Probability that two pictures show one person before they are compared."""
     write: bool = True
     """Write threshold and calibration into the checkpoint; false: only show them."""
@@ -142,13 +158,13 @@ class CompareSettings(ResampledSettings, EmbeddingFileSettings):
 class IdentifySettings(JudgeSettings):
     """Settings of siamese-eval identify."""
 
-    gallery: int = 1
+    gallery: PositiveInt = 1
     """Largest number of enrolled pictures per person; every number from 1 to it is judged."""
     fusion: Literal["max", "mean"] = "max"
     """Score of a probe with a person: the best of, or the mean over, the enrolled pictures."""
-    draws: int = 10
+    draws: PositiveInt = 10
     """Random galleries that the figures are averaged over."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random galleries."""
 
 
@@ -156,7 +172,7 @@ class IdentifySettings(JudgeSettings):
 class PeopleSettings(JudgeSettings):
     """Settings of siamese-eval people."""
 
-    threshold: float | None = None
+    threshold: Score | None = None
     """Threshold of the error rates; null: the checkpoint's own, else that of FMR 1e-2."""
 
 
@@ -166,9 +182,9 @@ class ReportSettings(ResampledSettings, PeopleSettings):
 
     against: str | None = None
     """A second checkpoint (or an .npz, .npy) to show side by side on the same pictures."""
-    prior: float = 0.5
+    prior: OpenUnit = 0.5
     """Probability that two pictures show one person before they are compared."""
-    shown: int = 24
+    shown: PositiveInt = 24
     """Pairs in each gallery of worst pairs."""
 
 
@@ -178,28 +194,7 @@ def check_evaluation(settings: Any) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
-    wanted: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "batch": (lambda v: v >= 1, "at least 1"),
-        "workers": (lambda v: v is None or v >= 0, "0 or more"),
-        "cache": (lambda v: v != "", "a folder"),
-        "crop": (
-            lambda v: v is None or 0 < v < 1 or (v >= 1 and float(v).is_integer()),
-            "a share of the shorter side below 1, or whole pixels",
-        ),
-        "resamples": (lambda v: v == 0 or 100 <= v <= 10_000, "0, or from 100 to 10000"),
-        "seed": (lambda v: 0 <= v < 2**63, "between 0 and 2**63 - 1"),
-        "target_fmr": (lambda v: 0 < v < 1, "between 0 and 1"),
-        "prior": (lambda v: 0 < v < 1, "between 0 and 1"),
-        "gallery": (lambda v: v >= 1, "at least 1"),
-        "draws": (lambda v: v >= 1, "at least 1"),
-        "folds": (lambda v: v is None or v >= 2, "at least 2"),
-        "shown": (lambda v: v >= 1, "at least 1"),
-        "threshold": (lambda v: v is None or math.isfinite(v), "a number"),
-        "embeddings_limit": (lambda v: 0 < v < math.inf, "a number of GiB above 0"),
-    }
-    require_given(settings)
-    require_values(settings, wanted)
-    check_limits(settings.limits)
+    check_values(settings)
     _check_together(settings)
 
 
@@ -211,30 +206,29 @@ def _check_together(settings: Any) -> None:
 
     wrong = (
         (given("pairs") and given("target"),
-         "--target: give it without --pairs, which names its own pictures"),
+         "`target`: give it without `pairs`, which names its own pictures"),
         (given("pairs") and not (given("data") or given("embeddings")),
-         "--pairs: give the folder of the pictures with --data, or --embeddings that have paths"),
+         "`pairs`: give the folder of the pictures with `data`, or `embeddings` that have paths"),
         (given("pairs") and given("part"),
-         "--part: give it without --pairs, which names its own pictures"),
+         "`part`: give it without `pairs`, which names its own pictures"),
         (given("fold_checkpoints") and not given("folds"),
-         "--fold_checkpoints: say with --folds how many they are"),
+         "`fold_checkpoints`: say with `folds` how many they are"),
         (given("folds") and any(map(given, ("target", "pairs", "embeddings", "part"))),
-         "--folds: judges all people of a checkpoint; give it without --target, --pairs, "
-         "--embeddings and --part"),
+         "`folds`: judges all people of a checkpoint; give it without `target`, `pairs`, "
+         "`embeddings` and `part`"),
         (given("embeddings") and given("data"),
-         "--embeddings: give it without --data; the pictures are not looked at"),
+         "`embeddings`: give it without `data`; the pictures are not looked at"),
         (given("labels") and hasattr(settings, "embeddings")
          and not (given("embeddings") or given("against")),
-         "--labels: says who is on the rows of --embeddings; give it with them"),
+         "`labels`: says who is on the rows of `embeddings`; give it with them"),
         (given("embeddings") and (given("checkpoint") or given("part")),
-         "--embeddings: give it without --checkpoint and --part; it holds all that is judged"),
+         "`embeddings`: give it without `checkpoint` and `part`; it holds all that is judged"),
         (isinstance(settings, CompareSettings) and not (given("a") and given("b")),
-         "two models are needed: siamese-eval compare A B (a file of embeddings or a checkpoint "
-         "each)"),
+         "two models are needed, `a` and `b` (a file of embeddings or a checkpoint each)"),
         (isinstance(settings, CompareSettings) and given("checkpoint"),
-         "--checkpoint: name both models instead: siamese-eval compare A B"),
+         "`checkpoint`: name both models instead, `a` and `b`"),
         (type(settings) is EmbedSettings and not (settings.out or ".npz").endswith(".npz"),
-         f"--out {settings.out}: the file's name must end in .npz"),
+         f"`out` {settings.out}: the file's name must end in .npz"),
     )  # fmt: skip
     for is_wrong, message in wrong:
         if is_wrong:

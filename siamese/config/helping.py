@@ -30,21 +30,21 @@ class HelpFormatter(DefaultHelpFormatter):
             super().add_argument(action)
 
     def _get_help_string(self, action: Action) -> str:
-        told = action.help or ""
+        text = action.help or ""
         kind = getattr(action, "_typehint", None)
         if kind is None:
             if action.dest == "print_config":
                 return "Print all settings as YAML, usable with --config, and exit."
-            return told[:1].upper() + told[1:].removesuffix(".") + "."
+            return text[:1].upper() + text[1:].removesuffix(".") + "."
         choices = choices_of(kind)
-        if choices and not all(re.search(rf"\b{re.escape(one)}\b", told) for one in choices):
+        if choices and not all(re.search(rf"\b{re.escape(one)}\b", text) for one in choices):
             what = "one of " + ", ".join(choices)
         else:
             what = "" if choices else in_words(kind)
         default = "null" if action.default is None else in_yaml(action.default)
         shown = f"default: {default}" if action.default != SUPPRESS else ""
         # %: the library puts its own words for %(name)s.
-        return f"{told} ({'; '.join(filter(None, (what, shown)))})"
+        return f"{text} ({'; '.join(filter(None, (what, shown)))})"
 
     def _format_args(self, action: Action, default_metavar: str) -> str:
         if action.dest == "print_config":

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from siamese.config.common import require
+from siamese.config.ranges import (
+    Allowed,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnit,
+    PositiveFloat,
+    PositiveOrInfinite,
+    UnitAboveZero,
+    UnitBelowOne,
+    require,
+)
 from siamese.errors import UserError
 
 OptimizerName = Literal[
@@ -25,6 +35,22 @@ OptimizerName = Literal[
 ]
 ScheduleName = Literal["auto", "constant", "cosine", "multistep", "sgdr", "linear", "polynomial"]
 
+Betas = Annotated[
+    tuple[float, float],
+    Allowed("two numbers between 0 and 1", lambda v: len(v) == 2 and all(0 < b < 1 for b in v)),
+]
+Warmup = Annotated[
+    float, Allowed("a share of the run below 1, or epochs", lambda v: 0 <= v < math.inf)
+]
+Milestones = Annotated[
+    tuple[float, ...],
+    Allowed(
+        "rising shares of the run or epochs, above 0",
+        lambda v: all(0 < m < math.inf for m in v) and list(v) == sorted(set(v)),
+    ),
+]
+CycleFactor = Annotated[float, Allowed("at least 1", lambda v: 1 <= v < math.inf)]
+
 SCHEDULE_FREE = frozenset({"radam_schedulefree", "adamw_schedulefree", "sgd_schedulefree"})
 
 
@@ -37,29 +63,29 @@ class OptimizerSettings:
     adam, amsgrad, adamw, radam, adabound, adaboundw, lars, lamb go by the schedule. adam,
     amsgrad, radam, adabound, sgd and lars add the decay to the gradient (L2), the others take it
     off the weights."""
-    lr: float | None = None
+    lr: PositiveFloat | None = None
     """Learning rate; null: a value for the optimizer and the task, printed when the run starts."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
     """Moment decay rates of the Adam family, AdaBound and LAMB among it."""
-    momentum: float = 0.9
+    momentum: UnitBelowOne = 0.9
     """Momentum of sgd and lars; the interpolation of sgd_schedulefree."""
     nesterov: bool = False
     """Nesterov momentum, for sgd and lars."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Decay of weights; where it is taken off the weights, lr times this at each step."""
     decay_norms: bool = False
     """Let norms and biases decay, too, as most published CIFAR figures do."""
-    final_lr: float = 0.1
+    final_lr: PositiveFloat = 0.1
     """adabound and adaboundw: the SGD learning rate that the bounds close in on."""
-    lookahead: int = 0
+    lookahead: NonNegativeInt = 0
     """Steps between two synchronisations of the slow weights (Lookahead, often 5); 0: off."""
-    lookahead_alpha: float = 0.5
+    lookahead_alpha: UnitAboveZero = 0.5
     """Lookahead: how far the slow weights go towards the fast ones."""
-    ema: float | None = None
+    ema: OpenUnit | None = None
     """Decay of an exponential moving average of the weights, which is validated and saved (often
     0.999); null: off. After t steps it is at most (1 + t) / (10 + t), so that short runs do not end
     near their random beginning. Not with schedule-free optimizers, which average anyway."""
-    clip: float | None = None
+    clip: PositiveOrInfinite | None = None
     """Largest gradient norm; null: no clipping."""
 
 
@@ -70,86 +96,49 @@ class ScheduleSettings:
     name: ScheduleName = "auto"
     """auto: cosine, and none for schedule-free optimizers. constant, cosine (one half wave),
     multistep (times gamma at milestones), sgdr (cosine with warm restarts), linear, polynomial."""
-    warmup: float = 0.05
+    warmup: Warmup = 0.05
     """Warm-up: a share of the run's steps (below 1) or epochs (1 or more); 0: none. The schedule,
     counted from the first step, times a rise from 0 to 1: it ends on the schedule and does not
     shift it, so milestones stay where they are."""
     warmup_shape: Literal["linear", "exponential"] = "linear"
     """How the learning rate rises; always linear for schedule-free optimizers."""
-    warmup_start: float | None = None
+    warmup_start: UnitAboveZero | None = None
     """Share of the learning rate that the warm-up starts from; null: one step's share (linear),
     0.001 (exponential)."""
-    min_lr: float = 0.0
+    min_lr: NonNegativeFloat = 0.0
     """Learning rate at the end of cosine, sgdr's cycles, linear and polynomial."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
+    milestones: Milestones = (0.5, 0.75)
     """multistep: where to step, as shares of the run (below 1) or epochs (1 or more). What lies
     beyond the run's end never comes."""
-    gamma: float = 0.1
+    gamma: PositiveFloat = 0.1
     """multistep: factor at each milestone."""
-    power: float = 2.0
+    power: PositiveFloat = 2.0
     """polynomial: the power."""
-    cycle: float = 10.0
+    cycle: PositiveFloat = 10.0
     """sgdr: epochs of the first cycle."""
-    cycle_factor: float = 2.0
+    cycle_factor: CycleFactor = 2.0
     """sgdr: each cycle's length over the one before."""
 
 
 def check_optimization(optimizer: OptimizerSettings, schedule: ScheduleSettings) -> None:
-    """Refuse optimizer and schedule settings that cannot work or contradict each other.
+    """Refuse optimizer and schedule settings that contradict each other.
 
     Raises:
         UserError: one line that names the setting and the fix.
     """
-    lr = optimizer.lr
-    require(lr is None or (math.isfinite(lr) and lr > 0), "optimizer.lr", lr, "above 0")
-    betas, decay = optimizer.betas, optimizer.weight_decay
-    usable = all(0 < beta < 1 for beta in betas)
-    require(usable, "optimizer.betas", list(betas), "two numbers between 0 and 1")
-    momentum = optimizer.momentum
-    require(0 <= momentum < 1, "optimizer.momentum", momentum, "at least 0 and below 1")
-    interpolates = optimizer.name == "sgd_schedulefree"
-    require(
-        momentum > 0 or not interpolates, "optimizer.momentum", momentum, "above 0, it interpolates"
-    )
-    if optimizer.nesterov:
-        takes = optimizer.name in ("sgd", "lars") and momentum > 0
-        require(takes, "optimizer.nesterov", "true", "false, but for sgd and lars with momentum")
-    require(0 <= decay < math.inf, "optimizer.weight_decay", decay, "0 or more")
-    require(0 < optimizer.final_lr < math.inf, "optimizer.final_lr", optimizer.final_lr, "above 0")
-    require(optimizer.lookahead >= 0, "optimizer.lookahead", optimizer.lookahead, "0 or more")
-    alpha = optimizer.lookahead_alpha
-    require(0 < alpha <= 1, "optimizer.lookahead_alpha", alpha, "above 0 and at most 1")
-    ema, clip = optimizer.ema, optimizer.clip
-    require(ema is None or 0 < ema < 1, "optimizer.ema", ema, "between 0 and 1, or null")
-    require(clip is None or clip > 0, "optimizer.clip", clip, "above 0, or null")
-    if optimizer.name in SCHEDULE_FREE:
-        require(ema is None, "optimizer.ema", ema, f"null: {optimizer.name} averages already")
-        require(
-            optimizer.lookahead == 0,
-            "optimizer.lookahead",
-            optimizer.lookahead,
-            f"0: {optimizer.name} averages already",
-        )
+    name, lr, momentum = optimizer.name, optimizer.lr, optimizer.momentum
+    interpolates = name == "sgd_schedulefree"
+    usable = momentum > 0 or not interpolates
+    require(usable, "optimizer.momentum", momentum, "above 0, it interpolates")
+    takes = name in ("sgd", "lars") and momentum > 0
+    usable = takes or not optimizer.nesterov
+    require(usable, "optimizer.nesterov", True, "false, but for sgd and lars with momentum")
+    if name in SCHEDULE_FREE:
+        averages = f"{name} averages already"
+        require(optimizer.ema is None, "optimizer.ema", optimizer.ema, f"null: {averages}")
+        lookahead = optimizer.lookahead
+        require(lookahead == 0, "optimizer.lookahead", lookahead, f"0: {averages}")
         if schedule.name not in ("auto", "constant"):
-            raise UserError(
-                f"--schedule.name {schedule.name}: {optimizer.name} needs no schedule; use auto"
-            )
+            raise UserError(f"`schedule.name` {schedule.name}: {name} needs no schedule; use auto")
     low = schedule.min_lr
     require(lr is None or low <= lr, "schedule.min_lr", low, "at most the learning rate")
-    _check_schedule(schedule)
-
-
-def _check_schedule(schedule: ScheduleSettings) -> None:
-    def one(name: str, usable: bool, wanted: str) -> None:
-        require(usable, f"schedule.{name}", getattr(schedule, name), wanted)
-
-    one("warmup", 0 <= schedule.warmup < math.inf, "a share of the run below 1, or epochs")
-    start = schedule.warmup_start
-    one("warmup_start", start is None or 0 < start <= 1, "above 0 and at most 1, or null")
-    one("min_lr", 0 <= schedule.min_lr < math.inf, "0 or more")
-    marks = schedule.milestones
-    rising = all(0 < mark < math.inf for mark in marks) and list(marks) == sorted(set(marks))
-    one("milestones", rising, "rising shares of the run or epochs, above 0")
-    for name in ("gamma", "power", "cycle"):
-        one(name, 0 < getattr(schedule, name) < math.inf, "above 0")
-    one("cycle_factor", 1 <= schedule.cycle_factor < math.inf, "at least 1")

@@ -1,14 +1,14 @@
 """From text to settings: YAML files and nested values become checked dataclasses, or one line.
 
 Imports no torch. The command lines and the study files read through it, so that a mistyped setting
-is told in the same words wherever it stands.
+is refused in the same words wherever it stands.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -72,12 +72,12 @@ def _one_line(message: str, names: Sequence[str]) -> str:
     if found := re.search(r"unrecognized arguments?: (\S+)", message):
         return f"unexpected argument {found.group(1)!r}: every setting starts with --"
     if found := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
-        return f"--{found.group(1)} is a group of settings: set one of them (see --help)"
+        return f"{found.group(1)} is a group of settings: set one of them"
     if (key := re.search(r'Parser key "([\w.]+)"', message)) and (
         value := re.search(r"(?:Given|Got) value: (.*)", message)
     ):
         given = brief(value.group(1))
-        return f"--{key.group(1)} {given}: must be {_expected(message, given)}"
+        return f"`{key.group(1)}` {given}: must be {_expected(message, given)}"
     return brief(" ".join(message.split()), 300)
 
 
@@ -93,11 +93,12 @@ def _expected(message: str, given: str) -> str:
         near = difflib.get_close_matches(given, names, n=1)
         return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
     words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
+    words |= {"dict": "a mapping such as {dropout: 0.3}"}
     words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null"}
     words |= {"str": "text, in quotes where it looks like something else"}
     kinds = dict.fromkeys(re.findall(r"Expected a (?:<class ')?(\w+)", message))
     known = [words[kind] for kind in kinds if kind in words]
-    return " or ".join(known) or "something else (see --help)"
+    return " or ".join(known) or "something else"
 
 
 def did_you_mean(
@@ -107,47 +108,11 @@ def did_you_mean(
     if len(given) > _BRIEF:  # the comparison takes the product of the lengths
         return otherwise
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.6)
-    if not near:  # `lr_decay` for `optimizer.lr_decay`: compare what stands behind the dot
+    if not near:  # `lr_decay` for `optimizer.lr_decay`: compare the last parts of the names
         leaves = {name.split(".")[-1]: name for name in names}
         leaf = difflib.get_close_matches(given.split(".")[-1], leaves, n=1, cutoff=0.6)
         near = [leaves[leaf[0]]] if leaf else []
     return f"; did you mean {near[0]}?" if near else otherwise
-
-
-def _checked(path: Path, groups: Collection[str], told: str) -> str:
-    """The text of a file that holds settings, without what YAML readers let pass.
-
-    That is a key given twice, a name that is none, a value where a group belongs.
-    """
-    try:
-        text = read_bytes(path, told, LARGEST).decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{told}: is not a UTF-8 text file") from None
-    try:
-        node = yaml.compose(text, _Loader)
-    except _Refused as error:
-        raise UserError(f"{told}{error}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{told}{where}: is not valid YAML") from None
-    if node is None or node.tag == "tag:yaml.org,2002:null":
-        raise UserError(f"{told}: holds no settings")
-    if not isinstance(node, yaml.MappingNode):
-        raise UserError(f"{told}: must hold settings as `name: value` lines")
-    for mapping in _mappings(node):
-        seen: set[str] = set()
-        for key, value in mapping.value:
-            where = f"{told} line {key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT:
-                raise UserError(f"{where}: a name is needed before the colon")
-            is_group = isinstance(value, yaml.MappingNode)
-            if mapping is node and key.value in groups and not is_group:
-                raise UserError(f"{where}: {key.value} is a group of settings")
-            if key.value in seen:
-                raise UserError(f"{where}: {brief(key.value)} is given twice")
-            seen.add(key.value)
-    return text
 
 
 class _Refused(yaml.YAMLError):
@@ -181,18 +146,6 @@ def _check_shape(text: str) -> None:
             raise _Refused(f": holds more than {_MOST} values; is it the right file?")
 
 
-def _mappings(node: yaml.Node) -> Iterator[yaml.MappingNode]:
-    """Every mapping of a document, also those that lists hold."""
-    stack = [node]
-    while stack:
-        taken = stack.pop()
-        if isinstance(taken, yaml.MappingNode):
-            yield taken
-            stack += [value for _, value in taken.value]
-        elif isinstance(taken, yaml.SequenceNode):
-            stack += taken.value
-
-
 # libyaml's parser, a hundred times faster, where it was built in.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -203,6 +156,19 @@ class _Loader(_Parser):  # type: ignore[misc]
     def __init__(self, text: str):
         _check_shape(text)
         super().__init__(text)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys are names, each given once; YAML readers let others pass."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            where = f" line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode) or key.tag != _TEXT:
+                raise _Refused(f"{where}: a name is needed before the colon")
+            if key.value in seen:
+                raise _Refused(f"{where}: {brief(key.value)} is given twice")
+            seen.add(key.value)
+        content: dict[Any, Any] = super().construct_mapping(node, deep)
+        return content
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -246,28 +212,33 @@ _loaders_dumpers.yaml_default_loader = _Loader  # type: ignore[assignment]
 _loaders_dumpers.load_basic = lambda value: _loaders_dumpers.not_loaded
 
 
-def read_yaml(path: Path, told: str | None = None, groups: Collection[str] = ()) -> dict[str, Any]:
+def read_yaml(path: Path, source: str | None = None) -> dict[str, Any]:
     """A YAML file's names and values, as plain Python ones.
 
     Args:
         path: the file.
-        told: what a message calls it; None: its path.
-        groups: names at its top that hold settings, never a value.
+        source: what a message calls it; None: its path.
 
     Raises:
         UserError: the file cannot be read, is larger than ``LARGEST``, is no mapping of names, is
             nested too deep, holds too many values, a name twice, aliases, tags or a number that is
             none of a setting.
     """
-    told = told or str(path)
-    text = _checked(path, groups, told)
+    source = source or str(path)
     try:
-        content: dict[str, Any] = yaml.load(text, _Loader)
+        content = yaml.load(read_bytes(path, source, LARGEST).decode("utf-8"), _Loader)
+    except UnicodeDecodeError:
+        raise UserError(f"{source}: is not a UTF-8 text file") from None
     except _Refused as error:
-        raise UserError(f"{told}{error}") from None
+        raise UserError(f"{source}{error}") from None
     except (yaml.YAMLError, ValueError) as error:
-        reason = getattr(error, "problem", None) or error
-        raise UserError(f"{told}: {reason}") from None
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{source}{where}: is not valid YAML") from None
+    if content is None:
+        raise UserError(f"{source}: holds no settings")
+    if not isinstance(content, dict):
+        raise UserError(f"{source}: must hold settings as `name: value` lines")
     return content
 
 
@@ -314,7 +285,7 @@ def _defaults_of(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{field.name}", value
 
 
-def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> dict[str, Any]:
+def flat_settings(settings: type[Any], values: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Values by dotted name, from nested groups, dotted names, or both.
 
     A setting that holds a mapping (``model.options``) is one value; ``model.options.dropout``
@@ -323,7 +294,7 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> 
     Args:
         settings: the settings dataclass, for its names.
         values: as a file holds them.
-        told: what a message calls the place they stand in.
+        source: what a message calls the place they stand in.
 
     Raises:
         UserError: an unknown setting, one given twice, a value for a whole group.
@@ -335,7 +306,7 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> 
     def take(key: str, value: Any) -> None:
         if key in groups:
             if not isinstance(value, dict):
-                raise UserError(f"{told}: {key} is a group of settings")
+                raise UserError(f"{source}: {key} is a group of settings")
             for name, item in value.items():
                 take(f"{key}.{name}", item)
             return
@@ -343,9 +314,9 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> 
             mapping and key.startswith(f"{name}.") for name, mapping in names.items()
         ):
             near = did_you_mean(key, list(names), "")
-            raise UserError(f"{told}: unknown setting {brief(key)}{near}")
+            raise UserError(f"{source}: unknown setting {brief(key)}{near}")
         if key in flat:
-            raise UserError(f"{told}: {key} is given twice")
+            raise UserError(f"{source}: {key} is given twice")
         flat[key] = value
 
     for key, value in values.items():
@@ -353,13 +324,13 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], told: str) -> 
     return flat
 
 
-def build_settings(settings: type[Settings], flat: Mapping[str, Any], told: str) -> Settings:
+def build_settings(settings: type[Settings], flat: Mapping[str, Any], source: str) -> Settings:
     """A settings dataclass from values by dotted name, each checked for its type.
 
     Args:
         settings: the dataclass.
         flat: as :func:`flat_settings` gives them; what is missing has its default.
-        told: what a message calls the place they came from.
+        source: what a message calls the place they came from.
 
     Raises:
         UserError: a value of the wrong type.
@@ -377,7 +348,7 @@ def build_settings(settings: type[Settings], flat: Mapping[str, Any], told: str)
     try:
         parsed = parser.parse_object(nested)
     except UserError as error:
-        raise UserError(f"{told}: {str(error).removeprefix('--')}") from None
+        raise UserError(f"{source}: {error}") from None
     return settings(**vars(parser.instantiate(parsed)))
 
 

@@ -19,14 +19,14 @@ def brought() -> Path | None:
     return next((place for place in places if (place / "face").is_dir()), None)
 
 
-def starting_point(given: str, told: str, *, studies: bool = False) -> Path:
+def starting_point(given: str, setting: str, *, studies: bool = False) -> Path:
     """The file that a user names: a path, or a name below ``configs/``.
 
     A path that exists wins. A name may lack ``.yaml``, and may begin with ``configs/``.
 
     Args:
         given: e.g. ``my.yaml``, ``face/from_scratch`` or ``configs/face/from_scratch.yaml``.
-        told: what a message calls the setting, e.g. ``--config``.
+        setting: what a message calls the setting, e.g. ``--config``.
         studies: a study is wanted: ``studies/`` may be left out, too.
 
     Raises:
@@ -48,4 +48,4 @@ def starting_point(given: str, told: str, *, studies: bool = False) -> Path:
         if studies or path.parent.name != _STUDIES
     )
     near = did_you_mean(name.removesuffix(".yaml"), known, "")
-    raise UserError(f"{told} {given}: no such file{near} (siamese brings {', '.join(known)})")
+    raise UserError(f"{setting} {given}: no such file{near} (siamese brings {', '.join(known)})")

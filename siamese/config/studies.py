@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from siamese.config.common import require
+from siamese.config.ranges import PositiveInt, check_values
 from siamese.errors import UserError
 
 
@@ -16,7 +16,7 @@ class StudySettings:
     """The study file (configs/studies/*.yaml)."""
     out: str | None = None
     """Folder for tables, plots and verdict; null: runs/studies/<name of the study file>."""
-    jobs: int = 1
+    jobs: PositiveInt = 1
     """Runs at the same time, each in a process of its own that has its share of the cores."""
     dry_run: bool = False
     """Only print every run, its settings and an estimate of its cost."""
@@ -27,7 +27,7 @@ class StudySettings:
     """Draw tables, plots and verdict from what there is; train nothing."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
-    threads: int | None = None
+    threads: PositiveInt | None = None
     """CPU threads of each run; null: torch's own choice, with jobs the cores divided by them."""
     root: str | None = None
     """Where the image set lies, or is downloaded to; null: what the study says."""
@@ -46,9 +46,7 @@ def check_study(settings: StudySettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     if not settings.study:
-        raise UserError("siamese-zoo compare STUDY.yaml: give the study file first")
-    require(settings.jobs >= 1, "jobs", settings.jobs, "at least 1")
-    threads = settings.threads
-    require(threads is None or threads >= 1, "threads", threads, "at least 1, or null")
+        raise UserError("`study`: give the study file first")
+    check_values(settings)
     if settings.dry_run and settings.only_report:
-        raise UserError("--dry_run and --only_report exclude each other: give one of them")
+        raise UserError("`dry_run` and `only_report` exclude each other: give one of them")

@@ -7,22 +7,30 @@ docstrings are the help texts of the command line.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
-from siamese.config.common import (
+from siamese.config.common import LimitSettings, PrecisionName, SavedSettings, usable_pixels
+from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
+from siamese.config.ranges import (
     LARGEST_DIMENSION,
     LARGEST_SIDE,
-    LimitSettings,
-    PrecisionName,
-    check_limits,
-    plain,
+    Allowed,
+    AreaShares,
+    AtLeastTwo,
+    FolderName,
+    NonNegativeInt,
+    PlainName,
+    PositiveInt,
+    PositiveOrInfinite,
+    Probability,
+    Ratios,
+    Seed,
+    UnitBelowOne,
+    check_values,
     require,
-    require_given,
-    usable_pixels,
+    share_or_count,
 )
-from siamese.config.optimization import OptimizerSettings, ScheduleSettings, check_optimization
 from siamese.errors import UserError
 
 LossName = Literal[
@@ -40,13 +48,23 @@ LossName = Literal[
 MinerName = Literal["none", "all", "semihard", "hard", "batch_hard", "multi_similarity"]
 ReducerName = Literal["default", "mean", "nonzero_mean", "sum"]
 FitName = Literal["squash", "crop"]
+FaceSide = Annotated[
+    int, Allowed(f"from 16 to {LARGEST_SIDE} pixels", lambda v: 16 <= v <= LARGEST_SIDE)
+]
+Dimension = Annotated[
+    int, Allowed(f"from 1 to {LARGEST_DIMENSION}", lambda v: 1 <= v <= LARGEST_DIMENSION)
+]
+Finite = Annotated[float, Allowed("finite", math.isfinite)]
+PicturesEach = Annotated[int, Allowed("at least 2 (a genuine pair)", lambda v: v >= 2)]
+Degrees = Annotated[float, Allowed("0 to 180 degrees", lambda v: 0 <= v <= 180)]
+PeopleKept = Annotated[float, share_or_count("people")]
 
 
 @dataclass
 class ImageSettings:
     """Images: how a picture becomes the network's input (the same in training and evaluation)."""
 
-    size: int = 224
+    size: FaceSide = 224
     """Side of the square input in pixels."""
     fit: FitName = "squash"
     """How a picture is made square: squash (the whole picture, aspect changed) or crop (centre)."""
@@ -60,21 +78,21 @@ class ImageSettings:
 class AugmentSettings:
     """Augmentation of training pictures; validation and test pictures never get any."""
 
-    flip: float = 0.5
+    flip: Probability = 0.5
     """Probability of a horizontal flip; 0: off."""
-    crop_scale: tuple[float, float] | None = (0.8, 1.0)
+    crop_scale: AreaShares | None = (0.8, 1.0)
     """Random resized crop: share of the area kept; null: off."""
-    crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+    crop_ratio: Ratios = (0.75, 1.3333333333333333)
     """Random resized crop: range of the aspect ratio."""
-    rotation: float = 0.0
+    rotation: Degrees = 0.0
     """Random rotation by up to this many degrees either way; 0: off."""
-    color_jitter: float = 0.0
+    color_jitter: Probability = 0.0
     """Strength of random brightness, contrast and saturation in [0, 1] (hue: a tenth); 0: off."""
-    grayscale: float = 0.0
+    grayscale: Probability = 0.0
     """Probability of turning a picture grey; 0: off."""
-    blur: float = 0.0
+    blur: Probability = 0.0
     """Probability of a Gaussian blur (sigma 0.1 to 2 px); 0: off."""
-    erasing: float = 0.0
+    erasing: Probability = 0.0
     """Probability of erasing a random rectangle; 0: off."""
 
 
@@ -82,11 +100,11 @@ class AugmentSettings:
 class SplitSettings:
     """Split by identity: training, validation and test share no person."""
 
-    validation: float = 0.2
+    validation: PeopleKept = 0.2
     """Share of the people (below 1) or number of people (1 or more) kept for validation."""
-    test: float = 0.0
+    test: PeopleKept = 0.0
     """Share or number of people kept for test; they select nothing."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the split; null: the run's seed."""
     validation_data: str | None = None
     """A validation folder of your own (one folder per person, nobody of --data)."""
@@ -106,13 +124,13 @@ class SplitSettings:
 class BatchSettings:
     """P x K batches: P people, K pictures of each."""
 
-    people: int = 8
+    people: AtLeastTwo = 8
     """P, people per batch; with fewer training people than that, all of them."""
-    images: int = 4
+    images: PicturesEach = 4
     """K, pictures per person in a batch; people with fewer get some of theirs twice."""
-    images_per_epoch: int | None = None
+    images_per_epoch: PositiveInt | None = None
     """Training pictures drawn per epoch; null: as many as there are training pictures."""
-    workers: int | None = None
+    workers: NonNegativeInt | None = None
     """Loader processes; null: sized to the machine; 0: load in the training process."""
 
 
@@ -122,17 +140,17 @@ class ModelSettings:
 
     backbone: str = "tf_efficientnetv2_b0.in1k"
     """Any timm model name; or zoo/PRESET, a network of siamese-zoo list (with pretrained false)."""
-    embedding_dim: int = 512
+    embedding_dim: Dimension = 512
     """Length D of the embedding."""
     pretrained: bool = True
     """Start from timm's pretrained weights (downloaded once); false: random weights."""
     weights: str | None = None
     """Start from this file instead: backbone weights (timm format), or a siamese checkpoint."""
-    freeze_backbone: int = 0
+    freeze_backbone: NonNegativeInt = 0
     """Epochs at the start in which only the head learns (frozen batch norms stay in eval mode)."""
-    dropout: float = 0.0
+    dropout: UnitBelowOne = 0.0
     """Dropout before the linear head, in [0, 1)."""
-    drop_path: float = 0.0
+    drop_path: UnitBelowOne = 0.0
     """Stochastic depth of the backbone, where it has it, in [0, 1)."""
 
 
@@ -146,13 +164,13 @@ class LossSettings:
     supcon, one positive at a time. circle: self-paced pairs. arcface: many people, clean labels.
     subcenter_arcface: the same with noisy labels. cosface: like arcface, easier to start.
     normalized_softmax: plain class weights, the calmest start from random weights."""
-    margin: float | None = None
+    margin: Finite | None = None
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35;
     contrastive: impostor similarity tolerated, 0."""
-    scale: float | None = None
+    scale: Finite | None = None
     """Scale: circle 256; arcface, subcenter_arcface and cosface: sqrt(2) ln(people - 1), at least
     3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
-    temperature: float | None = None
+    temperature: Finite | None = None
     """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
     miner: MinerName = "none"
     """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard, hard,
@@ -160,7 +178,7 @@ class LossSettings:
     reducer: ReducerName = "default"
     """How the terms become one number: default (the loss's own; triplet averages those above 0),
     mean (all of them), nonzero_mean, sum."""
-    lr_factor: float = 1.0
+    lr_factor: PositiveOrInfinite = 1.0
     """Learning rate of the class weights (arcface and its kin) relative to the network's."""
 
 
@@ -168,37 +186,37 @@ class LossSettings:
 class TrainerSettings:
     """The training loop."""
 
-    epochs: int = 20
+    epochs: PositiveInt = 20
     """Epochs in all."""
     precision: PrecisionName = "auto"
     """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones, fp32 on CPUs."""
-    accumulate: int = 1
+    accumulate: PositiveInt = 1
     """P x K batches per optimizer step (their gradients are averaged)."""
     channels_last: bool = True
     """Memory layout that convolutions like."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
-    recalibration_batches: int = 50
+    recalibration_batches: NonNegativeInt = 50
     """Training batches that re-measure the batch-norm statistics before validation; 0: off."""
     test_curve: bool = False
     """Judge the test people after every epoch, too: a curve to look at, it never selects."""
-    embed_batch: int = 128
+    embed_batch: PositiveInt = 128
     """Pictures per batch when validation pictures are embedded."""
-    log_every: int = 10
+    log_every: PositiveInt = 10
     """Steps between two points of TensorBoard's training curves."""
 
 
 @dataclass
-class TrainSettings:
+class TrainSettings(SavedSettings):
     """All settings of siamese-train."""
 
-    data: str | None = None
+    data: FolderName | None = None
     """Your faces: a folder with one folder per person. Without it: the demo faces."""
-    name: str | None = None
+    name: PlainName | None = None
     """Name of the run; null: made from the data, the backbone and the time."""
     resume: str | None = None
     """Continue a run: its name, its folder in checkpoints/, or a checkpoint file."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights, the batches, the augmentation and (unless set) the split."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
@@ -206,7 +224,7 @@ class TrainSettings:
     """Folder for TensorBoard logs, settings, metrics and the data report."""
     checkpoints: str = "checkpoints"
     """Folder for best.pt and last.pt of each run."""
-    cache: str | None = None
+    cache: FolderName | None = None
     """Folder for decoded pictures, which later epochs and runs read; null: decode each time."""
     images: ImageSettings = field(default_factory=ImageSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
@@ -223,10 +241,6 @@ class TrainSettings:
     def split_seed(self) -> int:
         """The seed that the split is drawn with."""
         return self.seed if self.split.seed is None else self.split.seed
-
-    def as_dict(self) -> dict[str, Any]:
-        """Settings as nested plain dictionaries (tuples become lists), for YAML and checkpoints."""
-        return {key: plain(value) for key, value in asdict(self).items()}
 
 
 # What changes no result: a run may go on with other values, and its name does not depend on them.
@@ -290,81 +304,20 @@ def check_settings(settings: TrainSettings) -> None:
     Raises:
         UserError: one line that names the setting and the fix.
     """
-    require_given(settings)
-    images, augment, split = settings.images, settings.augment, settings.split
-    for place in ("data", "cache"):
-        require(getattr(settings, place) != "", place, "''", "a folder")
-    for name, seed in (("seed", settings.seed), ("split.seed", settings.split_seed)):
-        require(0 <= seed < 2**63, name, seed, "between 0 and 2**63 - 1")
-    wanted = f"from 16 to {LARGEST_SIDE} pixels"
-    require(16 <= images.size <= LARGEST_SIDE, "images.size", images.size, wanted)
+    check_values(settings)
+    images, split = settings.images, settings.split
     both = (images.mean is None) == (images.std is None)
-    require(both, "images.mean", images.mean, "given together with --images.std")
+    require(both, "images.mean", images.mean, "given together with `images.std`")
     if images.mean is not None and images.std is not None:
-        require(min(images.std) > 0, "images.std", images.std, "above 0")
         usable = usable_pixels(images.mean, images.std, 3)
         require(usable, "images.std", images.std, "finite as the mean is, and not near 0")
-    for name in ("flip", "color_jitter", "grayscale", "blur", "erasing"):
-        value = getattr(augment, name)
-        require(0 <= value <= 1, f"augment.{name}", value, "between 0 and 1")
-    require(0 <= augment.rotation <= 180, "augment.rotation", augment.rotation, "0 to 180 degrees")
-    scale = augment.crop_scale
-    if scale is not None:
-        require(0 < scale[0] <= scale[1] <= 1, "augment.crop_scale", scale, "two rising shares")
-        ratio = augment.crop_ratio
-        require(0 < ratio[0] <= ratio[1], "augment.crop_ratio", ratio, "two rising ratios above 0")
-    for name in ("validation", "test"):
-        value = getattr(split, name)
-        require(
-            0 <= value < 1 or (value >= 1 and float(value).is_integer()),
-            f"split.{name}",
-            value,
-            "a share of the people below 1, or a whole number of people",
-        )
-        if getattr(split, f"{name}_data") is not None and name == "test":
-            require(value == 0, "split.test", value, "0 beside split.test_data: choose one of them")
+    usable = split.test_data is None or split.test == 0
+    require(usable, "split.test", split.test, "0 beside `split.test_data`: choose one of them")
     _check_lists(settings)
-    batches = settings.batches
-    require(batches.people >= 2, "batches.people", batches.people, "at least 2")
-    require(batches.images >= 2, "batches.images", batches.images, "at least 2 (a genuine pair)")
-    require(
-        batches.workers is None or batches.workers >= 0,
-        "batches.workers",
-        batches.workers,
-        "0 or more",
-    )
-    require(
-        batches.images_per_epoch is None or batches.images_per_epoch >= 1,
-        "batches.images_per_epoch",
-        batches.images_per_epoch,
-        "at least 1, or null",
-    )
-    model = settings.model
-    wanted = f"from 1 to {LARGEST_DIMENSION}"
-    usable = 1 <= model.embedding_dim <= LARGEST_DIMENSION
-    require(usable, "model.embedding_dim", model.embedding_dim, wanted)
-    require(model.freeze_backbone >= 0, "model.freeze_backbone", model.freeze_backbone, "0 or more")
-    for name in ("dropout", "drop_path"):
-        value = getattr(model, name)
-        require(0 <= value < 1, f"model.{name}", value, "between 0 and 1")
     _check_loss(settings.loss)
     check_optimization(settings.optimizer, settings.schedule)
-    check_limits(settings.limits)
-    trainer = settings.trainer
-    for name in ("epochs", "accumulate", "embed_batch", "log_every"):
-        value = getattr(trainer, name)
-        require(value >= 1, f"trainer.{name}", value, "at least 1")
-    require(
-        trainer.recalibration_batches >= 0,
-        "trainer.recalibration_batches",
-        trainer.recalibration_batches,
-        "0 or more",
-    )
-    if trainer.test_curve and not split.may_test:
-        raise UserError("--trainer.test_curve true: there are no test people; set --split.test")
-    run = settings.name
-    plain = run is None or (run == Path(run).name and run not in ("", ".", ".."))
-    require(plain, "name", run, "a plain name without folders")
+    if settings.trainer.test_curve and not split.may_test:
+        raise UserError("`trainer.test_curve` true: there are no test people; set `split.test`")
 
 
 def _check_lists(settings: TrainSettings) -> None:
@@ -372,13 +325,13 @@ def _check_lists(settings: TrainSettings) -> None:
     if split.lists is None:
         return
     if settings.data is None:
-        raise UserError("--split.lists: give the folder that its paths start from with --data")
+        raise UserError("`split.lists`: give the folder that its paths start from with `data`")
     unset = {"test": 0, "seed": None, "validation_data": None, "test_data": None}
     for name, value in unset.items():
         given = getattr(split, name)
         if given != value:
             raise UserError(
-                f"--split.{name} {given}: does nothing beside --split.lists, which says who stands "
+                f"`split.{name}` {given}: does nothing beside `split.lists`, which says who stands "
                 f"where; leave one of them out ({'null' if value is None else value} unsets it)"
             )
 
@@ -391,15 +344,15 @@ def _check_loss(loss: LossSettings) -> None:
             continue
         if option not in allowed:
             listens = f"it listens to {', '.join(sorted(allowed))}" if allowed else "nor others"
-            raise UserError(f"loss.{option} does nothing for the {loss.name} loss ({listens})")
+            raise UserError(f"`loss.{option}` does nothing for the {loss.name} loss ({listens})")
         positive = option != "margin" or loss.name != "contrastive"
-        usable = math.isfinite(value) and (value > 0 or not positive)
-        require(usable, f"loss.{option}", value, "above 0")
-    if loss.miner in ("all", "semihard", "hard"):
-        require(loss.name == "triplet", "loss.miner", loss.miner, "none unless the loss is triplet")
-    if loss.name in CLASS_WEIGHT_LOSSES:
-        require(loss.miner == "none", "loss.miner", loss.miner, f"none for the {loss.name} loss")
-    require(loss.lr_factor > 0, "loss.lr_factor", loss.lr_factor, "above 0")
+        wanted = "above 0" if positive else "finite"
+        require(value > 0 or not positive, f"loss.{option}", value, wanted)
+    triplet, miner = loss.name == "triplet", loss.miner
+    usable = triplet or miner not in ("all", "semihard", "hard")
+    require(usable, "loss.miner", miner, "none unless the loss is triplet")
+    usable = miner == "none" or loss.name not in CLASS_WEIGHT_LOSSES
+    require(usable, "loss.miner", miner, f"none for the {loss.name} loss")
 
 
 # The demo faces that training draws; the settings below were chosen for them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -26,8 +26,10 @@ class PlainStream:
     up.
     """
 
-    def __init__(self, stream: TextIO, name: str = "the stream"):
-        self._stream, self._name = stream, name
+    def __init__(
+        self, stream: TextIO, name: str = "the stream", rewrite: Callable[[str], str] = str
+    ):
+        self._stream, self._name, self._rewrite = stream, name, rewrite
 
     def write(self, text: str) -> int:
         """Write text, escaped; returns the number of characters that were given.
@@ -35,12 +37,13 @@ class PlainStream:
         Raises:
             CannotWrite: the file that the stream goes to cannot be written, e.g. a full disk.
         """
+        number = len(text)
         if not _MOVES.fullmatch(text):
             head, body, tail = _BAR.fullmatch(text).groups()  # type: ignore[union-attr]
-            text = head + shown_lines(body) + tail
+            text = head + shown_lines(self._rewrite(body)) + tail
         with self._refusals():
             self._stream.write(text)
-        return len(text)
+        return number
 
     def flush(self) -> None:
         """Hand on what is buffered; errors as of :meth:`write`."""
@@ -67,8 +70,12 @@ class PlainStream:
 
 
 @contextmanager
-def plain_output() -> Iterator[None]:
-    """Standard output and standard error as :class:`PlainStream`, whatever their encoding."""
+def plain_output(rewrite: Callable[[str], str] = str) -> Iterator[None]:
+    """Standard output and standard error as :class:`PlainStream`, whatever their encoding.
+
+    Args:
+        rewrite: changes each text that is written, before it is escaped.
+    """
     streams = sys.stdout, sys.stderr
     for stream in streams:  # a name in any script never stops a print
         if isinstance(stream, io.TextIOWrapper):
@@ -76,7 +83,7 @@ def plain_output() -> Iterator[None]:
     names = "standard output", "standard error"
     sys.stdout, sys.stderr = (
         # None where the command was started without one.
-        cast(TextIO, stream and PlainStream(stream, name))
+        cast(TextIO, stream and PlainStream(stream, name, rewrite))
         for stream, name in zip(streams, names, strict=True)
     )
     try:

@@ -404,11 +404,12 @@ def _work(
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
     threads = int(environment["OMP_NUM_THREADS"])
     try:
-        if environment.get("RANK", "0") == "0":
-            make_run(run, trainer, threads)
-        else:
-            with contextlib.suppress(Diverged):  # the first process records it
-                train_or_resume(run, trainer, threads)
+        with plain_output():
+            if environment.get("RANK", "0") == "0":
+                make_run(run, trainer, threads)
+            else:
+                with contextlib.suppress(Diverged):  # the first process records it
+                    train_or_resume(run, trainer, threads)
     except (UserError, KeyboardInterrupt) as error:
         messages.send(error)
         raise SystemExit(1) from None

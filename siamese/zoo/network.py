@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.config.common import require
+from siamese.config.ranges import require
 
 
 class Network(nn.Module):

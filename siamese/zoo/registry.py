@@ -11,9 +11,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from torch import nn
 
 from siamese.errors import UserError
+from siamese.libraries import timm
 from siamese.zoo.densenet import DenseNet
 from siamese.zoo.named import PRESETS, Preset
-from siamese.zoo.network import Network
+from siamese.zoo.network import Network, require_option
 from siamese.zoo.preact import PreActResNet
 from siamese.zoo.pyramidnet import PyramidNet
 from siamese.zoo.resnet import ResNet
@@ -42,7 +43,7 @@ FAMILIES: dict[str, type[Network]] = {
 }
 _BY_NAME = {preset.name: preset for preset in PRESETS}
 _TIMM = "timm/"
-_SETTING = "--model.name"
+_SETTING = "`model.name`"
 # Arguments of every network, which are no options.
 _COMMON = ("self", "num_classes", "in_channels")
 # Arguments of :func:`create_network` itself.
@@ -59,7 +60,7 @@ def require_preset(name: str, setting: str | None = None) -> Preset:
 
     Args:
         name: e.g. ``preact20``.
-        setting: how the user said it, for the message; None: ``--model.name`` and the name.
+        setting: how the user said it, for the message; None: ```model.name``` and the name.
 
     Raises:
         UserError: there is none; names the nearest.
@@ -88,16 +89,18 @@ def require_network(name: str, options: Mapping[str, Any] | None = None) -> None
         UserError: no such preset, model or option, with the nearest name; an option of a wrong
             kind, or one that has a setting of its own.
     """
-    own = [key for key in options or {} if key in _ARGUMENTS]
-    if own:
-        raise UserError(f"--model.options.{own[0]}: is no option, other settings say it; remove it")
+    reserved = [key for key in options or {} if key in _ARGUMENTS]
+    if reserved:
+        raise UserError(
+            f"`model.options.{reserved[0]}`: is no option, other settings say it; remove it"
+        )
     if name.startswith(_TIMM):
         # Arguments of timm's own function, among them files that it would load.
         if loading := sorted(set(options or {}) & creation_arguments()):
-            raise UserError(f"--model.options.{loading[0]}: is no option of a network; remove it")
+            raise UserError(f"`model.options.{loading[0]}`: is no option of a network; remove it")
         require_timm_model(name.removeprefix(_TIMM), f"{_SETTING} {name}")
         return
-    if name not in _BY_NAME and _is_timm(name):
+    if name not in _BY_NAME and timm.is_model(name.split(".")[0]):
         raise UserError(f"{_SETTING} {name}: no such preset; did you mean {_TIMM}{name}?")
     preset = require_preset(name)
     _checked_options(preset, options or {})
@@ -170,23 +173,15 @@ def create_preset(
     if pretrained:
         raise UserError(
             f"{preset.name} has no pretrained weights; start from random weights with "
-            "--model.pretrained false"
+            "`model.pretrained` false"
         )
     if drop_path > 0:
         raise UserError(
-            f"--model.drop_path {drop_path}: {preset.name} has no stochastic depth; set 0"
+            f"`model.drop_path` {drop_path}: {preset.name} has no stochastic depth; set 0"
         )
     chosen = _checked_options(preset, options)
     network: Network = FAMILIES[preset.family](num_classes, in_channels, **chosen)  # type: ignore[arg-type]
     return network
-
-
-def _is_timm(name: str) -> bool:
-    try:
-        require_timm_model(name, "")
-    except UserError:
-        return False
-    return True
 
 
 def _checked_options(preset: Preset, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,9 +193,8 @@ def _checked_options(preset: Preset, options: Mapping[str, Any]) -> dict[str, An
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
-            raise UserError(f"--model.options.{key}: {preset.name} has no such option; {hint}")
-        if not _fits(value, hints[key]):
-            raise UserError(f"--model.options.{key} {value}: must be {_words(hints[key])}")
+            raise UserError(f"`model.options.{key}`: {preset.name} has no such option; {hint}")
+        require_option(_fits(value, hints[key]), key, value, _words(hints[key]))
     merged = {**preset.options, **options}
     return {
         key: tuple(value) if isinstance(value, list) else value for key, value in merged.items()

@@ -92,7 +92,7 @@ def create_timm_model(
             raise UserError(f"{setting}: cannot be built ({error})") from None
         if found[1] == "drop_path_rate" and "drop_path_rate" not in options:
             raise UserError(
-                f"--model.drop_path {drop_path}: {name} has no stochastic depth; set 0"
+                f"`model.drop_path` {drop_path}: {name} has no stochastic depth; set 0"
             ) from None
         raise UserError(_no_option(name, found[1])) from None
     except Exception as error:
@@ -102,7 +102,7 @@ def create_timm_model(
         reason = unreachable[0] if unreachable else type(error).__name__
         raise UserError(
             f"the pretrained weights of {name} cannot be loaded ({reason}); go "
-            f"online once, or start from random weights with --model.pretrained false{instead}"
+            f"online once, or start from random weights with `model.pretrained` false{instead}"
         ) from None
     return model
 
@@ -149,7 +149,7 @@ def _no_option(name: str, option: str) -> str:
         known = inspect.signature(type(timm.create_model(name)).__init__).parameters
     near = difflib.get_close_matches(option, [key for key in known if key != "self"], n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"--model.options.{option}: {name} has no such option{hint}"
+    return f"`model.options.{option}`: {name} has no such option{hint}"
 
 
 def takes_one_size(name: str) -> bool:

@@ -25,7 +25,7 @@ from siamese.files.terminal import PlainStream, plain_output
 PROGRAMS = {"train": (), "eval": tuple(EVAL), "data": tuple(DATA), "zoo": tuple(ZOO)}
 EVERY = [(program, name) for program, names in PROGRAMS.items() for name in names]
 WITH_FOLDER = [("eval", name) for name in EVAL if name != "compare"]
-WITH_FOLDER += [("data", name) for name, one in DATA.items() if one.first == "data"]
+WITH_FOLDER += [("data", name) for name, one in DATA.items() if one.folder]
 
 
 @pytest.mark.parametrize("words", [(p,) for p in PROGRAMS] + EVERY, ids=" ".join)

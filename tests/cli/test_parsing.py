@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from siamese.cli.flags import with_flags
 from siamese.cli.train import SHORT, parse
 from siamese.config import TrainSettings, demo_settings
 from siamese.errors import UserError
@@ -29,7 +30,7 @@ def config(tmp_path):
 def refusal(*arguments: str) -> str:
     with pytest.raises(UserError) as caught:
         parse(arguments)
-    message = str(caught.value)
+    message = with_flags(str(caught.value))  # as the command prints it
     assert "\n" not in message.strip()
     return message
 
@@ -154,7 +155,7 @@ def test_settings_that_contradict_each_other(arguments, message):
         ("epochs: 3", "unknown setting epochs; did you mean trainer.epochs?"),
         ("seed: 1\nseed: 2", "line 2: seed is given twice"),
         ("trainer:\n  epochs: 3\n  epochs: 4", "line 3: epochs is given twice"),
-        ("seed: 1\noptimizer: 3", "line 2: optimizer is a group of settings"),
+        ("seed: 1\noptimizer: 3", "a.yaml: optimizer is a group of settings"),
         ("optimizer: [1]", "optimizer is a group of settings"),
         ("optimizer:", "optimizer is a group of settings"),
         ("trainer: {epochs: x}", "--trainer.epochs x: must be a whole number"),

@@ -63,7 +63,7 @@ def test_the_list_is_the_registry(run_here: Here) -> None:
 
 def test_the_list_loads_no_torch() -> None:
     code = (
-        "import sys; from siamese.cli.zoo import _list; _list([]); "
+        "import sys; from siamese.cli.zoo import _command; _command(['list']); "
         "assert not {'torch', 'timm'} & sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
@@ -85,13 +85,13 @@ def test_the_list_loads_no_torch() -> None:
         (("train", "--root", "nowhere", "--data.download", "false"), "nowhere"),
         (("resume",), "give the run's name"),
         (("resume", "nothing"), "no such checkpoint or run"),
-        (("eval",), "needs --checkpoint"),
+        (("eval",), "--checkpoint is missing"),
         (("eval", "--checkpoint", "nothing.pt"), "no such checkpoint"),
         (("eval", "--checkpoint", "nothing.pt", "--batch", 0), "--batch 0: must be at least 1"),
         (("eval", "--checkpoint", "nothing.pt", "--bins", 0), "--bins 0: must be at least 1"),
         (("list", "--family", "vgk"), "the families are densenet"),
-        (("augmentations",), "--out FILE is missing"),
-        (("compare",), "give the study file first"),
+        (("augmentations",), "--out is missing"),
+        (("compare",), "--study is missing"),
         (("compare", "nothing.yaml"), "nothing.yaml"),
     ],
 )

@@ -142,8 +142,8 @@ def test_bad_names(values, message):
 @pytest.mark.parametrize(
     ("flat", "message"),
     [
-        ({"optimizer.lr": "fast"}, "a.yaml: optimizer.lr fast: must be a number or null"),
-        ({"trainer.epochs": 1.5}, "a.yaml: trainer.epochs 1.5: must be a whole number"),
+        ({"optimizer.lr": "fast"}, "a.yaml: `optimizer.lr` fast: must be a number or null"),
+        ({"trainer.epochs": 1.5}, "a.yaml: `trainer.epochs` 1.5: must be a whole number"),
         ({"optimizer.name": "adamww"}, "did you mean adamw?"),
     ],
 )

@@ -374,7 +374,7 @@ def test_bad_input_is_one_line(place, refused):
     assert "no such file or folder" in told("nowhere", "--embeddings", good)
     assert "--checkpoint" in told(root, "--embeddings", good, "--checkpoint", good)
     assert "without --checkpoint and --part" in told(root, "--embeddings", good, "--part", "test")
-    assert "between 0 and 1" in told(root, "--embeddings", good, "--suspicion", 1)
+    assert "above 0 and below 1" in told(root, "--embeddings", good, "--suspicion", 1)
     assert "bad.npz: 1 of 140 embeddings hold NaN" in told(
         *given, embeddings=np.where(np.arange(140)[:, None] == 7, np.nan, embeddings)
     )

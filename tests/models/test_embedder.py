@@ -67,7 +67,7 @@ def test_missing_weights_name_both_ways_out(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("timm.create_model", offline)
     with pytest.raises(UserError) as caught:
         SiameseEmbedder("tf_efficientnetv2_b0.in1k", pretrained=True)
-    assert "model.pretrained" in str(caught.value)
+    assert "`model.pretrained` false" in str(caught.value)
     assert "`model.weights` FILE" in str(caught.value)
 
 
@@ -279,9 +279,9 @@ def test_the_zoo_takes_faces_of_any_size(size: int) -> None:
 
 
 def test_the_zoo_has_no_pretrained_weights_and_no_stochastic_depth() -> None:
-    with pytest.raises(UserError, match=r"--model\.pretrained false"):
+    with pytest.raises(UserError, match=r"`model\.pretrained` false"):
         SiameseEmbedder("zoo/resnet8", 8, pretrained=True)
-    with pytest.raises(UserError, match=r"drop_path 0\.1: resnet8 has no stochastic depth; set 0"):
+    with pytest.raises(UserError, match=r"drop_path` 0\.1: resnet8 has no stochastic depth; set 0"):
         SiameseEmbedder("zoo/resnet8", 8, drop_path=0.1)
 
 

@@ -187,24 +187,24 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
     whole = embeddings()
     assert not np.allclose(embeddings("--crop", 20), whole, atol=1e-3)
     np.testing.assert_allclose(embeddings("--crop", 20), embeddings("--crop", 0.5), atol=1e-5)
-    with pytest.raises(UserError, match=r"--crop 20\.5: must be a share"):
+    with pytest.raises(UserError, match=r"`crop` 20\.5: must be a share"):
         embeddings("--crop", 20.5)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pairs",), "needs --pairs FILE"),
+        (("pairs",), "--pairs is missing"),
         (("pairs", "--pairs", "nowhere.csv", "--data", "others"), "nowhere.csv: no such file"),
-        (("pairs", "--pairs", "p.csv"), "folder of the pictures with --data"),
+        (("pairs", "--pairs", "p.csv"), "folder of the pictures with `data`"),
         (("pairs", "--pairs", "bad.csv", "--data", "others"), "bad.csv.*line 3"),
-        (("roc", "--pairs", "p.csv", "--data", "others", "--target", "a"), "--target"),
-        (("roc", "--pairs", "p.csv", "--data", "others", "--part", "test"), "--part"),
+        (("roc", "--pairs", "p.csv", "--data", "others", "--target", "a"), "`target`"),
+        (("roc", "--pairs", "p.csv", "--data", "others", "--part", "test"), "`part`"),
         (("roc", "--pairs", "p.csv", "--embeddings", "p.csv"), "p.csv: is not a readable .npz"),
-        (("roc", "--data", "others", "--labels", "p.csv"), "--labels: .* --embeddings"),
+        (("roc", "--data", "others", "--labels", "p.csv"), "`labels`: .* `embeddings`"),
         (("roc", "--embeddings", "p.csv", "--embeddings_limit", 0), "GiB above 0"),
-        (("roc", "--resamples", 5), "--resamples 5: must be 0, or from 100 to 10000"),
-        (("roc", "--resamples", 20_000), "--resamples 20000: must be 0, or from 100 to 10000"),
+        (("roc", "--resamples", 5), "`resamples` 5: must be 0, or from 100 to 10000"),
+        (("roc", "--resamples", 20_000), "`resamples` 20000: must be 0, or from 100 to 10000"),
         (("roc", "--out", "p.csv"), "--out p.csv: is a file"),
         (("identify", "--gallery", 9), "nobody has more than 9 image"),
         (("identify", "--fusion", "sum"), "must be one of max, mean"),

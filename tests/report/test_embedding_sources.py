@@ -232,7 +232,7 @@ def test_a_target_with_one_picture_has_no_genuine_pair(tmp_path):
 
 @pytest.mark.parametrize("other", [{"checkpoint": "c.pt"}, {"data": "faces"}, {"part": "test"}])
 def test_an_embeddings_file_is_judged_alone(tmp_path, other):
-    with pytest.raises(UserError, match=f"--embeddings: give it without .*--{next(iter(other))}"):
+    with pytest.raises(UserError, match=f"`embeddings`: give it without .*`{next(iter(other))}`"):
         check_evaluation(settings(write(tmp_path / "e.npz"), **other))
 
 

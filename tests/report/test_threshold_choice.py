@@ -129,8 +129,8 @@ def test_too_few_people_for_the_target_are_refused(trained: Path, evaluate) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--target-fmr", 0), "--target_fmr 0.0: must be between 0 and 1"),
-        (("--prior", 1), "--prior 1.0: must be between"),
+        (("--target-fmr", 0), "`target_fmr` 0.0: must be above 0 and below 1"),
+        (("--prior", 1), "`prior` 1.0: must be above 0"),
         (("--target-fmr", 0.3, "--data", "alone"), "two are needed to check it"),
         (("--target-fmr", 0.3, "--data", "nowhere"), "no such folder"),
     ],

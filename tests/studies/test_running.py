@@ -345,7 +345,7 @@ def test_a_dry_run_tells_everything_and_writes_nothing(
 
 def test_an_unknown_network_is_told_with_the_file(write_study, placed, trainer):
     study = write_study("runs: [{label: a, settings: {model.name: resnet21}}]")
-    with pytest.raises(UserError, match=r"rates.yaml: 'a': model.name resnet21: no such preset"):
+    with pytest.raises(UserError, match=r"rates.yaml: 'a': `model.name` resnet21: no such preset"):
         compare(placed(study), trainer, lambda line: None)
 
 

@@ -220,10 +220,10 @@ def test_the_study_of_lists_is_named_by_them(settings: TrainSettings) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"test": 2}, r"--split\.test 2: does nothing beside --split\.lists"),
-        ({"seed": 0}, r"--split\.seed 0: does nothing beside .*null unsets it"),
-        ({"validation_data": "v"}, r"--split\.validation_data v: does nothing beside"),
-        ({"test_data": "t"}, r"--split\.test_data t: does nothing beside"),
+        ({"test": 2}, r"`split\.test` 2: does nothing beside `split\.lists`"),
+        ({"seed": 0}, r"`split\.seed` 0: does nothing beside .*null unsets it"),
+        ({"validation_data": "v"}, r"`split\.validation_data` v: does nothing beside"),
+        ({"test_data": "t"}, r"`split\.test_data` t: does nothing beside"),
     ],
 )
 def test_contradictions_are_refused(
@@ -234,7 +234,7 @@ def test_contradictions_are_refused(
 
 
 def test_lists_need_a_folder_and_a_test_curve_needs_test_people(settings: TrainSettings) -> None:
-    with pytest.raises(UserError, match=r"--split\.lists: give the folder .* with --data"):
+    with pytest.raises(UserError, match=r"`split\.lists`: give the folder .* with `data`"):
         check_settings(replace(settings, data=None))
     check_settings(settings)
     Path("lists/test.csv").unlink()

@@ -149,7 +149,7 @@ def test_names_are_unique_and_said_in_the_order_of_families() -> None:
 )
 def test_unknown_networks_name_the_nearest(name: str, nearest: str) -> None:
     for refuse in (create_network, require_network):
-        with pytest.raises(UserError, match=rf"--model.name {name}: .*did you mean {nearest}\?"):
+        with pytest.raises(UserError, match=rf"`model.name` {name}: .*did you mean {nearest}\?"):
             refuse(name)
 
 
@@ -161,32 +161,36 @@ def test_a_name_like_no_other_is_told_where_they_are_listed() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
-        ("wrn16_2", {"drop_out": 0.3}, r"options\.drop_out: wrn16_2 .*did you mean dropout\?"),
-        ("wrn16_2", {"zzz": 1}, r"options\.zzz: wrn16_2 .*; it has depth, widen, dropout"),
-        ("preact20", {"depth": 21}, r"options\.depth 21: must be 6n \+ 2 .*e\.g\. 20 or 26"),
-        ("preact20", {"depth": 2}, r"options\.depth 2: must be 6n \+ 2 .*e\.g\. 8 or 14"),
-        ("preact164", {"depth": 20.0}, r"options\.depth 20\.0: must be a whole number above 0"),
-        ("preact20", {"depth": True}, r"options\.depth True: must be a whole number"),
-        ("preact20", {"width": -16}, r"options\.width -16: must be a whole number above 0"),
-        ("preact20", {"block": "deep"}, r"options\.block deep: must be basic or bottleneck"),
-        ("preact20", {"preact_stage": [True]}, r"preact_stage .*: must be a list, 3 times true or"),
-        ("preact20", {"add_last_bn": 1}, r"options\.add_last_bn 1: must be true or false"),
-        ("preact20", {"se_reduction": 100}, r"options\.se_reduction 100: must be at most 16"),
-        ("resnet20", {"blocks": [1, 1]}, r"options\.depth 20: must be null where blocks is set"),
-        ("resnet50_32px", {"blocks": None}, r"options\.depth None: must be set, or blocks"),
-        ("wrn16_2", {"dropout": 1}, r"options\.dropout 1: must be at least 0 and below 1"),
-        ("wrn16_2", {"dropout": "much"}, r"options\.dropout much: must be a number"),
-        ("vgg15_bn_64", {"layers": [1, 2]}, r"options\.layers .* as many numbers as widths"),
-        ("densenet100_k12", {"compression": 0}, r"options\.compression 0: must be above 0"),
+        ("wrn16_2", {"drop_out": 0.3}, r"options\.drop_out`: wrn16_2 .*did you mean dropout\?"),
+        ("wrn16_2", {"zzz": 1}, r"options\.zzz`: wrn16_2 .*; it has depth, widen, dropout"),
+        ("preact20", {"depth": 21}, r"options\.depth` 21: must be 6n \+ 2 .*e\.g\. 20 or 26"),
+        ("preact20", {"depth": 2}, r"options\.depth` 2: must be 6n \+ 2 .*e\.g\. 8 or 14"),
+        ("preact164", {"depth": 20.0}, r"options\.depth` 20\.0: must be a whole number above 0"),
+        ("preact20", {"depth": True}, r"options\.depth` true: must be a whole number"),
+        ("preact20", {"width": -16}, r"options\.width` -16: must be a whole number above 0"),
+        ("preact20", {"block": "deep"}, r"options\.block` deep: must be basic or bottleneck"),
+        (
+            "preact20",
+            {"preact_stage": [True]},
+            r"preact_stage` .*: must be a list, 3 times true or",
+        ),
+        ("preact20", {"add_last_bn": 1}, r"options\.add_last_bn` 1: must be true or false"),
+        ("preact20", {"se_reduction": 100}, r"options\.se_reduction` 100: must be at most 16"),
+        ("resnet20", {"blocks": [1, 1]}, r"options\.depth` 20: must be null where blocks is set"),
+        ("resnet50_32px", {"blocks": None}, r"options\.depth` null: must be set, or blocks"),
+        ("wrn16_2", {"dropout": 1}, r"options\.dropout` 1: must be at least 0 and below 1"),
+        ("wrn16_2", {"dropout": "much"}, r"options\.dropout` much: must be a number"),
+        ("vgg15_bn_64", {"layers": [1, 2]}, r"options\.layers` .* as many numbers as widths"),
+        ("densenet100_k12", {"compression": 0}, r"options\.compression` 0: must be above 0"),
         (
             "densenet_bc100_k12",
             {"compression": 1e-3},
-            r"compression 0\.001: must be enough to keep",
+            r"compression` 0\.001: must be enough to keep",
         ),
-        ("pyramidnet110_a84", {"alpha": -1}, r"options\.alpha -1: must be 0 or more"),
-        ("shake_shake26_2x32d", {"width": 33}, r"options\.width 33: must be even"),
-        ("resnet8", {"pretrained": True}, r"resnet8 has no pretrained .*--model\.pretrained false"),
-        ("resnet8", {"drop_path": 0.1}, r"drop_path 0\.1: resnet8 has no stochastic depth; set 0"),
+        ("pyramidnet110_a84", {"alpha": -1}, r"options\.alpha` -1: must be 0 or more"),
+        ("shake_shake26_2x32d", {"width": 33}, r"options\.width` 33: must be even"),
+        ("resnet8", {"pretrained": True}, r"resnet8 has no pretrained .*`model\.pretrained` false"),
+        ("resnet8", {"drop_path": 0.1}, r"drop_path` 0\.1: resnet8 has no stochastic depth; set 0"),
     ],
 )
 def test_options_that_do_not_fit_are_one_line(
@@ -199,7 +203,7 @@ def test_options_that_do_not_fit_are_one_line(
 
 @pytest.mark.parametrize("name", ["preact20", "timm/test_resnet"])
 def test_options_that_are_settings_of_their_own_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match=r"options\.num_classes: is no option"):
+    with pytest.raises(UserError, match=r"options\.num_classes`: is no option"):
         require_network(name, {"num_classes": 5})
 
 
@@ -229,16 +233,16 @@ def test_transformers_of_timm_take_the_size_of_the_images() -> None:
 
 
 def test_what_models_of_timm_lack_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"drop_path 0\.1: vgg11 has no stochastic depth; set 0"):
+    with pytest.raises(UserError, match=r"drop_path` 0\.1: vgg11 has no stochastic depth; set 0"):
         create_network("timm/vgg11", drop_path=0.1)
-    with pytest.raises(UserError, match=r"options\.drop_rat: .*did you mean drop_rate\?"):
+    with pytest.raises(UserError, match=r"options\.drop_rat`: .*did you mean drop_rate\?"):
         create_network("timm/test_resnet", drop_rat=0.1)
 
     def offline(*args: object, **options: object) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr("timm.create_model", offline)
-    with pytest.raises(UserError, match=r"weights of test_resnet .*--model\.pretrained false$"):
+    with pytest.raises(UserError, match=r"weights of test_resnet .*`model\.pretrained` false$"):
         create_network("timm/test_resnet", pretrained=True)
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from siamese.config import DatasetName, DatasetSettings, PictureSettings
-from siamese.config.common import require
+from siamese.config.ranges import require
 from siamese.drawing.figure import write_text
 from siamese.files.writing import replacing
 from siamese.tasks.classes.class_batches import batch_generator

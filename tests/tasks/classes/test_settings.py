@@ -41,7 +41,7 @@ def test_one_mixing_method_is_fine(name: str) -> None:
 )
 def test_two_mixing_methods_exclude_each_other(one: str, other: str) -> None:
     both = PictureSettings(**MIXING[one], **MIXING[other])
-    with pytest.raises(UserError, match=f"augment.{one} and augment.{other} exclude") as error:
+    with pytest.raises(UserError, match=f"`augment.{one}` and `augment.{other}` exclude") as error:
         checked(augment=both)
     assert "\n" not in str(error.value)
     assert ("cutmix_share" in str(error.value)) == ({one, other} == {"mixup", "cutmix"})

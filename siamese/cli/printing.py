@@ -31,23 +31,22 @@ def embeddings(path: Path, people: Embeddings) -> None:
     print(f"{shown(people.origin)}\nwrote {count} embeddings of {dimensions} dimensions to {path}")
 
 
-def judgement(found: Judgement) -> None:
+def judgement(result: Judgement) -> None:
     """The figures of a 1:1 verification with their intervals."""
-    _notes(found.notes)
-    verified = found.verified
+    _notes(result.notes)
+    verified = result.verified
     f, limits = verified.figures, verified.intervals
     print(
-        f"{shown(found.origin)}\n{f['identities']} identities, {f['images']} images, "
+        f"{shown(result.origin)}\n{f['identities']} identities, {f['images']} images, "
         f"{f['genuine_pairs']} genuine pairs, {f['impostor_pairs']} impostor pairs"
     )
     for name, text in (("auc", "AUC"), ("ap", "AP ")):
         print(f"{text} {f[name]:.4f}{_limits(limits.get(name))}")
-    if found.folds:
-        each = [fold.figures["auc"] for fold in found.folds]
-        told = " ".join(f"{auc:.4f}" for auc in each)
-        print(
-            f"    fold by fold {told}: mean {fmean(each):.4f}, standard deviation {stdev(each):.4f}"
-        )
+    if result.folds:
+        each = [fold.figures["auc"] for fold in result.folds]
+        listed = " ".join(f"{auc:.4f}" for auc in each)
+        spread = f"mean {fmean(each):.4f}, standard deviation {stdev(each):.4f}"
+        print(f"    fold by fold {listed}: {spread}")
     print(f"EER {f['eer']:.4f}{_limits(limits.get('eer'))}, threshold {f['eer_threshold']:.4f}")
     lowest = f["lowest_supported_fmr"]
     for rate in ("1e-2", "1e-3"):
@@ -56,18 +55,18 @@ def judgement(found: Judgement) -> None:
         if verified.supports(float(rate)):
             print(f"{line}, threshold {f[f'threshold_at_far_{rate}']:.4f}")
         else:
-            print(f"{line} (unsupported: {_support(found)} support FAR >= {lowest:.1e})")
-    if found.decision is not None and found.at_decision is not None:
-        fmr, fnmr = found.at_decision
-        fmr_limits, fnmr_limits = found.at_decision_intervals or (None, None)
+            print(f"{line} (unsupported: {_support(result)} support FAR >= {lowest:.1e})")
+    if result.decision is not None and result.at_decision is not None:
+        fmr, fnmr = result.at_decision
+        fmr_limits, fnmr_limits = result.at_decision_intervals or (None, None)
         mark = "" if verified.supports(fmr) else f" (unsupported below {lowest:.1e})"
         print(
-            f"at the checkpoint's own threshold {found.decision.threshold:.4f} (chosen for FMR "
-            f"{found.decision.target_fmr:g}): FMR {fmr:.2e}{_limits(fmr_limits, '.2e')}{mark}, "
+            f"at the checkpoint's own threshold {result.decision.threshold:.4f} (chosen for FMR "
+            f"{result.decision.target_fmr:g}): FMR {fmr:.2e}{_limits(fmr_limits, '.2e')}{mark}, "
             f"FNMR {fnmr:.4f}{_limits(fnmr_limits)}"
         )
-    if found.listed is not None:
-        folds, accuracy = found.listed.folds, found.listed.accuracy
+    if result.listed is not None:
+        folds, accuracy = result.listed.folds, result.listed.accuracy
         if folds is not None:
             print(
                 f"accuracy {folds.mean:.4f} +- {folds.standard_error:.4f}"
@@ -75,41 +74,41 @@ def judgement(found: Judgement) -> None:
                 f"{len(folds.accuracies)} folds, threshold chosen on the others)"
             )
         if accuracy is not None:
-            told = _limits(found.listed.accuracy_interval)
-            print(f"accuracy {accuracy:.4f}{told} at the checkpoint's own threshold")
+            interval = _limits(result.listed.accuracy_interval)
+            print(f"accuracy {accuracy:.4f}{interval} at the checkpoint's own threshold")
         elif folds is None:
             why = "no folds and no threshold of a model's own (siamese-eval threshold chooses one)"
             print(f"accuracy: none, there are {why}")
-    _files(found.files)
+    _files(result.files)
 
 
-def _support(found: Judgement) -> str:
+def _support(result: Judgement) -> str:
     """Who supports the figures: people, or where not all of them were paired their pairs."""
-    counts = found.verified.counts
+    counts = result.verified.counts
     people = counts.identities
     if counts.identity_pairs == people * (people - 1) // 2:
         return f"{people} people"
     return f"{counts.identity_pairs} pairs of people"
 
 
-def choice(found: Choice, prior: float) -> None:
+def choice(result: Choice, prior: float) -> None:
     """A threshold, what it does, and what its scores are worth."""
-    _notes(found.notes)
-    decision = found.decision
+    _notes(result.notes)
+    decision = result.decision
     print(f"threshold {decision.threshold:.4f} for FMR {decision.target_fmr:g}")
-    print(f"chosen on:  {_rates(found.chosen)}")
-    if found.checked is not None:
-        print(f"checked on: {_rates(found.checked)}")
+    print(f"chosen on:  {_rates(result.chosen)}")
+    if result.checked is not None:
+        print(f"checked on: {_rates(result.checked)}")
     line = decision.calibration
     print(
         f"log-likelihood ratio = {line.slope:.4g} * score {line.offset:+.4g}; a score at the "
-        f"threshold means one person with probability {found.probability:.4f} at prior {prior:g}"
+        f"threshold means one person with probability {result.probability:.4f} at prior {prior:g}"
     )
-    if found.written:
-        print(f"wrote the threshold into {shown(str(found.path))}")
+    if result.written:
+        print(f"wrote the threshold into {shown(str(result.path))}")
     else:
-        print(f"{shown(str(found.path))} is as it was (--write false)")
-    _files(found.files)
+        print(f"{shown(str(result.path))} is as it was (--write false)")
+    _files(result.files)
 
 
 def _rates(rates: Rates) -> str:
@@ -123,78 +122,78 @@ def _rates(rates: Rates) -> str:
     )
 
 
-def people(found: PeopleTable) -> None:
+def people(result: PeopleTable) -> None:
     """The most harmful people."""
-    _notes(found.notes)
-    print(f"{shown(found.origin)}\n{len(found.rows)} people; {_operating_point(found)}")
+    _notes(result.notes)
+    print(f"{shown(result.origin)}\n{len(result.rows)} people; {_operating_point(result)}")
     print("harm: the mean of a person's shares in all false non-matches and all false matches")
     print("  harm  FNMR    FMR      images  person (nearest other, mean score)")
-    for row in found.rows[:_SHOWN]:
+    for row in result.rows[:_SHOWN]:
         wrong = row.mislabelled
         hint = f"  about {wrong:.0%} look like someone else's" if wrong == wrong else ""
         print(
             f"  {row.harm:5.1%} {row.fnmr:.4f}  {row.fmr:.1e}  {row.images:6}  {shown(row.person)} "
             f"({shown(row.nearest_other)}, {row.nearest_mean:.3f}){hint}"
         )
-    if len(found.rows) > _SHOWN:
-        print(f"  ... {len(found.rows) - _SHOWN} more in the file")
-    _files(found.files)
+    if len(result.rows) > _SHOWN:
+        print(f"  ... {len(result.rows) - _SHOWN} more in the file")
+    _files(result.files)
 
 
-def _operating_point(found: PeopleTable) -> str:
+def _operating_point(result: PeopleTable) -> str:
     return (
-        f"at threshold {found.threshold:.4f} ({found.chosen_by}): "
-        f"FMR {found.fmr:.2e}{_limits(found.intervals[0], '.2e')}, "
-        f"FNMR {found.fnmr:.4f}{_limits(found.intervals[1])}"
+        f"at threshold {result.threshold:.4f} ({result.chosen_by}): "
+        f"FMR {result.fmr:.2e}{_limits(result.intervals[0], '.2e')}, "
+        f"FNMR {result.fnmr:.4f}{_limits(result.intervals[1])}"
     )
 
 
-def identified(found: Identified) -> None:
+def identified(result: Identified) -> None:
     """Ranks, open-set errors and retrieval."""
     from siamese.report.identification_report import FPIRS, RANKS, rank_rate
 
-    _notes(found.notes)
-    print(f"{shown(found.origin)}\n{found.galleries[0].draws} random galleries of each size")
-    for one in found.galleries:
+    _notes(result.notes)
+    print(f"{shown(result.origin)}\n{result.galleries[0].draws} random galleries of each size")
+    for one in result.galleries:
         left = f" ({one.people_left_out} people have too few pictures)"
         left = left if one.people_left_out else ""
         # Where everybody is among the first k, rank-k says nothing.
-        told = [rank for rank in RANKS if rank < one.people]
-        ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in told)
+        known = [rank for rank in RANKS if rank < one.people]
+        ranks = ", ".join(f"rank-{rank} {rank_rate(one, rank):.4f}" for rank in known)
         rates = ", ".join(f"FNIR@FPIR={rate:g} {one.fnir_at(rate):.4f}" for rate in FPIRS)
         print(
             f"{one.images_per_person} enrolled ({one.fusion}): {one.people} people, {one.probes} "
             f"probes{left}: {ranks}; {rates}"
         )
-    if len({one.people for one in found.galleries}) > 1:
+    if len({one.people for one in result.galleries}) > 1:
         print("larger galleries hold fewer people, who are easier to tell apart: compare with care")
-    ranked = found.retrieval
+    ranked = result.retrieval
     print(
         f"MAP@R {ranked.map_at_r:.4f}, R-precision {ranked.r_precision:.4f} "
         f"({ranked.queries} queries)"
     )
-    _files(found.files)
+    _files(result.files)
 
 
-def comparison(found: Comparison) -> None:
+def comparison(result: Comparison) -> None:
     """Two models, figure by figure."""
-    _notes(found.notes)
-    print(f"A: {shown(found.names[0])}\nB: {shown(found.names[1])}")
-    for one in found.differences:
+    _notes(result.notes)
+    print(f"A: {shown(result.names[0])}\nB: {shown(result.names[1])}")
+    for one in result.differences:
         mark = "" if one.supported else " (unsupported)"
         print(
             f"{one.title}{mark}: A {one.a:.4f}, B {one.b:.4f}, B - A {one.difference:+.4f}"
             f"{_limits(one.interval, '+.4f')}: {one.verdict}"
         )
-    _files(found.files)
+    _files(result.files)
 
 
-def report(found: Reported) -> None:
+def report(result: Reported) -> None:
     """The summary of a report, and where it lies."""
-    _notes(found.hints)
-    for line in found.summary:
+    _notes(result.hints)
+    for line in result.summary:
         print(shown(line))
-    _files([found.path])
+    _files([result.path])
 
 
 def _limits(limits: Limits, form: str = ".4f") -> str:
@@ -210,25 +209,25 @@ def _files(files: Iterable[Path]) -> None:
     print("wrote " + ", ".join(shown(str(file)) for file in files))
 
 
-def classified(found: Evaluated) -> None:
+def classified(result: Evaluated) -> None:
     """A classifier's figures, and the classes it knows worst."""
-    figures = found.figures
+    figures = result.figures
     top5 = f", top-5 error {figures['top5_error']:.2f} %" if "top5_error" in figures else ""
     print(
-        f"{shown(found.origin)}\nerror {figures['error']:.2f} %{top5}, loss {figures['loss']:.4f}, "
-        f"expected calibration error {figures['ece']:.4f}"
+        f"{shown(result.origin)}\nerror {figures['error']:.2f} %{top5}, "
+        f"loss {figures['loss']:.4f}, expected calibration error {figures['ece']:.4f}"
     )
-    table = found.table
-    order = sorted(range(len(found.classes)), key=lambda at: table.recall[at])
-    width = max(len(shown(found.classes[at])) for at in order[:_SHOWN])
+    table = result.table
+    order = sorted(range(len(result.classes)), key=lambda index: table.recall[index])
+    width = max(len(shown(result.classes[index])) for index in order[:_SHOWN])
     print(f"{'class'.ljust(width)}  images  recall  precision  most often taken for")
-    for at in order[:_SHOWN]:
-        other = int(table.confused_with[at])
-        taken_for = "" if other < 0 else shown(found.classes[other])
+    for index in order[:_SHOWN]:
+        other = int(table.confused_with[index])
+        taken_for = "" if other < 0 else shown(result.classes[other])
         print(
-            f"{shown(found.classes[at]).ljust(width)}  {table.images[at]:6d}  "
-            f"{table.recall[at]:6.3f}  {table.precision[at]:9.3f}  {taken_for}"
+            f"{shown(result.classes[index]).ljust(width)}  {table.images[index]:6d}  "
+            f"{table.recall[index]:6.3f}  {table.precision[index]:9.3f}  {taken_for}"
         )
     if len(order) > _SHOWN:
         print(f"... and {len(order) - _SHOWN} classes that it knows better")
-    print(f"classes.csv, confusion.png, predictions.npz, figures.json: {shown(str(found.out))}")
+    print(f"classes.csv, confusion.png, predictions.npz, figures.json: {shown(str(result.out))}")

@@ -110,7 +110,7 @@ def audit_folder(settings: AuditSettings) -> AuditResult:
     root = people.embeddings.root
     if settings.quarantine is not None:
         if root is None or settings.data is None:  # an .npz may come from anywhere
-            raise UserError("--quarantine: needs the folder of the pictures; give it with --data")
+            raise UserError("`quarantine`: needs the folder of the pictures; give it with `data`")
         check_quarantine(root, Path(settings.quarantine))
     if settings.embeddings is None:  # another look with other settings need not embed again
         save_embeddings(out / "embeddings.npz", people.embeddings)
@@ -157,7 +157,7 @@ def _place(settings: AuditSettings, root: Path | None) -> Path:
         name = root.resolve().name or "root"
     out = Path(settings.runs) / f"audit-{name}" if settings.out is None else Path(settings.out)
     if root is not None and out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--out {out}: lies inside {root}; give a folder outside of it")
+        raise UserError(f"`out` {out}: lies inside {root}; give a folder outside of it")
     return out
 
 
@@ -195,7 +195,7 @@ def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
         found = embed_people(replace(settings, data=str(other), part=None))
     elif other.is_dir():
         raise UserError(
-            f"--against {other}: is a folder; beside --embeddings give the .npz of its pictures"
+            f"`against` {other}: is a folder; beside `embeddings` give the .npz of its pictures"
         )
     else:
         limit = settings.embeddings_limit
@@ -204,7 +204,7 @@ def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
     here, there = (side.embeddings.embeddings.shape[1] for side in (people, against))
     if here != there:
         raise UserError(
-            f"--against {other}: its embeddings have {there} dimensions, those of the audited ones "
+            f"`against` {other}: its embeddings have {there} dimensions, those of the audited ones "
             f"{here}"
         )
     return against

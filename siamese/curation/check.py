@@ -206,7 +206,7 @@ def _results_folder(root: Path, settings: CheckSettings) -> Path:
     name = root.resolve().name or "root"
     out = Path(settings.runs) / f"check-{name}" if settings.out is None else Path(settings.out)
     if is_inside(out, root):
-        raise UserError(f"--out {out}: lies inside {root}; give a folder outside of it")
+        raise UserError(f"`out` {out}: lies inside {root}; give a folder outside of it")
     return out
 
 

@@ -141,7 +141,7 @@ def _open_record(path: Path, way: _Way) -> Iterator[_Record]:
     ending = "\n"
     if os.path.lexists(path):
         if os.path.islink(path) or not is_regular(path):
-            raise UserError(f"{path}: is no file of its own; remove it, or name another --out")
+            raise UserError(f"{path}: is no file of its own; remove it, or name another `out`")
         with open(path, encoding="utf-8", errors="replace") as file:
             for text in file:
                 ending = text[-1]
@@ -151,13 +151,13 @@ def _open_record(path: Path, way: _Way) -> Iterator[_Record]:
                 if ending == "\n" and not (lines and isinstance(lines[0], dict)):
                     raise UserError(
                         f"{path}: is damaged; remove it (the files that are there then stay as "
-                        "they are), or name another --out"
+                        "they are), or name another `out`"
                     )
     for name, value in asdict(way).items() if lines else ():
         before = lines[0].get(name) if isinstance(lines[0], dict) else None
         if before != value:
             raise UserError(
-                f"--{name} {value}: {path.parent} was converted with {before}; name another --out"
+                f"`{name}` {value}: {path.parent} was converted with {before}; name another `out`"
             )
     with open(path, "a" if lines else "w", encoding="utf-8") as file:
         if not lines:
@@ -198,7 +198,7 @@ def convert_folder(settings: ConvertSettings) -> Converted:
         quality=None if settings.format == "png" else settings.quality,
     )
     if os.path.exists(out) and not os.path.isdir(out):
-        raise UserError(f"--out {out}: is a file; name a folder")
+        raise UserError(f"`out` {out}: is a file; name a folder")
     folder = scan_folder(data)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -206,11 +206,11 @@ def convert_folder(settings: ConvertSettings) -> Converted:
         with lock.acquire(timeout=_PATIENCE), _open_record(out / _RECORD, way) as record:
             return _Conversion(folder, out, way, record).run(settings.workers)
     except Timeout:
-        raise UserError(f"--out {out}: another conversion is writing it; wait for it") from None
+        raise UserError(f"`out` {out}: another conversion is writing it; wait for it") from None
     except (OSError, NotImplementedError) as error:
         why = getattr(error, "strerror", None) or error
         raise UserError(
-            f"--out {out}: cannot be written ({why}); what is there is kept, the same command goes "
+            f"`out` {out}: cannot be written ({why}); what is there is kept, the same command goes "
             "on with it"
         ) from None
 
@@ -484,7 +484,7 @@ def _require_apart(data: Path, out: Path) -> None:
     """
     source, target = (Path(os.path.realpath(path)) for path in (data, out))
     if source.is_relative_to(target) or target.is_relative_to(source):
-        raise UserError(f"--out {out}: lies in {data} or around it; name a folder beside it")
+        raise UserError(f"`out` {out}: lies in {data} or around it; name a folder beside it")
 
 
 def _require_no_way_out(out: Path, people: Iterable[str]) -> None:

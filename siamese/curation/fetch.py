@@ -96,7 +96,7 @@ def fetch(settings: FetchSettings) -> Fetched:
     """
     out = Path(str(settings.out))
     if os.path.lexists(out) and not out.is_dir():
-        raise UserError(f"--out {out}: is a file; choose a folder")
+        raise UserError(f"`out` {out}: is a file; choose a folder")
     from sklearn.datasets import get_data_home
 
     home = Path(get_data_home(settings.downloads))
@@ -134,11 +134,11 @@ def _is_there(out: Path, pictures: Mapping[str, Picture]) -> bool:
         if not path.name.startswith(".") and not path.is_dir()
     }
     if others := sorted(files - pictures.keys()):
-        raise UserError(f"{out / others[0]}: is no part of what is fetched; choose a new --out")
+        raise UserError(f"{out / others[0]}: is no part of what is fetched; choose a new `out`")
     if files and len(files) < len(pictures):
         raise UserError(
-            f"--out {out}: lacks {len(pictures) - len(files)} of {len(pictures)} pictures; move it "
-            "away, or choose a new --out"
+            f"`out` {out}: lacks {len(pictures) - len(files)} of {len(pictures)} pictures; move it "
+            "away, or choose a new `out`"
         )
     return bool(files)
 

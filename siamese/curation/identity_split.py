@@ -113,7 +113,7 @@ def write_split(settings: SplitListSettings) -> WrittenSplit:
         least = min(pair.probability for pair in pairs)
         notes.append(
             f"a model found who is one person (probability {least:.2f} or more); it may be wrong: "
-            "look at them with siamese-data audit, and give the right ones with --merge"
+            "look at them with siamese-data audit, and give the right ones with `merge`"
         )
     if folder.left_out:
         notes = [*notes, folder.summary().partition("; ")[2]]
@@ -154,7 +154,7 @@ def draw_parts(
     if len(counts) - validation - test < 2:
         raise UserError(
             f"{len(counts)} people cannot give {validation} for validation, {test} for test and at "
-            "least 2 for training: add people, or lower --validation or --test"
+            "least 2 for training: add people, or lower `validation` or `test`"
         )
     draw = np.random.default_rng(seed)
     names = sorted(counts)
@@ -204,11 +204,11 @@ def _by_embeddings(
     if given.paths is None:
         raise UserError(
             f"{file}: has no paths, which lists are made of; write it with siamese-eval embed, or "
-            "give --data and --checkpoint"
+            "give `data` and `checkpoint`"
         )
     if root is None:
         raise UserError(
-            f"{file}: does not say where its pictures are; give their folder with --data"
+            f"{file}: does not say where its pictures are; give their folder with `data`"
         )
     folder = scan_folder(root)
     label_of = dict(zip(folder.paths, folder.labels, strict=True))
@@ -249,11 +249,11 @@ def _require_genuine(
         if max(counts[name] for name in names) < 2:
             raise UserError(
                 f"{root}: nobody among the {len(names)} {part} people has two pictures, so there "
-                "is no genuine pair; add pictures, or take another --seed"
+                "is no genuine pair; add pictures, or take another `seed`"
             )
         if len(names) < 2:
             raise UserError(
-                f"{root}: one {part} person only, so there is no impostor pair; set --{part} 2 or "
+                f"{root}: one {part} person only, so there is no impostor pair; set `{part}` 2 or "
                 "more"
             )
 
@@ -262,7 +262,7 @@ def _out(settings: SplitListSettings, root: Path) -> Path:
     default = Path(settings.runs) / f"split-{root.resolve().name}"
     out = default if settings.out is None else Path(settings.out)
     if out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"--out {out}: lies in {root}, where it would be a person; choose another")
+        raise UserError(f"`out` {out}: lies in {root}, where it would be a person; choose another")
     return out
 
 
@@ -283,7 +283,7 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     if not same:
         raise UserError(
             f"{out} holds other files already ({first_few(sorted(present))}): choose another "
-            "--out, or move it away"
+            "`out`, or move it away"
         )
     return True
 

@@ -132,12 +132,12 @@ def _beside(root: Path) -> Path:
         UserError: there can be none; a link has its name, which leads elsewhere.
     """
     if not root.name:
-        raise UserError(f"{root}: nothing lies beside it; give a folder with --quarantine")
+        raise UserError(f"{root}: nothing lies beside it; give a folder with `quarantine`")
     quarantine = root.with_name(f"{root.name}-quarantine")
     if os.path.islink(quarantine):
         raise UserError(
             f"{quarantine}: is a link to {os.path.realpath(quarantine)}; if that is meant, give it "
-            "with --quarantine"
+            "with `quarantine`"
         )
     return quarantine
 
@@ -188,14 +188,14 @@ def check_quarantine(folder: Path, place: Path) -> None:
     """
     root, quarantine = os.path.realpath(folder), os.path.realpath(place)
     if os.path.lexists(quarantine) and not os.path.isdir(quarantine):
-        raise UserError(f"--quarantine {quarantine}: is a file, a folder is needed")
+        raise UserError(f"`quarantine` {quarantine}: is a file, a folder is needed")
     common = os.path.commonpath([root, quarantine])
     if common == root:
         raise UserError(
-            f"--quarantine {quarantine}: lies inside {root}; give a folder outside of it"
+            f"`quarantine` {quarantine}: lies inside {root}; give a folder outside of it"
         )
     if common == quarantine:
-        raise UserError(f"--quarantine {quarantine}: holds {root}; give another folder")
+        raise UserError(f"`quarantine` {quarantine}: holds {root}; give another folder")
 
 
 @contextlib.contextmanager
@@ -326,11 +326,11 @@ def restore(manifest: Path, root: Path | None = None, quarantine: Path | None = 
         held = os.path.realpath(quarantine)
     home = _home(known, manifest, held) if root is None else os.path.realpath(root)
     if not os.path.isdir(home):
-        raise UserError(f"{home}: is gone; make that folder again, or name it with --root")
+        raise UserError(f"{home}: is gone; make that folder again, or name it with `root`")
     if os.path.commonpath([home, held]) in (home, held):
         raise UserError(
             f"{home} and {held}: one lies in the other; name the folder that the files go back to "
-            "with --root, and that they are in with --quarantine"
+            "with `root`, and that they are in with `quarantine`"
         )
     with _alone(held):
         return _restore(_Places(known, home, held), manifest)

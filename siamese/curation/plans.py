@@ -231,7 +231,7 @@ def _check_free(tree: _Tree, entry: Moved) -> None:
     place = tree.new(entry)
     joins = entry.kind == "folder" and entry.quarantined and os.path.isdir(place)
     if os.path.lexists(place) and (os.path.islink(place) or not joins):
-        fix = "give another --quarantine" if entry.quarantined else "give it another name"
+        fix = "give another `quarantine`" if entry.quarantined else "give it another name"
         raise UserError(f"{entry.old}: cannot be moved, {place} exists already; {fix}")
 
 
@@ -245,7 +245,7 @@ def _check_places(tree: _Tree, entries: Sequence[Moved]) -> None:
             if (real := os.path.realpath(folder)) != folder:
                 raise UserError(
                     f"{entry.old}: cannot be moved, a link leads from {folder} to {real}; move the "
-                    "link away, or give another --quarantine"
+                    "link away, or give another `quarantine`"
                 )
         tried = [tree.new(entry)]
         while not os.path.isdir(folder):
@@ -266,7 +266,7 @@ def _check_length(old: str, place: str, there: str) -> None:
                 raise UserError(
                     f"{shown(old)}: cannot be moved, its new place {shown(place)} is too long for "
                     f"the disk (a name of {size} bytes, a path of {whole}); give it a shorter one, "
-                    "or another --quarantine"
+                    "or another `quarantine`"
                 ) from None
 
 

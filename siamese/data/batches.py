@@ -222,13 +222,13 @@ class PKBatches(Sampler[list[Draw]]):
         if len(self._people) < 2:
             raise UserError(
                 "training needs at least two people with two pictures each; "
-                f"{len(self._people)} found: add pictures or lower --split.validation"
+                f"{len(self._people)} found: add pictures or lower `split.validation`"
             )
         self.people = min(people, len(self._people))
         self.images = images
         if self.people < world:
             raise UserError(
-                f"--batches.people: {self.people} people cannot be shared by {world} processes"
+                f"`batches.people`: {self.people} people cannot be shared by {world} processes"
             )
         self._share = range(self.people * images)
         if world > 1:

@@ -188,8 +188,8 @@ class _Build:
         free = shutil.disk_usage(place).free
         if needed > free:
             raise UserError(
-                f"--cache {place}: {_amount(needed)} are needed and {_amount(free)} are "
-                "free; name a folder on a larger disk, or leave --cache out"
+                f"`cache` {place}: {_amount(needed)} are needed and {_amount(free)} are "
+                "free; name a folder on a larger disk, or leave `cache` out"
             )
 
     def _decode(self, missing: dict[str, str], store: PixelStore) -> None:
@@ -232,10 +232,10 @@ def _make_place(place: Path, root: Path) -> None:
         UserError: it is a file, or within the pictures' own folder.
     """
     if os.path.exists(place) and not os.path.isdir(place):
-        raise UserError(f"--cache {place}: is a file; name a folder")
+        raise UserError(f"`cache` {place}: is a file; name a folder")
     pictures = Path(os.path.realpath(root))
     if Path(os.path.realpath(place)).is_relative_to(pictures):
-        raise UserError(f"--cache {place}: lies within the pictures' folder; name one beside it")
+        raise UserError(f"`cache` {place}: lies within the pictures' folder; name one beside it")
     place.mkdir(parents=True, exist_ok=True)
 
 

@@ -259,8 +259,8 @@ def disk_errors_in_one_line(place: Path) -> Iterator[None]:
         why = getattr(error, "strerror", None) or error
         where = getattr(error, "filename", None) or place
         raise UserError(
-            f"--cache {place}: {os.fsdecode(where)} cannot be used ({why}); "
-            "name another folder, or leave --cache out"
+            f"`cache` {place}: {os.fsdecode(where)} cannot be used ({why}); "
+            "name another folder, or leave `cache` out"
         ) from None
 
 

@@ -59,7 +59,7 @@ def folds_by_person(
     most = min(len(pictures) // 2, sum(count > 1 for count in pictures.values()))
     if folds > most:
         raise UserError(
-            f"--folds {folds}: every fold needs two people, one of them with two pictures; "
+            f"`folds` {folds}: every fold needs two people, one of them with two pictures; "
             + (f"these {len(pictures)} people give {most}" if most > 1 else "add people")
         )
     rng = np.random.default_rng(seed)
@@ -73,7 +73,7 @@ def folds_by_person(
         wanted = people_wanted(len(others), validation)
         if wanted < 2 or len(others) - wanted < 2:
             raise UserError(
-                f"--folds {folds}: {len(others)} people outside a fold cannot give {wanted} for "
+                f"`folds` {folds}: {len(others)} people outside a fold cannot give {wanted} for "
                 "validation and at least 2 for training; at least 2 of both are needed: add people"
             )
         start = fold * wanted % len(others)  # not the same people for all folds

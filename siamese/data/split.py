@@ -51,8 +51,8 @@ def split_by_identity(
     if len(names) - sum(wanted) < 2:
         raise UserError(
             f"{len(names)} people cannot give {wanted[0]} for validation, {wanted[1]} for test and "
-            "at least 2 for training: add people, lower --split.validation or --split.test, or "
-            "give others with --split.validation_data DIR"
+            "at least 2 for training: add people, lower `split.validation` or `split.test`, or "
+            "give others with `split.validation_data` DIR"
         )
     shuffled = [sorted(names)[i] for i in np.random.default_rng(seed).permutation(len(names))]
     cuts = [0, wanted[0], sum(wanted), len(names)]
@@ -103,11 +103,11 @@ def make_split(
     )
     if not validation_folder and not drawn["validation"]:
         raise UserError(
-            "--split.validation 0: unseen people are needed to tell which epoch is best; "
-            "set a share, or --split.validation_data DIR"
+            "`split.validation` 0: unseen people are needed to tell which epoch is best; "
+            "set a share, or `split.validation_data` DIR"
         )
     for name, part in parts.parts().items():
-        require_pairs(name, part, "add pictures or change --split.seed")
+        require_pairs(name, part, "add pictures or change `split.seed`")
     return parts
 
 

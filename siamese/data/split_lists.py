@@ -57,7 +57,7 @@ def require_lists(lists: Path) -> None:
     for part in PARTS[:2]:
         if not os.path.isfile(lists / f"{part}.csv"):
             raise UserError(
-                f"{lists}: has no {part}.csv; --split.lists is a folder with train.csv, "
+                f"{lists}: has no {part}.csv; `split.lists` is a folder with train.csv, "
                 "validation.csv and, if you like, test.csv"
             )
 
@@ -246,7 +246,7 @@ def _refuse_missing(file: Path, rows: list[_Row], root: Path) -> None:
     elif "\\" in path:
         fix = "write / between folder and file"
     else:
-        fix = "give the folder that the lists were made of with --data, or make them anew"
+        fix = "give the folder that the lists were made of with `data`, or make them anew"
     raise UserError(
         f"{file}, line {missing[0].line}: no such picture in {root}: {path!r} "
         f"({len(missing)} of {len(rows)} are missing); {fix}"

@@ -114,7 +114,7 @@ def load_embeddings(
             arrays["labels"] = arrays.pop("names")  # as some systems save their known faces
         if labels is not None and "labels" in arrays:
             if not spare:
-                raise UserError(f"--labels {labels}: {path} has labels; leave one of them out")
+                raise UserError(f"`labels` {labels}: {path} has labels; leave one of them out")
             labels = None
         given_names, paths = (_text_array(file, role, arrays) for role in ("names", "paths"))
         if labels is not None:
@@ -142,7 +142,7 @@ def _labels_of_folders(path: Path, paths: tuple[str, ...] | None, *, folders: bo
     if not folders:
         raise UserError(
             f"{path}: has no array 'labels'; needed: labels (N,); give a file of them with "
-            "--labels, or save them as 'labels'"
+            "`labels`, or save them as 'labels'"
         )
     if paths is None:
         raise UserError(f"{path}: has neither labels nor paths: who is on the pictures?")
@@ -222,7 +222,7 @@ def _check_headers(arrays: Mapping[str, Declared], path: Path, limit: float) -> 
         if cost > limit * GIB:
             raise UserError(
                 f"{path}: its arrays take {cost / GIB:.3g} GiB, the limit is {limit:g} GiB; if "
-                "the file is sound and the memory is there, raise --embeddings_limit"
+                "the file is sound and the memory is there, raise `embeddings_limit`"
             )
     return images
 
@@ -332,7 +332,7 @@ def _labels_of_file(
     file: Path, paths: tuple[str, ...] | None, path: Path, images: int, limit: float
 ) -> tuple[_Labels, tuple[str, ...] | None]:
     """Labels from a file of their own, and the paths: those of either file."""
-    source = f"--labels {file}"
+    source = f"`labels` {file}"
     if file.suffix.lower() in (".npy", ".npz"):
         with open_arrays(file) as arrays:
             name = _the_one(file, "labels", _label_arrays(arrays))
@@ -345,7 +345,7 @@ def _labels_of_file(
                     "embedding is needed"
                 )
             if images * (array.dtype.itemsize + _TEXT) > limit * GIB:
-                raise UserError(f"{source}: is beyond --embeddings_limit {limit:g} GiB")
+                raise UserError(f"{source}: is beyond `embeddings_limit` {limit:g} GiB")
             return _labels(source, name or "labels", arrays.read(name)), paths
     content = read_bytes(file, source, limit=(images + 2) * _LONGEST)
     try:

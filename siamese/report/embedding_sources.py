@@ -187,7 +187,7 @@ def embed_folder(
     kept = positions.numpy()
     if decision is not None and decision.flip != settings.flip:
         all_notes.append(
-            f"the checkpoint's threshold was chosen with --flip {str(decision.flip).lower()}: "
+            f"the checkpoint's threshold was chosen with `flip` {str(decision.flip).lower()}: "
             "scores differ without it"
         )
     return Embeddings(
@@ -235,7 +235,7 @@ def _uncut(folder: FaceFolder, crop: float | None) -> str | None:
         else (f"{len(small)} of {len(sides)} pictures are not")
     )
     return (
-        f"--crop {crop:g}: {who} as large (shorter sides from {min(small)} to {max(small)} pixels):"
+        f"`crop` {crop:g}: {who} as large (shorter sides from {min(small)} to {max(small)} pixels):"
         " their whole centre squares are taken, nothing smaller"
     )
 
@@ -261,7 +261,7 @@ def find_person(name: str, names: Sequence[str]) -> int:
         return known[wanted]
     near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"there are {first_few(list(known))}"
-    raise UserError(f"--target {name}: nobody of that name among {len(known)} people; {hint}")
+    raise UserError(f"`target` {name}: nobody of that name among {len(known)} people; {hint}")
 
 
 def _people(model: Model, data: str | None, part: str | None) -> tuple[FaceFolder, list[str]]:
@@ -295,7 +295,7 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     """
     path, content = model.path, model.content
     if part_name not in content["split"]:
-        raise UserError(f"{path}: it has no {part_name} people; give a folder with --data")
+        raise UserError(f"{path}: it has no {part_name} people; give a folder with `data`")
     part = content["split"][part_name]
     root = Path(part["folder"] if data is None else data)
     drawn = content["settings"].get("data") is None and data is None
@@ -305,7 +305,7 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     if not root.exists():
         raise UserError(
             f"{root}: the folder that {path} was trained on is not here; give its new place with "
-            f"--data DIR --part {part_name}, or other people with --data DIR"
+            f"`data` DIR `part` {part_name}, or other people with `data` DIR"
         )
     if "listed" in part:
         folder = read_again(root, {part_name: part["listed"]}, str(path))[part_name]
@@ -315,6 +315,6 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     if missing:
         raise UserError(
             f"{root}: {len(missing)} {part_name} people of {path} are not in it "
-            f"({first_few(missing)}); give the folder that has them with --data"
+            f"({first_few(missing)}); give the folder that has them with `data`"
         )
     return folder.only(part["identities"])

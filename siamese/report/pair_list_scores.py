@@ -179,7 +179,7 @@ def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings
     if people.paths is None:
         raise UserError(
             f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
-            "save them as 'paths' (one text per embedding), or give --labels a CSV with the "
+            "save them as 'paths' (one text per embedding), or give `labels` a CSV with the "
             "columns label and path"
         )
     pairs = read_known_pairs(Path(file), people.paths, source)

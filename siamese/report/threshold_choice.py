@@ -207,7 +207,7 @@ def _validation_place(model: Model, data: str | None, part: str | None) -> str |
     if data is None or part is None:
         raise UserError(
             f"{before}: the validation people of {model.path} are not here; give the new place of "
-            "the folder with --data DIR --part test"
+            "the folder with `data` DIR `part` test"
         )
     return data
 
@@ -218,9 +218,9 @@ def _require_support(people: int, fmr: float) -> None:
         return
     fix = "add people or ask for less"
     if float(lowest) >= _USELESS:
-        fix = "add people, or judge everybody with --folds 5, which trains the recipe five times"
+        fix = "add people, or judge everybody with `folds` 5, which trains the recipe five times"
     raise UserError(
-        f"--target-fmr {fmr:g}: {people} validation people support FMR >= {lowest}; {fix}"
+        f"`target_fmr` {fmr:g}: {people} validation people support FMR >= {lowest}; {fix}"
     )
 
 
@@ -236,7 +236,7 @@ def _others(
         if "test" in split:
             return own_people(model, "test", data), []
         return None, [
-            "not checked: the checkpoint has no test people; give other people with --data DIR"
+            "not checked: the checkpoint has no test people; give other people with `data` DIR"
         ]
     folder = scan_folder(Path(data))
     notes = [folder.summary()] if folder.left_out else []

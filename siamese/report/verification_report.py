@@ -364,7 +364,7 @@ def make_folder(out: Path) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be made ({error.strerror})") from None
+        raise UserError(f"`out` {out}: cannot be made ({error.strerror})") from None
     return out
 
 

@@ -134,7 +134,7 @@ def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
     for name, folder in study.task.written(line.settings).items():
         if folder is None or name in given or is_inside(Path(folder).expanduser(), *near):
             continue
-        fix = "give --root" if name == "data.root" else "name a folder in one of them"
+        fix = "give `root`" if name == "data.root" else "name a folder in one of them"
         raise UserError(
             f"{study.path}: {name} {shown(folder)} would be written, and lies neither in the "
             f"working folder nor beside the study file; {fix}"
@@ -162,7 +162,7 @@ def _budget(study: Study, name: str | None) -> Budget | None:
         return None
     if name not in study.budgets:
         known = ", ".join(study.budgets)
-        raise UserError(f"--budget {name}: {study.path} has no such budget; it has {known}")
+        raise UserError(f"`budget` {name}: {study.path} has no such budget; it has {known}")
     return study.budgets[name]
 
 

@@ -65,7 +65,7 @@ def fold_checkpoints(
             say(run.label)
             make_run(run, trainer or task_spec("face"))
         if status(run) == "diverged":
-            raise UserError(f"{run.name}: {run.label} diverged; train with a lower --optimizer.lr")
+            raise UserError(f"{run.name}: {run.label} diverged; train with a lower `optimizer.lr`")
     return [run.checkpoints / "best.pt" for run in runs]
 
 
@@ -75,7 +75,7 @@ def _given(pattern: str, folds: int) -> list[Path]:
     if len(paths) != folds:
         matching = f"{len(paths)} files match ({first_few([str(path) for path in paths])})"
         raise UserError(
-            f"--fold_checkpoints {pattern}: --folds {folds} needs {folds} checkpoints, "
+            f"`fold_checkpoints` {pattern}: `folds` {folds} needs {folds} checkpoints, "
             + (matching if paths else "nothing matches")
         )
     return paths
@@ -93,9 +93,9 @@ def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Pa
     if len(roots) > 1:
         raise UserError(
             f"{model.path}: its people come from several folders ("
-            f"{first_few(sorted(str(root) for root in roots))}); --folds needs one folder of "
+            f"{first_few(sorted(str(root) for root in roots))}); `folds` needs one folder of "
             "everybody: put them together, or train one model per fold and give "
-            "--fold_checkpoints"
+            "`fold_checkpoints`"
         )
     pictures: dict[str, list[str]] = {}
     for folder in folders:
@@ -113,9 +113,9 @@ def _require_support(people: int, folds: int, fmr: float) -> None:
     if fmr >= float(lowest):
         return
     halves = supported_fmr(pairs_of_people(people, 2))
-    fewer = f" (--folds 2: {halves:.1e})" if halves < float(lowest) else ""
+    fewer = f" (`folds` 2: {halves:.1e})" if halves < float(lowest) else ""
     raise UserError(
-        f"--target-fmr {fmr:g}: {people} people in {folds} folds support FMR >= {lowest}{fewer}; "
+        f"`target_fmr` {fmr:g}: {people} people in {folds} folds support FMR >= {lowest}{fewer}; "
         "ask for that, or add people"
     )
 

@@ -29,6 +29,7 @@ from siamese.config.reading import build_settings, flatten
 from siamese.errors import Diverged, UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
+from siamese.files.terminal import plain_output
 from siamese.files.writing import CannotWrite, lock_file, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run

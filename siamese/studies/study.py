@@ -19,9 +19,9 @@ _NOT_HERE = {
     "name": "runs are named by the hash of their settings",
     "seed": "give seeds: [0, 1, 2]",
     "resume": "runs are resumed by themselves",
-    "runs": "give --runs",
-    "checkpoints": "give --checkpoints",
-    "device": "give --device",
+    "runs": "give `runs`",
+    "checkpoints": "give `checkpoints`",
+    "device": "give `device`",
 }
 _SMALL_SEEDS = 2
 

@@ -185,7 +185,7 @@ def start_run(runs: TaskRuns, settings: Any) -> Path:
         lr, reason = settings.optimizer.lr, "as set"
         if lr is None:
             lr, default = runs.default_lr(settings)
-            reason = f"the default of {default}; --lr sets another"
+            reason = f"the default of {default}; `lr` sets another"
         context.say(lr_line(lr, reason, settings.optimizer, settings.schedule))
         settings = replace(settings, name=name, optimizer=replace(settings.optimizer, lr=lr))
         return _train(runs, settings, context)
@@ -233,7 +233,7 @@ def resume_run(
     done, epochs = content["progress"]["epoch"], settings.trainer.epochs
     finished = done == epochs and runs.is_finished(settings, content["progress"])
     if done > epochs or finished:
-        raise UserError(f"{path}: all {done} epochs are done; raise --epochs to go on")
+        raise UserError(f"{path}: all {done} epochs are done; raise `epochs` to go on")
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
         context = _context(device, distribution, path, content)

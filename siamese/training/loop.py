@@ -148,7 +148,7 @@ class LoopOptions:
     log_every: int
     folder: Path
     validate_every: int = 1
-    resume: str = "--resume"
+    resume: str = "`resume`"
     smaller: str = "settings of batches and pictures, in a new run"
     seed: int = 0
 
@@ -376,7 +376,7 @@ class Loop:
         return Diverged(
             f"the loss is {value} at step {progress.step + 1} (epoch {progress.epoch + 1}, lr "
             f"{self.optimizer.lr:g}): training stopped, {kept} in {self.options.folder}; try a "
-            "lower --lr, --optimizer.clip 1, or --precision fp32"
+            "lower `lr`, `optimizer.clip` 1, or `precision` fp32"
         )
 
     def _save(self, name: str, figures: Figures) -> None:

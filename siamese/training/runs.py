@@ -55,11 +55,11 @@ def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None
     if (kept := goes_on_from(places[1])) is not None:
         way_on = name if kept.name == "last.pt" else kept
         raise UserError(
-            f"{there[0]} exists already: choose another --name, or continue it with {resume} "
+            f"{there[0]} exists already: choose another `name`, or continue it with {resume} "
             f"{way_on}"
         )
     if not all(map(_is_begun_in_vain, there)):
-        raise UserError(f"{there[0]} exists already: choose another --name, or remove it")
+        raise UserError(f"{there[0]} exists already: choose another `name`, or remove it")
     with at_work(places[0]):
         for place in there:
             shutil.rmtree(place)
@@ -118,7 +118,7 @@ def at_work(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise UserError(
                 f"{folder}: another process is at work on this run; wait for it, or choose "
-                "another --name"
+                "another `name`"
             ) from None
         try:
             yield
@@ -167,7 +167,7 @@ def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
     if home.exists() and home.resolve() != checkpoint.parent.resolve():
         raise UserError(
             f"{checkpoint}: its run is {home}, which would be written over; resume that one, or "
-            "give another folder with --checkpoints"
+            "give another folder with `checkpoints`"
         )
 
 
@@ -191,7 +191,7 @@ def refuse_far_places(
         if getattr(given, name) == _UNSAID:
             raise UserError(
                 f"{checkpoint}: says that {name} is {shown(saved[name])}, which lies neither in "
-                f"the working folder nor beside its checkpoints; if that is right, give --{name}"
+                f"the working folder nor beside its checkpoints; if that is right, give `{name}`"
             )
 
 
@@ -220,6 +220,6 @@ def refuse_changes(
             refuse_changes(saved.get(key, {}), value, may_change, way_on, f"{name}.")
         elif name not in may_change and value != saved.get(key):
             raise UserError(
-                f"--{name} was {saved.get(key)} and cannot become {value} in a resumed run; leave "
+                f"`{name}` was {saved.get(key)} and cannot become {value} in a resumed run; leave "
                 f"it out, or {way_on}"
             )

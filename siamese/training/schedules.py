@@ -92,7 +92,7 @@ def schedule_factor(
     """
     if schedule.min_lr > lr:
         raise UserError(
-            f"--schedule.min_lr {schedule.min_lr}: must be at most the learning rate {lr:g}"
+            f"`schedule.min_lr` {schedule.min_lr}: must be at most the learning rate {lr:g}"
         )
     low, total = schedule.min_lr / lr, steps_per_epoch * epochs
     warmup = in_steps(schedule.warmup, steps_per_epoch, epochs)
@@ -127,7 +127,7 @@ def schedule_remarks(schedule: ScheduleSettings, epochs: int) -> list[str]:
     if schedule.warmup >= max(1, epochs):
         remarks.append(
             f"note: the warm-up of {schedule.warmup:g} epochs fills the whole run of {epochs}; "
-            "a share (--schedule.warmup 0.05) would end in time"
+            "a share (`schedule.warmup` 0.05) would end in time"
         )
     late = [f"{mark:g}" for mark in schedule.milestones if mark >= max(1, epochs)]
     if schedule.name == "multistep" and late:

@@ -43,8 +43,8 @@ class Calibration:
         """
         if not 0 < prior < 1:
             raise UserError(
-                f"--prior {prior:g}: the probability of one person before looking at the pictures "
-                "must lie above 0 and below 1, e.g. --prior 0.5"
+                f"`prior` {prior:g}: the probability of one person before looking at the pictures "
+                "must lie above 0 and below 1, e.g. `prior` 0.5"
             )
         return _sigmoid(self.llr(scores) + math.log(prior) - math.log1p(-prior))
 

@@ -31,7 +31,7 @@ def too_weak_to_audit(auc: float) -> str | None:
     return (
         f"the model is too weak to move pictures by (AUC {auc:.3f}, at least {WEAKEST_AUDITOR} is "
         "needed): train longer or on more people, start from pretrained weights, or audit another "
-        "system's embeddings (--embeddings)"
+        "system's embeddings (`embeddings`)"
     )
 
 

@@ -327,7 +327,7 @@ def test_a_result_that_was_changed_is_kept(face_folder, out):
 def test_another_way_needs_another_folder(face_folder, out, changed, name):
     convert(face_folder, out)
     before = fingerprint(out)
-    with pytest.raises(UserError, match=rf"^--{name} .* was converted with .*another --out"):
+    with pytest.raises(UserError, match=rf"^--{name} .* was converted with .*another `out`"):
         convert(face_folder, out, **changed)
     assert fingerprint(out) == before
     assert convert(face_folder, out, quality=3).written == 0  # no matter for PNG
@@ -335,7 +335,7 @@ def test_another_way_needs_another_folder(face_folder, out, changed, name):
 
 def test_another_source_needs_another_folder(face_folder, draw_people, tmp_path, out):
     convert(face_folder, out)
-    with pytest.raises(UserError, match=r"--data .* was converted with"):
+    with pytest.raises(UserError, match=r"`data` .* was converted with"):
         convert(draw_people(tmp_path / "other", ["x"]), out)
     link = tmp_path / "link"
     link.symlink_to(face_folder)
@@ -505,7 +505,7 @@ def test_a_full_disk_keeps_what_is_done(face_folder, out, monkeypatch, workers):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match=r"^--out .*No space left on device"):
+    with pytest.raises(UserError, match=r"^`out` .*No space left on device"):
         convert(face_folder, out, workers=workers)
     monkeypatch.undo()
     done = len(results(out))

@@ -75,7 +75,7 @@ def test_every_person_stands_in_one_part_and_the_numbers_are_exact(
     counts: dict[str, int], validation: int, test: int, seed: int
 ) -> None:
     if len(counts) - validation - test < 2:
-        with pytest.raises(UserError, match=r"cannot give .* lower --validation or --test"):
+        with pytest.raises(UserError, match=r"cannot give .* lower `validation` or `test`"):
             draw_parts(counts, validation, test, seed)
         return
     parts = draw_parts(counts, validation, test, seed)
@@ -270,7 +270,7 @@ def test_lists_are_never_written_over(faces: Path) -> None:
     again = write_split(SplitListSettings(**given, seed=3))
     assert not again.new
     assert "unchanged: " in again.text()
-    with pytest.raises(UserError, match=r"lists holds other files already .*another --out"):
+    with pytest.raises(UserError, match=r"lists holds other files already .*another `out`"):
         write_split(SplitListSettings(**given, seed=4))
     with pytest.raises(UserError, match="holds other files already"):
         write_split(SplitListSettings(**{**given, "test": 0}, seed=3))

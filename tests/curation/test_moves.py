@@ -446,7 +446,7 @@ def test_the_quarantine_is_another_folder(faces, place, given_place, told):
 def test_nothing_in_the_quarantine_is_overwritten(faces, quarantine):
     grow(quarantine, {"Ann/1.jpg": b"earlier"})
     before = tree(faces)
-    with pytest.raises(UserError, match=r"Ann/1.jpg exists already; give another --quarantine"):
+    with pytest.raises(UserError, match=r"Ann/1.jpg exists already; give another `quarantine`"):
         carry_out(faces, MOVES, quarantine, reason="")
     assert tree(faces) == before
     assert (quarantine / "Ann" / "1.jpg").read_bytes() == b"earlier"
@@ -993,7 +993,7 @@ def test_a_quarantine_that_nobody_named_is_no_link(faces, quarantine, place):
     (place / "victim").mkdir()
     quarantine.symlink_to("victim")
     write_plan(place / "plan.csv", [Move("Ann/1.jpg", None)])
-    with pytest.raises(UserError, match="give it with --quarantine"):
+    with pytest.raises(UserError, match="give it with `quarantine`"):
         mend_folder(MendSettings(str(faces), str(place / "plan.csv")))
     assert os.listdir(place / "victim") == []
     done = mend_folder(MendSettings(str(faces), str(place / "plan.csv"), str(quarantine)))

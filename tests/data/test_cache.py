@@ -701,7 +701,7 @@ def test_names_of_any_bytes(names, root):
 def test_no_room_is_told_before_anything_is_decoded(face_folder, place, monkeypatch, decoded):
     folder = scan(face_folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**6, 10**6 - 20_000, 20_000))
-    with pytest.raises(UserError, match=r"--cache .*0\.0 MB are needed and 0\.0 MB are free"):
+    with pytest.raises(UserError, match=r"`cache` .*0\.0 MB are needed and 0\.0 MB are free"):
         opened(place, folder)
     assert decoded == []
     opened(place, folder.only(["Ann"]))  # has room

@@ -89,7 +89,7 @@ def test_shares_and_counts(count, validation, test, expected):
 
 @pytest.mark.parametrize(("count", "validation", "test"), [(3, 0.5, 0), (10, 9, 0), (10, 5, 4)])
 def test_too_few_people_are_refused_with_the_numbers(count, validation, test):
-    with pytest.raises(UserError, match=rf"{count} people cannot give .*lower --split\.validation"):
+    with pytest.raises(UserError, match=rf"{count} people cannot give .*lower `split\.validation`"):
         split_by_identity(tuple(f"p{i}" for i in range(count)), validation, test, 0)
 
 
@@ -177,5 +177,5 @@ def test_one_validation_person_is_refused():
 
 
 def test_no_validation_people_are_refused():
-    with pytest.raises(UserError, match=r"--split\.validation 0: unseen people are needed"):
+    with pytest.raises(UserError, match=r"`split\.validation` 0: unseen people are needed"):
         split(people(*[3] * 10), validation=0)

@@ -516,9 +516,9 @@ def test_six_people_under_one_name() -> None:
 
 def test_a_crop_that_cuts_nothing_off(trained: Path, evaluate: Callable[..., str]) -> None:
     told = evaluate("roc", "--data", "others", "--crop", 4000, "--out", "o")
-    assert "--crop 4000: none of the 32 pictures is as large" in told
+    assert "`crop` 4000: none of the 32 pictures is as large" in told
     assert any(
-        "--crop 4000" in line for line in json.loads(Path("o/roc.json").read_text())["notes"]
+        "`crop` 4000" in line for line in json.loads(Path("o/roc.json").read_text())["notes"]
     )
     assert "--crop" not in evaluate("roc", "--data", "others", "--crop", 8, "--out", "o")
     with pytest.raises(UserError, match="target-fmr"):

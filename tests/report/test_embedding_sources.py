@@ -206,7 +206,7 @@ def test_one_person_is_judged_against_everybody(tmp_path, target):
 def test_without_names_the_target_is_a_label(tmp_path):
     path = write(tmp_path / "e.npz")
     assert judge(settings(path, target="2"), "pr").verified.figures["genuine_pairs"] == 3
-    with pytest.raises(UserError, match="--target 7: nobody of that name among 4 people"):
+    with pytest.raises(UserError, match="`target` 7: nobody of that name among 4 people"):
         judge(settings(path, target="7"), "pr")
 
 
@@ -220,7 +220,7 @@ def test_without_names_the_target_is_a_label(tmp_path):
 )
 def test_an_unknown_target_is_refused_with_the_nearest_name(tmp_path, target, hint):
     save_embeddings(tmp_path / "e.npz", people())
-    with pytest.raises(UserError, match=f"--target {target}: nobody of that name.*{hint}"):
+    with pytest.raises(UserError, match=f"`target` {target}: nobody of that name.*{hint}"):
         judge(settings(tmp_path / "e.npz", target=target), "roc")
 
 
@@ -241,7 +241,7 @@ def test_an_embeddings_file_is_judged_alone(tmp_path, other):
 
 def test_a_plain_npy_file_needs_labels(tmp_path):
     np.save(tmp_path / "e.npy", np.zeros((3, 2)))
-    with pytest.raises(UserError, match=r"has no array 'labels'.*--labels"):
+    with pytest.raises(UserError, match=r"has no array 'labels'.*`labels`"):
         load_embeddings(tmp_path / "e.npy")
 
 

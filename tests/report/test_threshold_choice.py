@@ -194,7 +194,7 @@ def test_a_folder_that_moved(trained: Path, evaluate) -> None:
     for part in content["split"].values():
         part["folder"] = "gone"
     write_checkpoint(BEST, content)
-    with pytest.raises(UserError, match=r"gone: .* give the new place of the folder with --data"):
+    with pytest.raises(UserError, match=r"gone: .* give the new place of the folder with `data`"):
         evaluate("threshold", "--target-fmr", 0.3)
     told = evaluate("threshold", "--target-fmr", 0.3, "--data", "faces", "--part", "test")
     assert told.splitlines()[0] == before[0]

@@ -177,7 +177,7 @@ def test_resume_tells_of_missing_pictures_and_refuses_missing_people_and_other_l
     more = replace(settings, trainer=replace(settings.trainer, epochs=2))
     shutil.copytree("lists", "lists2")
     other = replace(more, split=SplitSettings(lists="lists2"))
-    with pytest.raises(UserError, match=r"--split\.lists was lists and cannot become lists2"):
+    with pytest.raises(UserError, match=r"`split\.lists` was lists and cannot become lists2"):
         resume_training("run", "checkpoints", lambda saved: other)
     shutil.move("faces", "moved")
     with pytest.raises(UserError, match="faces: no such folder"):

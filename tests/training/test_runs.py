@@ -38,7 +38,7 @@ def test_what_somebody_could_miss_stays(tmp_path: Path, file: str) -> None:
     begun = [f"runs/mine/{name}" for name in BEGUN] if file != "runs/mine" else []
     places = place(tmp_path, *begun, file)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match="exists already: choose another --name, or remove it"):
+    with pytest.raises(UserError, match="exists already: choose another `name`, or remove it"):
         take_name("mine", *places, "--resume")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -72,7 +72,7 @@ def test_a_table_of_epochs_is_missed_from_the_second_on(
     if free:
         assert take_name("mine", *places, "--resume") is not None
         return
-    with pytest.raises(UserError, match="choose another --name, or remove it"):
+    with pytest.raises(UserError, match="choose another `name`, or remove it"):
         take_name("mine", *places, "--resume")
     assert table.read_text().count("0.5") == epochs
 

@@ -194,7 +194,7 @@ def test_nan_stops_with_advice_and_keeps_the_checkpoint(
         return StepLoss(result.value * math.nan, 9) if calls[0] == 7 else result
 
     monkeypatch.setattr(FaceTask, "step_loss", break_down)
-    with pytest.raises(UserError, match=r"nan at step 7 \(epoch 2, lr .*lower --lr"):
+    with pytest.raises(UserError, match=r"nan at step 7 \(epoch 2, lr .*lower `lr`"):
         train_faces(settings)
     assert _last(settings)["progress"]["epoch"] == 1
     assert _last(settings, "best.pt")["figures"]["epoch"] == 1
@@ -203,7 +203,7 @@ def test_nan_stops_with_advice_and_keeps_the_checkpoint(
 def test_an_exploding_learning_rate_is_noticed(settings: TrainSettings) -> None:
     optimizer = replace(settings.optimizer, name="adamw", lr=1e30)
     schedule = replace(settings.schedule, warmup=0.0)
-    with pytest.raises(Diverged, match="lower --lr"):
+    with pytest.raises(Diverged, match="lower `lr`"):
         train_faces(replace(settings, optimizer=optimizer, schedule=schedule))
 
 
@@ -356,7 +356,7 @@ def test_the_scale_is_told_kept_and_resumed(
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:
     train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
     before = (Path(settings.checkpoints) / "run" / "best.pt").read_bytes()
-    with pytest.raises(UserError, match=r"exists already.*--resume run"):
+    with pytest.raises(UserError, match=r"exists already.*`resume` run"):
         train_faces(settings)
     assert (Path(settings.checkpoints) / "run" / "best.pt").read_bytes() == before
 
@@ -369,9 +369,9 @@ def test_resume_refuses_other_settings_and_other_people(
     def resume(**changes: Any) -> None:
         resume_training("run", settings.checkpoints, lambda _: replace(settings, **changes))
 
-    with pytest.raises(UserError, match=r"--optimizer.lr was 0.01 and cannot become 0.5"):
+    with pytest.raises(UserError, match=r"`optimizer.lr` was 0.01 and cannot become 0.5"):
         resume(optimizer=replace(settings.optimizer, lr=0.5))
-    with pytest.raises(UserError, match="all 1 epochs are done; raise --epochs"):
+    with pytest.raises(UserError, match="all 1 epochs are done; raise `epochs`"):
         resume(trainer=replace(settings.trainer, epochs=1))
     other = draw_people(tmp_path / "other", names=("x", "y", "z"))
     with pytest.raises(UserError, match=r"people of .* are missing"):

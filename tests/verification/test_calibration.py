@@ -212,7 +212,7 @@ def test_probability_moves_with_the_prior() -> None:
 
 @pytest.mark.parametrize("prior", [0.0, 1.0, -0.1, 2.0, math.nan])
 def test_priors_that_are_none_are_refused(prior: float) -> None:
-    with pytest.raises(UserError, match="--prior"):
+    with pytest.raises(UserError, match="`prior`"):
         Calibration(1.0, 0.0).probability([0.0], prior)
 
 

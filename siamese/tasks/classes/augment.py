@@ -114,8 +114,8 @@ def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Paddi
     else:
         if padding >= min(height, width):
             raise UserError(
-                f"--augment.crop {padding}: an image of {height} x {width} pixels reflects at most "
-                f"{min(height, width) - 1}; use less, or --augment.crop_padding zero"
+                f"`augment.crop` {padding}: an image of {height} x {width} pixels reflects at most "
+                f"{min(height, width) - 1}; use less, or `augment.crop_padding` zero"
             )
         source = images
         rows, columns = (
@@ -281,7 +281,7 @@ def rand_augment_of(notation: str, size: int, mean: tuple[float, ...]) -> Any:
         return rand_augment_transform(notation, options)
     except (AssertionError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"--augment.rand_augment {notation}: not in timm's notation, e.g. rand-m9-mstd0.5-inc1"
+            f"`augment.rand_augment` {notation}: not in timm's notation, e.g. rand-m9-mstd0.5-inc1"
         ) from None
 
 
@@ -343,8 +343,8 @@ def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) ->
     else:
         if size > min(height, width):
             raise UserError(
-                f"--augment.cutout {size}: no such square lies inside an image of {height} x "
-                f"{width} pixels; use less, or --augment.cutout_edge clipped"
+                f"`augment.cutout` {size}: no such square lies inside an image of {height} x "
+                f"{width} pixels; use less, or `augment.cutout_edge` clipped"
             )
         room[0], room[1] = height - size, width - size
         top, left = _up_to(room, generator)

@@ -82,7 +82,7 @@ class EpochOrder:
     def __post_init__(self) -> None:
         if self.size % self.world_size:
             raise UserError(
-                f"--batches.size {self.size}: must be a multiple of the {self.world_size} processes"
+                f"`batches.size` {self.size}: must be a multiple of the {self.world_size} processes"
             )
         if self.images < max(self.world_size, 1):
             raise UserError(

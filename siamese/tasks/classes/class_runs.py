@@ -139,7 +139,7 @@ class ClassRuns:
             accumulate=task.accumulate,
             recalibration_batches=recalibration,
             validate_every=trainer.validate_every,
-            smaller="--batches.size and --data.size, in a new run",
+            smaller="`batches.size` and `data.size`, in a new run",
             scales_loss=task.scales_loss,
             end=lambda epoch: [test_once(chosen, tested, task, epoch, settings.limits)],
         )
@@ -167,7 +167,7 @@ def _require_same_images(
     """Refuse to go on with other images than those that a run began with; UserError."""
     assert context.content is not None
     counts = {name: part["pictures"] for name, part in context.content["split"].items()}
-    way_on = "give the same images with --data.root"
+    way_on = "give the same images with `data.root`"
     if counts != parts.counts():
         raise UserError(
             f"{context.source}: was trained on {counts} images, now there are {parts.counts()}; "
@@ -196,7 +196,7 @@ def _headline(
     if optimizer.name not in SCHEDULE_FREE:
         lines += schedule_remarks(settings.schedule, settings.trainer.epochs)
     if settings.augment.flip and settings.data.name in ("mnist", "kmnist"):
-        lines.append("note: mirrored digits and letters are others; --augment.flip 0 mirrors none")
+        lines.append("note: mirrored digits and letters are others; `augment.flip` 0 mirrors none")
     return lines
 
 

@@ -68,7 +68,7 @@ class ClassificationTask:
         self.scales_loss = precision == torch.float16 and not pure
         if settings.trainer.sync_bn:
             if device.type != "cuda":
-                raise UserError("--trainer.sync_bn true: batch norms are shared by GPUs only")
+                raise UserError("`trainer.sync_bn` true: batch norms are shared by GPUs only")
             # torch's own conversion loses the activation that many of timm's batch norms hold.
             network = timm.layers.convert_sync_batchnorm(network)
         self._layout = torch.contiguous_format
@@ -125,7 +125,7 @@ class ClassificationTask:
                 raise
             except (RuntimeError, ValueError, AssertionError) as error:
                 raise UserError(
-                    f"--data.{name} {size}: {self.spec.network} cannot take images of {size} x "
+                    f"`data.{name}` {size}: {self.spec.network} cannot take images of {size} x "
                     f"{size} pixels ({' '.join(str(error).split())[:200]}); choose another size"
                 ) from None
 

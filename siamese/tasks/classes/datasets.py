@@ -181,7 +181,7 @@ def load_part(
         raise UserError(
             f"{known.folder(Path(settings.root))}: a label {int(labels.max())} in the {part} part, "
             f"but {known.title} has {len(raw.classes)} classes; delete the folder and let it be "
-            "downloaded again with --data.download true"
+            "downloaded again with `data.download` true"
         )
     return ImageSet(
         _resized(images.contiguous(), size), labels, tuple(raw.classes), known.mean, known.std
@@ -197,7 +197,7 @@ def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
         what = f"lacks {first_few(missing)}" if there else "no such folder or files"
         raise UserError(
             f"{folder}: {what}; give the folder that holds {known.title} as torchvision keeps it "
-            f"({folder.relative_to(root)}/...) with --data.root, or --data.download true"
+            f"({folder.relative_to(root)}/...) with `data.root`, or `data.download` true"
         )
     if missing:  # torchvision would download over a damaged file
         _refuse_damaged(known, folder, there)
@@ -210,17 +210,17 @@ def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
         if missing:
             raise UserError(
                 f"{folder}: {known.title} is not there and could not be downloaded ({reason}); "
-                "connect to the internet, or give the folder that holds it with --data.root"
+                "connect to the internet, or give the folder that holds it with `data.root`"
             ) from None
         _refuse_damaged(known, folder, there)
         raise UserError(
             f"{folder}: {known.title} cannot be read ({reason}); delete the folder and let it be "
-            "downloaded again with --data.download true"
+            "downloaded again with `data.download` true"
         ) from None
     if len(raw.data) != len(raw.targets):
         raise UserError(
             f"{folder}: {len(raw.data)} images but {len(raw.targets)} labels in the {part} part; "
-            "delete the folder and let it be downloaded again with --data.download true"
+            "delete the folder and let it be downloaded again with `data.download` true"
         )
     return raw
 
@@ -238,7 +238,7 @@ def _refuse_damaged(known: _Known, folder: Path, names: Sequence[str]) -> None:
         if what is not None:
             raise UserError(
                 f"{path}: {what}; delete it and let it be downloaded again with "
-                "--data.download true"
+                "`data.download` true"
             )
 
 
@@ -330,7 +330,7 @@ def _class_folders(root: Path, part: Part) -> tuple[Path, tuple[str, ...]]:
                 )
             return folder, tuple(classes)
     raise UserError(
-        f"{root}: has no folder {' or '.join(names)}; --data.name folder needs train/ and test/ "
+        f"{root}: has no folder {' or '.join(names)}; `data.name` folder needs train/ and test/ "
         "(or val/) with one folder per class in each"
     )
 
@@ -484,8 +484,8 @@ def subset(images: Images, number: int, seed: int) -> Images:
     """
     if number > len(images):
         raise UserError(
-            f"--data.subset {number}: there are {len(images)} images only; use fewer, or null for "
-            "all (likewise --data.test_subset)"
+            f"`data.subset` {number}: there are {len(images)} images only; use fewer, or null for "
+            "all (likewise `data.test_subset`)"
         )
     return images.only(_stratified(images.labels, number, seed))
 
@@ -510,7 +510,7 @@ def split_validation(
     number = round(share * total) if share < 1 else int(share)
     if share and not 0 < number < total:
         raise UserError(
-            f"--data.validation {share:g}: leaves {max(total - number, 0)} of {total} images for "
+            f"`data.validation` {share:g}: leaves {max(total - number, 0)} of {total} images for "
             f"training and {min(number, total)} for validation; choose another share or number"
         )
     kept = _stratified(images.labels, number, seed)

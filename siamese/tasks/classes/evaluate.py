@@ -57,7 +57,7 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
     data = run.data if settings.root is None else replace(run.data, root=settings.root)
     parts = load_parts(data, run.seed).named()
     if settings.part not in parts:
-        raise UserError(f"{path}: its run kept no validation images aside; use --part test")
+        raise UserError(f"{path}: its run kept no validation images aside; use `part` test")
     images = parts[settings.part]
     if images.classes != spec.classes:
         raise UserError(f"{data.root}: holds other classes than {path} was trained on")

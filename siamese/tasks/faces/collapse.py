@@ -35,7 +35,7 @@ def collapse_warning(loss: FaceLoss, row: Mapping[str, float]) -> str | None:
         f"COLLAPSE? The loss ({row['train_loss']:.4f}) sits at the margin ({margin:g}), and "
         f"genuine and impostor pairs score the same ({row['genuine_mean']:.3f} and "
         f"{row['impostor_mean']:.3f}): the network tells no faces apart. Usual remedies: another "
-        "--lr (from random weights a higher one, 1e-2 with radam_schedulefree; from pretrained "
-        "ones a lower one), no hard mining at first (--loss.miner none), pretrained weights, or "
-        "some epochs with --loss arcface first and its best.pt as --model.weights."
+        "`lr` (from random weights a higher one, 1e-2 with radam_schedulefree; from pretrained "
+        "ones a lower one), no hard mining at first (`loss.miner` none), pretrained weights, or "
+        "some epochs with `loss` arcface first and its best.pt as `model.weights`."
     )

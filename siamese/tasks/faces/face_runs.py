@@ -70,7 +70,7 @@ class FaceRuns:
     kind = "embedder"
     settings_class = TrainSettings
     resume = "siamese-train --resume"
-    anew = "start a new run with --model.weights CHECKPOINT"
+    anew = "start a new run with `model.weights` CHECKPOINT"
     may_change = FACE_IMMATERIAL | {
         "data",
         "split.validation_data",
@@ -210,7 +210,7 @@ class FaceRuns:
             lr_factors={"loss": settings.loss.lr_factor},
             accumulate=trainer.accumulate,
             recalibration_batches=trainer.recalibration_batches,
-            smaller="--batches.people, --batches.images and --images.size, in a new run",
+            smaller="`batches.people`, `batches.images` and `images.size`, in a new run",
             scales_loss=precision == torch.float16,
             unit="pictures",
             written="log, settings, metrics, data report",
@@ -234,7 +234,7 @@ def _split(settings: TrainSettings, scan: Callable[[], dict[str, FaceFolder]]) -
         split = read_split(Path(settings.split.lists), Path(settings.data))
         if settings.trainer.test_curve and split.test is None:
             raise UserError(
-                f"--trainer.test_curve true: there is no test.csv in {settings.split.lists}"
+                f"`trainer.test_curve` true: there is no test.csv in {settings.split.lists}"
             )
         return split
     folders = scan()
@@ -308,7 +308,7 @@ def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say)
     if chosen.scale is not None and given.scale is None:
         say(
             f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
-            "people (AdaCos, arXiv 1905.00292); --loss.scale sets another"
+            "people (AdaCos, arXiv 1905.00292); `loss.scale` sets another"
         )
 
 
@@ -340,7 +340,7 @@ def _check_input_size(model: SiameseEmbedder, size: int) -> None:
             model.eval()(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     except Exception as error:  # whatever the backbone asserts
         raise UserError(
-            f"--images.size {size}: the backbone does not take it ({error}); use its own size"
+            f"`images.size` {size}: the backbone does not take it ({error}); use its own size"
         ) from None
     model.train(training)
 
@@ -367,7 +367,7 @@ def _saved_split(
         if missing:
             raise UserError(
                 f"{folder.root}: {len(missing)} {name} people of {checkpoint} are missing "
-                f"({first_few(missing)}); give the same data with --data"
+                f"({first_few(missing)}); give the same data with `data`"
             )
         parts[name] = folder.only(part["identities"])
         if len(parts[name].paths) != part["pictures"]:

@@ -140,7 +140,7 @@ def test_a_wrong_root_is_told_where_the_files_belong(
         monkeypatch.setattr(path, no_network)
     monkeypatch.setattr("siamese.tasks.classes.datasets.why_unreachable", is_reachable)
     settings = DatasetSettings(name=name, root=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"no such folder or files; .*--data.root") as error:
+    with pytest.raises(UserError, match=r"no such folder or files; .*`data.root`") as error:
         load_part(replace(settings, download=False), "train")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"could not be downloaded .*no route to host") as error:

@@ -95,5 +95,5 @@ def test_images_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_an_unknown_set_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--name cifar: must be one of cifar10, cifar100"):
+    with pytest.raises(UserError, match="`name` cifar: must be one of cifar10, cifar100"):
         pictures.write_augmentations(tmp_path / "grid.png", "cifar", str(tmp_path))

@@ -233,7 +233,7 @@ def test_each_image_counts_alike_where_ghost_batches_differ_in_size(
 def test_images_of_a_size_that_the_network_cannot_take(classification: Settings) -> None:
     model = {"name": "timm/vit_tiny_patch16_224", "options": {"depth": 1}}
     settings = _changed(classification, model=model, data={"size": 32, "test_size": 48})
-    with pytest.raises(UserError, match=r"--data\.test_size 48: .*cannot take images of 48 x 48"):
+    with pytest.raises(UserError, match=r"`data\.test_size` 48: .*cannot take images of 48 x 48"):
         train_classifier(settings)
 
 
@@ -271,7 +271,7 @@ def test_a_resumed_run_has_its_own_classes_and_network(
 
 def test_a_broken_loss_is_told_and_the_last_checkpoint_stands(classification: Settings) -> None:
     settings = _changed(classification, optimizer={"lr": 1e30})
-    with pytest.raises(Diverged, match="lower --lr"):
+    with pytest.raises(Diverged, match="lower `lr`"):
         train_classifier(settings)
 
 
@@ -293,7 +293,7 @@ def test_bad_settings_are_refused(classification: Settings) -> None:
         train_classifier(_changed(classification, model={"name": "preact21"}))
     with pytest.raises(UserError, match=r"widht.*did you mean width"):
         train_classifier(_changed(classification, model={"options": {"widht": 4}}))
-    with pytest.raises(UserError, match=r"--trainer\.sync_bn"):
+    with pytest.raises(UserError, match=r"`trainer\.sync_bn`"):
         train_classifier(_changed(classification, trainer={"sync_bn": True}))
     with pytest.raises(UserError, match="pure_fp16"):
         _changed(classification, trainer={"precision": "pure_fp16"}, optimizer={"name": "lars"})
@@ -312,7 +312,7 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(
     def resume(**groups: Any) -> None:
         resume_classifier("run", settings.checkpoints, lambda _: _changed(more, **groups))
 
-    with pytest.raises(UserError, match=r"--augment.mixup was 0.0 and cannot become 1.0"):
+    with pytest.raises(UserError, match=r"`augment.mixup` was 0.0 and cannot become 1.0"):
         resume(augment={"mixup": 1.0})
     with pytest.raises(UserError, match="all 1 epochs are done"):
         resume(trainer={"epochs": 1})

@@ -46,9 +46,9 @@ def test_pairs_of_people_are_counted_within_folds(people: int, folds: int) -> No
     assert pairs_of_people(people, folds) == sum(a == b for a, b in combinations(fold_of, 2))
 
 
-def test_the_table_of_people_in_the_readme() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", readme, re.M)
+def test_the_table_of_people_in_the_guide() -> None:
+    guide = (Path(__file__).parents[2] / "siamese" / "report" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", guide, re.M)
     assert len(rows) == 5
     for row in rows:
         fmr, judged, drawn, five, two = float(row[0]), *map(int, row[1:])

@@ -47,19 +47,7 @@ def make_plans(
         near: coarse fingerprint bits in which near-duplicates may differ.
     """
     planner = Planner(contents.names)
-    taken_out: dict[Kind, list[str]] = {
-        "copies_within": [s.path for group in copies["copies_within"] for s in group.shots[1:]],
-        "near_within": [
-            shot.path for group in copies["near_within"] for shot in superfluous(group, near)
-        ],
-    }
-    for kind in ("copies_across", "near_across"):
-        taken_out[kind] = [
-            shot.path
-            for group in copies[kind]
-            if len({same_person.get(name, name) for name in group.people()}) > 1
-            for shot in group.shots
-        ]
+    taken_out = _copies_taken_out(copies, same_person, near)
     plans: dict[Kind, list[Move]] = {}
 
     def take_out(kind: Kind) -> None:
@@ -95,6 +83,26 @@ def make_plans(
     for kind in _LAST:
         take_out(kind)
     return plans
+
+
+def _copies_taken_out(
+    copies: Mapping[Kind, Sequence[Copies]], same_person: Mapping[str, str], near: int
+) -> dict[Kind, list[str]]:
+    """Paths of the copies that go; arguments as of :func:`make_plans`."""
+    taken_out: dict[Kind, list[str]] = {
+        "copies_within": [s.path for group in copies["copies_within"] for s in group.shots[1:]],
+        "near_within": [
+            shot.path for group in copies["near_within"] for shot in superfluous(group, near)
+        ],
+    }
+    for kind in ("copies_across", "near_across"):
+        taken_out[kind] = [
+            shot.path
+            for group in copies[kind]
+            if len({same_person.get(name, name) for name in group.people()}) > 1
+            for shot in group.shots
+        ]
+    return taken_out
 
 
 def _largest(contents: Contents, facts: Mapping[str, FileFacts], names: Sequence[str]) -> str:

@@ -195,10 +195,8 @@ def _weigh(file: IO[bytes], told: str, budget: int) -> None:
             stack[-1] = [64]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
             stack.append(memo[int(argument)])
-        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-            memo[int(argument)] = stack[-1]
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
+            memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
         elif name == "GLOBAL":
             if not _is_allowed(argument):
                 raise NotReadable

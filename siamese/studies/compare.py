@@ -171,7 +171,7 @@ def _cost(study: Study, line: Line) -> Cost:
     try:
         return run_cost(line.runs[0])
     except UserError as error:
-        message = str(error).removeprefix("--")
+        message = str(error)
         raise UserError(f"{study.path}: {line.label!r}: {message}") from None
 
 

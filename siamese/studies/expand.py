@@ -234,7 +234,7 @@ def _run(study: Study, label: str, arm: Arm, settings: Any, seed: int) -> Run:
         _check_parts(study, settings)
         study.task.check(settings)
     except UserError as error:
-        message = str(error).removeprefix("--")
+        message = str(error)
         raise UserError(f"{study.path}: {label!r}: {message}") from None
     digest = settings_hash(settings, arm.processes)
     what = f"{study.task.prefix(settings)}-{value_of(settings, study.task.network)}"

@@ -337,7 +337,11 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
     scaler = torch.amp.GradScaler(context.device.type, enabled=prepared.scales_loss)
     loop = Loop(task, optimizer, schedule, scaler, options, context.distribution)
     if context.content is not None:
-        loop.load(context.content, settings.name, runs.anew)
+        assert context.source is not None
+        best = context.source.with_name("best.pt")
+        other = best.exists() and best != context.source
+        way_on = f"resume from best.pt, or {runs.anew}" if other else runs.anew
+        loop.load(context.content, settings.name, way_on)
     return loop
 
 

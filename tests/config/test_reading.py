@@ -67,8 +67,8 @@ def few(yaml_file, name, text):
 def test_what_only_some_take_for_a_number_is_text(yaml_file, text):
     assert read_yaml(yaml_file(f"a: {text}")) == {"a": text}
     assert set(few(yaml_file, "text", text)) == {text}
-    assert set(few(yaml_file, "whole", text)) == {f"--whole {text}: must be a whole number"}
-    assert set(few(yaml_file, "number", text)) == {f"--number {text}: must be a number or null"}
+    assert set(few(yaml_file, "whole", text)) == {f"`whole` {text}: must be a whole number"}
+    assert set(few(yaml_file, "number", text)) == {f"`number` {text}: must be a number or null"}
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_numbers_are_the_same_in_a_file_and_on_the_command_line(yaml_file, text,
     if isinstance(value, int):
         assert set(few(yaml_file, "whole", text)) == {value}
     else:
-        assert set(few(yaml_file, "whole", text)) == {f"--whole {value}: must be a whole number"}
+        assert set(few(yaml_file, "whole", text)) == {f"`whole` {value}: must be a whole number"}
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,7 @@ def test_a_folder_after_the_quarantine_is_audited_again(place, audit):
     embeddings, labels, _ = planted()
     root = grow(place / "faces", labels)
     save(place / "e.npz", embeddings, labels, root=str(root))
-    with pytest.raises(AssertionError, match="`quarantine`: needs the folder"):
+    with pytest.raises(AssertionError, match="--quarantine: needs the folder"):
         audit("--embeddings", "e.npz", "--quarantine", "apart")  # the file alone may not say it
     audit("faces", "--embeddings", "e.npz", "--quarantine", "apart")
     moved = {row["path"] for row in rows_of(place / "out" / "suspects.csv")}

@@ -327,7 +327,7 @@ def test_a_result_that_was_changed_is_kept(face_folder, out):
 def test_another_way_needs_another_folder(face_folder, out, changed, name):
     convert(face_folder, out)
     before = fingerprint(out)
-    with pytest.raises(UserError, match=rf"^--{name} .* was converted with .*another `out`"):
+    with pytest.raises(UserError, match=rf"^`{name}` .* was converted with .*another `out`"):
         convert(face_folder, out, **changed)
     assert fingerprint(out) == before
     assert convert(face_folder, out, quality=3).written == 0  # no matter for PNG

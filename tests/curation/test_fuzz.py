@@ -251,7 +251,7 @@ def send_through(place: Path, part: int) -> None:
     for cache_ in (None, kept):
         drawn = face_pictures(folder, prepare, SIZE, cache_, augment=torch.nn.Identity())
         for at, path in enumerate(folder.paths):
-            sample = drawn[Draw(at, (0, at))]
+            sample = drawn[Draw(at, at)]
             assert (path in dict(sample.failed)) == (path in undecodable)
             assert sample.image is not None, "another picture of the same person takes its place"
             assert folder.labels[sample.picture] == folder.labels[at]

@@ -426,7 +426,7 @@ def test_any_sampler_gives_batches():
 @pytest.mark.parametrize(("workers", "shared"), [(0, False), (2, True)])
 def test_batches_of_loader_processes_are_shared_as_they_are_collated(face_folder, workers, shared):
     pictures = training_pictures(scan(face_folder))
-    batches = PKBatches(pictures.folder.labels, 2, 2, seed=7)
+    batches = PKBatches(pictures.labels, 2, 2, seed=7)
     loader = training_loader(pictures, batches, workers=workers, pin_memory=False)
     batch = loader.collate_fn([pictures[draw] for draw in next(iter(batches))])
     assert [t.is_shared() for t in (batch.images, batch.labels, batch.indices)] == [shared] * 3

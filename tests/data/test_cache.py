@@ -778,7 +778,7 @@ def test_a_place_that_cannot_be_used_is_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert "--cache" in lines[0]
-    assert not (tmp_path / "runs").exists()  # the name is still free
+    assert not (tmp_path / "runs" / "run").exists()  # the name is still free
     assert sorted(p.name for p in face_folder.iterdir()) == sorted(scan(face_folder).names)
 
 

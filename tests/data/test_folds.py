@@ -47,7 +47,9 @@ def test_pairs_of_people_are_counted_within_folds(people: int, folds: int) -> No
 
 
 def test_the_table_of_people_in_the_guide() -> None:
-    guide = (Path(__file__).parents[2] / "siamese" / "report" / "README.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "siamese" / "report" / "README.md").read_text(
+        encoding="utf-8"
+    )
     rows = re.findall(r"^\| (0\.\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", guide, re.M)
     assert len(rows) == 5
     for row in rows:

@@ -520,8 +520,8 @@ def test_a_crop_that_cuts_nothing_off(trained: Path, evaluate: Callable[..., str
     assert any(
         "`crop` 4000" in line for line in json.loads(Path("o/roc.json").read_text())["notes"]
     )
-    assert "--crop" not in evaluate("roc", "--data", "others", "--crop", 8, "--out", "o")
-    with pytest.raises(UserError, match="target-fmr"):
+    assert "`crop`" not in evaluate("roc", "--data", "others", "--crop", 8, "--out", "o")
+    with pytest.raises(UserError, match="`target_fmr`"):
         evaluate("threshold", "--target-fmr", 1e-3)
     told = evaluate("threshold", "--target-fmr", 0.3)
     assert "validation people: 6 validation" not in told

@@ -72,8 +72,8 @@ def test_a_few_people_are_sent_to_the_folds_and_told_what_these_support(
     [
         (("--folds", 9), "these 16 people give 8"),
         (("--folds", 1), "at least 2"),
-        (("--folds", 2, "--part", "test"), "--folds: judges all people"),
-        (("--fold_checkpoints", "x"), "say with --folds how many"),
+        (("--folds", 2, "--part", "test"), "`folds`: judges all people"),
+        (("--fold_checkpoints", "x"), "say with `folds` how many"),
         (("--folds", 2, "--fold_checkpoints", "no/*.pt"), "nothing matches"),
         (("--folds", 2, "--fold_checkpoints", "checkpoints/*/*.pt"), "are judged by"),
     ],

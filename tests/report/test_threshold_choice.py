@@ -176,13 +176,13 @@ def test_the_file_keeps_its_permissions_and_its_age(trained: Path, evaluate) -> 
 def test_weights_that_training_replaced_meanwhile_get_no_threshold(
     trained: Path, evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def trains_on(*arguments: object) -> tuple[Path, ...]:
+    def trains_on(*arguments: object) -> list[Path]:
         content = read_checkpoint(BEST)
         content["model"] = {name: tensor + 1 for name, tensor in content["model"].items()}
         write_checkpoint(BEST, content)
-        return ()
+        return []
 
-    monkeypatch.setattr("siamese.report.threshold_choice._write_files", trains_on)
+    monkeypatch.setattr("siamese.report.threshold_choice.save_figure", trains_on)
     with pytest.raises(UserError, match="holds other weights than it did at the start"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert "decision" not in read_checkpoint(BEST)

@@ -217,7 +217,7 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a}, {label: b}]", "'a' and 'b' are the same run (seed 0)"),
         (CELL + "runs: [{label: a, settings: {optimizer.lrr: 1}}]", "did you mean optimizer.lr?"),
         (CELL + "runs: [{label: a, settings: {optimizer.lr: x}}]", "must be a number or null"),
-        (CELL + "runs: [{label: a, settings: {optimizer.lr: 0}}]", "'a': optimizer.lr 0.0: must"),
+        (CELL + "runs: [{label: a, settings: {optimizer.lr: 0}}]", "'a': `optimizer.lr` 0.0: must"),
         (CELL + "runs: [{label: a, settings: {optimizer: {lr: 1}, optimizer.lr: 2}}]",
          "given twice"),
         (CELL + "runs: [{label: a, settings: {optimizer.lr: 1}}]\ngrid: {optimizer.lr: [1, 2]}",

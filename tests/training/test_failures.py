@@ -178,7 +178,7 @@ def test_a_test_is_kept_until_another_can_be_written(
     test.mkdir()  # nothing can be written in its place
     told = one_line(run_here("zoo", "resume", "run", "--epochs", 2))
     assert " runs/run/test.json: cannot be written" in told
-    assert told.endswith("the training itself is over, siamese-zoo resume run tests it\n")
+    assert told.endswith("the training itself is over, siamese-zoo resume run ends the run\n")
     test.rmdir()
     assert run_here("zoo", "resume", "run").returncode == 0
     assert '"epoch": 2' in test.read_text()

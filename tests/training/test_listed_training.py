@@ -238,7 +238,7 @@ def test_lists_need_a_folder_and_a_test_curve_needs_test_people(settings: TrainS
         check_settings(replace(settings, data=None))
     check_settings(settings)
     Path("lists/test.csv").unlink()
-    with pytest.raises(UserError, match=r"test_curve true: there is no test\.csv in lists"):
+    with pytest.raises(UserError, match=r"test_curve` true: there is no test\.csv in lists"):
         train_faces(settings)
     assert not Path("runs").exists()
 

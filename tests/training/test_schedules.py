@@ -174,7 +174,7 @@ def test_lengths_are_shares_or_epochs() -> None:
 
 
 def test_an_end_above_the_beginning_is_refused() -> None:
-    with pytest.raises(UserError, match=r"schedule.min_lr 0.5: must be at most .* 0.4"):
+    with pytest.raises(UserError, match=r"schedule.min_lr` 0.5: must be at most .* 0.4"):
         _ours(name="cosine", min_lr=0.5)
 
 

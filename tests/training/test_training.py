@@ -289,7 +289,8 @@ def test_the_first_line_says_the_learning_rate_and_why(
     settings = replace(
         settings,
         optimizer=replace(settings.optimizer, name=optimizer, lr=lr),
-        model=replace(settings.model, pretrained=pretrained, backbone="no_such_backbone"),
+        model=replace(settings.model, pretrained=pretrained),
+        data="nowhere",
     )
     with pytest.raises(UserError):
         train_faces(settings)
@@ -356,7 +357,7 @@ def test_the_scale_is_told_kept_and_resumed(
 def test_nothing_on_disk_is_overwritten(settings: TrainSettings) -> None:
     train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
     before = (Path(settings.checkpoints) / "run" / "best.pt").read_bytes()
-    with pytest.raises(UserError, match=r"exists already.*`resume` run"):
+    with pytest.raises(UserError, match=r"exists already.*--resume run"):
         train_faces(settings)
     assert (Path(settings.checkpoints) / "run" / "best.pt").read_bytes() == before
 

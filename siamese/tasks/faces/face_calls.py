@@ -95,6 +95,24 @@ def train(
         Diverged: the loss became NaN or infinite.
         KeyboardInterrupt: stopped by Ctrl-C after the state was saved.
     """
+    own, given = _own_and_named(data, backbone, loss, sampler, augment, settings)
+    if resume is not None:
+        checkpoints = str(given.get("checkpoints", TrainSettings.checkpoints))
+        best = resume_run(
+            FaceRuns(own), str(resume), checkpoints, lambda saved: _laid_over(saved, given)
+        )
+    else:
+        below: Mapping[str, Any] = demo_settings() if data is None else {}
+        if config is not None:
+            below = read_yaml(starting_point(str(config), "config"), _WHERE)
+        best = start_run(FaceRuns(own), _checked(_laid_over(below, given)))
+    return _trained(best)
+
+
+def _own_and_named(
+    data: Any, backbone: Any, loss: Any, sampler: Any, augment: Any, settings: dict[str, Any]
+) -> tuple[OwnParts, dict[str, Any]]:
+    """What a program made itself, and the settings by dotted name."""
     is_folder = data is None or isinstance(data, str | Path)
     own = OwnParts(
         backbone=backbone if isinstance(backbone, nn.Module) else None,
@@ -103,31 +121,24 @@ def train(
         augment=augment if callable(augment) else None,
         dataset=None if is_folder else data,
     )
-    given = _flat(
-        {
-            **settings,
-            **({"data": str(data)} if is_folder and data is not None else {}),
-            **({} if own.backbone is not None or backbone is None else {"backbone": backbone}),
-            **({} if own.loss is not None or loss is None else {"loss": loss}),
-            **({} if own.augment is not None or augment is None else {"augment": augment}),
-        }
-    )
+    named = {"backbone": backbone, "loss": loss, "augment": augment}
+    for part, value in named.items():
+        if value is not None and getattr(own, part) is None:
+            settings[part] = value
+    if is_folder and data is not None:
+        settings["data"] = str(data)
+    given = _flat(settings)
     if own.backbone is not None:
         given = {"model.pretrained": False, **given, "model.backbone": backbone_name(own.backbone)}
-    runs = FaceRuns(own)
-    if resume is not None:
-        checkpoints = str(given.get("checkpoints", TrainSettings.checkpoints))
-        best = resume_run(runs, str(resume), checkpoints, lambda saved: _laid_over(saved, given))
-    else:
-        below: Mapping[str, Any] = demo_settings() if data is None else {}
-        if config is not None:
-            below = read_yaml(starting_point(str(config), "config"), _WHERE)
-        made = _laid_over(below, given)
-        check_settings(made)
-        if made.data is not None:
-            require_folder(Path(made.data))
-        best = start_run(runs, made)
-    return _trained(best)
+    return own, given
+
+
+def _checked(settings: TrainSettings) -> TrainSettings:
+    """The settings, unless they cannot work; UserError."""
+    check_settings(settings)
+    if settings.data is not None:
+        require_folder(Path(settings.data))
+    return settings
 
 
 def _flat(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def test_random_crop_draws_every_offset_of_each_image_alike() -> None:
 
 
 def test_wide_reflection_is_refused() -> None:
-    with pytest.raises(UserError, match=r"augment\.crop 10: .*reflects at most 9"):
+    with pytest.raises(UserError, match=r"augment\.crop` 10: .*reflects at most 9"):
         augment.random_crop(pictures(), 10, "reflect", generator())
 
 
@@ -138,7 +138,7 @@ def test_rand_augment_leaves_the_global_generators_alone() -> None:
 
 @pytest.mark.parametrize("notation", ["randm9", "rand-x9", "augmix-m3", "rand-mnine"])
 def test_unknown_rand_augment_is_refused(notation: str) -> None:
-    with pytest.raises(UserError, match=f"augment.rand_augment {notation}: "):
+    with pytest.raises(UserError, match=f"augment.rand_augment` {notation}: "):
         augment.rand_augment(pictures(2), notation, MEAN, generator())
 
 
@@ -202,7 +202,7 @@ def test_inside_cutout_is_always_whole() -> None:
     holes = _holes(augment.cutout(torch.ones(2000, 3, 6, 8), 4, "inside", generator()))
     assert {(b - t, r - le) for t, b, le, r in holes} == {(4, 4)}
     assert {(t, le) for t, _, le, _ in holes} == {(y, x) for y in range(3) for x in range(5)}
-    with pytest.raises(UserError, match=r"augment\.cutout 7: no such square"):
+    with pytest.raises(UserError, match=r"augment\.cutout` 7: no such square"):
         augment.cutout(torch.ones(2, 3, 6, 8), 7, "inside", generator())
 
 

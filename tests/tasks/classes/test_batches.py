@@ -97,7 +97,7 @@ def test_processes_share_the_batches_of_one(repeats: int) -> None:
 
 
 def test_what_processes_cannot_share_is_refused() -> None:
-    with pytest.raises(UserError, match=r"batches\.size 10: must be a multiple of the 4"):
+    with pytest.raises(UserError, match=r"batches\.size` 10: must be a multiple of the 4"):
         EpochOrder(50, 10, seed=0, world_size=4)
     with pytest.raises(UserError, match="3 training images for 4 processes"):
         EpochOrder(3, 8, seed=0, world_size=4)

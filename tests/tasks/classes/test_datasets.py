@@ -223,7 +223,7 @@ def test_subset_keeps_each_classs_share() -> None:
     assert torch.equal(part.images, subset(whole, 50, seed=0).images)
     assert not torch.equal(part.images, subset(whole, 50, seed=1).images)
     assert len(subset(whole, 200, seed=0)) == 200
-    with pytest.raises(UserError, match=r"data\.subset 201: there are 200 images only"):
+    with pytest.raises(UserError, match=r"data\.subset` 201: there are 200 images only"):
         subset(whole, 201, seed=0)
 
 
@@ -257,7 +257,7 @@ def test_validation_is_drawn_class_by_class(share: float, number: int) -> None:
 
 @pytest.mark.parametrize("share", [200, 500, 0.001, 0.999])
 def test_validation_of_all_or_nothing_is_refused(share: float) -> None:
-    with pytest.raises(UserError, match=r"data\.validation .* of 200 images for training"):
+    with pytest.raises(UserError, match=r"data\.validation` .* of 200 images for training"):
         split_validation(made([100, 100]), share, seed=0)
 
 

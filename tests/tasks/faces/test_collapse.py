@@ -15,7 +15,7 @@ def _row(**changes: float) -> dict[str, float]:
 def test_rings_in_plain_words_with_remedies() -> None:
     warning = collapse_warning(MetricLoss(LossSettings(), 4, 8), _row())
     assert warning is not None
-    for word in ("margin", "--lr", "--loss.miner none", "pretrained", "arcface"):
+    for word in ("margin", "`lr`", "`loss.miner` none", "pretrained", "arcface"):
         assert word in warning
 
 

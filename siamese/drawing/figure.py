@@ -88,7 +88,7 @@ def blank_figure(title: Title, width: float, height: float = 4.4) -> Figure:
     if lines:
         place = figure.suptitle("", fontsize=11)
         write_text(place, *lines)
-        _fit(place, lines, 0.97 * width * figure.dpi)
+        _fit(place, lines, 0.95 * _ON_A_PAGE * width * figure.dpi)  # see svg_of
     return figure
 
 

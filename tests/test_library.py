@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,16 @@ def test_the_example_of_verification_answers(checkpoint: Path, face_folder: Path
     told = _python(example, str(checkpoint), *pictures, "0.1", cwd=checkpoint.parents[2])
     assert "one person: threshold -1.0000, chosen for a false-match rate of 0.01" in told
     assert "with a prior of 0.1" in told
+
+
+def test_the_example_of_an_own_network_trains(
+    tmp_path: Path, draw_people: Callable[..., Path]
+) -> None:
+    faces = draw_people(tmp_path / "faces", [f"person {number}" for number in range(12)])
+    printed = _python(str(EXAMPLES / "train_own_network.py"), str(faces), cwd=tmp_path)
+    assert "AUC 0." in printed
+    assert printed.endswith("(2, 512)\n")
+    assert list(tmp_path.glob("checkpoints/faces-SmallNetwork-*/best.pt"))
 
 
 def test_the_example_of_other_embeddings_judges(tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def test_imports_point_downwards(file: Path) -> None:
                 assert module.split(".")[0] not in {"matplotlib", "timm", "PIL", "sklearn"}
 
 
+@pytest.mark.parametrize("file", sorted((REPOSITORY / "siamese").rglob("*.py")), ids=str)
+def test_functions_have_at_most_sixty_lines(file: Path) -> None:
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_no_two_modules_have_one_name() -> None:
+    names = [path.name for path in (REPOSITORY / "siamese").rglob("*.py")]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice == {"__init__.py"}
+
+
 def _tracked() -> list[str]:
     listed = subprocess.run(
         ["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -24,8 +24,8 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
 from siamese.data.split_lists import list_content
 from siamese.errors import UserError, first_few
+from siamese.files.csv_tables import read_table
 from siamese.files.places import read_bytes
-from siamese.files.tables import read_table
 from siamese.files.writing import drafting, write_json, writing
 
 if TYPE_CHECKING:

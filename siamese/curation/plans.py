@@ -23,8 +23,8 @@ from siamese.curation.manifests import (
 )
 from siamese.curation.shell import command_line, path_word
 from siamese.errors import UserError, first_few
+from siamese.files.csv_tables import read_table
 from siamese.files.shown import shown
-from siamese.files.tables import read_table
 from siamese.files.writing import write_csv
 
 _COLUMNS = ("path", "to")

@@ -115,15 +115,9 @@ def identify(
     """
     _require_galleries(images_per_person, fusion, draws)
     prepared = prepare(embeddings)
-    checked = check_labels(labels, len(prepared.unit))
-    names, person, images = np.unique(checked, return_inverse=True, return_counts=True)
-    enough = images > images_per_person
-    people = int(enough.sum())
-    _require_people(people, images_per_person)
-    taken = enough[person]
-    prepared = prepared.at(torch.from_numpy(np.flatnonzero(taken)))
-    person = (np.cumsum(enough) - 1)[person[taken]]
-
+    taken, person, left_out = _enrolled(check_labels(labels, len(prepared.unit)), images_per_person)
+    people = int(person.max()) + 1
+    prepared = prepared.at(torch.from_numpy(taken))
     found_at_rank, mated, non_mated = _search_galleries(
         prepared, person, images_per_person, fusion, seed, draws, progress=progress
     )
@@ -131,7 +125,7 @@ def identify(
     threshold, fpir, fnir = _open_set(mated, non_mated)
     return Identification(
         people=people,
-        people_left_out=len(names) - people,
+        people_left_out=left_out,
         images_per_person=images_per_person,
         fusion=fusion,
         draws=draws,
@@ -143,6 +137,23 @@ def identify(
         mated=np.where(mated < 0, -np.inf, level_scores(mated / summed, prepared.zoom)),
         non_mated=level_scores(non_mated / summed, prepared.zoom),
     )
+
+
+def _enrolled(
+    labels: npt.NDArray[np.int64], images_per_person: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """Images of people with enough of them, whose they are (0, 1, ...), and how many lack some.
+
+    Raises:
+        UserError: fewer than two people have enough.
+    """
+    _, person, images = np.unique(labels, return_inverse=True, return_counts=True)
+    enough = images > images_per_person
+    people = int(enough.sum())
+    _require_people(people, images_per_person)
+    taken = enough[person]
+    numbered = (np.cumsum(enough) - 1)[person[taken]]
+    return np.flatnonzero(taken), numbered, len(images) - people
 
 
 def _require_galleries(images_per_person: int, fusion: str, draws: int) -> None:

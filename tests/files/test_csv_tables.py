@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from siamese.errors import UserError
-from siamese.files.tables import read_table
+from siamese.files.csv_tables import read_table
 
 CELL = st.text(st.characters(codec="utf-8"), max_size=6)
 

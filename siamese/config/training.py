@@ -153,6 +153,11 @@ class ModelSettings:
     drop_path: UnitBelowOne = 0.0
     """Stochastic depth of the backbone, where it has it, in [0, 1)."""
 
+    @property
+    def is_random(self) -> bool:
+        """Whether training starts from random weights: neither pretrained nor given."""
+        return not self.pretrained and self.weights is None
+
 
 @dataclass
 class LossSettings:

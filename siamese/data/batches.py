@@ -218,13 +218,16 @@ class PKBatches(Sampler[list[Draw]]):
         counts = np.bincount(values)
         self._usable = np.flatnonzero(counts[values] >= 2)
         self._labels = values[self._usable]
-        self._people = np.unique(self._labels)
-        if len(self._people) < 2:
+        found, begins = np.unique(self._labels, return_index=True)
+        if len(found) < 2:
             raise UserError(
                 "training needs at least two people with two pictures each; "
-                f"{len(self._people)} found: add pictures or lower `split.validation`"
+                f"{len(found)} found: add pictures or lower `split.validation`"
             )
-        self.people = min(people, len(self._people))
+        # Per person, in the order of their first pictures: positions among the usable ones.
+        places = np.split(np.argsort(self._labels, kind="stable"), np.cumsum(counts[found])[:-1])
+        self._pictures = {int(found[at]): places[at] for at in np.argsort(begins)}
+        self.people = min(people, len(found))
         self.images = images
         if self.people < world:
             raise UserError(
@@ -269,19 +272,18 @@ class PKBatches(Sampler[list[Draw]]):
     def _draw_order(self, batches: int) -> list[int]:
         """Positions among the usable pictures, batch after batch."""
         generator = np.random.RandomState(derive_seed(*self._key) % 2**32)
-        pictures = {int(person): np.flatnonzero(self._labels == person) for person in self._people}
-        shuffled = list(dict.fromkeys(self._labels.tolist()))
+        shuffled = list(self._pictures)
         order: list[int] = []
         for _ in range(batches):
             generator.shuffle(shuffled)
             for person in shuffled[: self.people]:
-                own = pictures[person]
+                own = self._pictures[person]
                 few = len(own) < self.images
                 drawn = generator.choice(own, size=self.images, replace=few)
                 order += drawn.tolist()
         # Where a person has fewer than K pictures PML may draw K times the same one.
         for first in range(0, len(order), self.images):
-            own = pictures[int(self._labels[order[first]])]
+            own = self._pictures[int(self._labels[order[first]])]
             if len(own) < self.images:
                 shares = np.resize(generator.permutation(own), self.images)
                 order[first : first + self.images] = shares.tolist()

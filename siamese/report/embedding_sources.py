@@ -35,7 +35,7 @@ from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
-from siamese.models.loading import embedder_of, precision_of, spec_of
+from siamese.models.loading import decision_of, embedder_of, precision_of, spec_of
 from siamese.verification.decision import Decision
 
 
@@ -91,15 +91,7 @@ class Model:
         Raises:
             UserError: they are damaged.
         """
-        if "decision" not in self.content:
-            return None
-        try:
-            return Decision.from_dict(self.content["decision"])
-        except (KeyError, TypeError, ValueError):
-            raise UserError(
-                f"{self.path}: is damaged, its threshold cannot be used; choose one anew with "
-                "siamese-eval threshold"
-            ) from None
+        return decision_of(self.content, self.path)
 
 
 def checkpoint_path(settings: EmbedSettings) -> Path:

@@ -64,9 +64,6 @@ class FaceRuns:
         own: parts that a program hands over instead of naming them in the settings.
     """
 
-    def __init__(self, own: OwnParts | None = None):
-        self.own = OwnParts() if own is None else own
-
     kind = "embedder"
     settings_class = TrainSettings
     resume = "siamese-train --resume"
@@ -77,6 +74,9 @@ class FaceRuns:
         "split.test_data",
         "trainer.epochs",
     }
+
+    def __init__(self, own: OwnParts | None = None):
+        self.own = OwnParts() if own is None else own
 
     def check(self, settings: TrainSettings) -> None:
         """Refuse settings that cannot work; UserError."""
@@ -99,10 +99,9 @@ class FaceRuns:
 
     def default_lr(self, settings: TrainSettings) -> tuple[float, str]:
         """By optimizer, and by where the weights come from."""
-        name, model = settings.optimizer.name, settings.model
-        random_weights = not model.pretrained and model.weights is None
-        kind = "random weights" if random_weights else "weights that were learnt before"
-        return default_lr(name, random_weights), f"{name} from {kind}"
+        name, is_random = settings.optimizer.name, settings.model.is_random
+        kind = "random weights" if is_random else "weights that were learnt before"
+        return default_lr(name, is_random), f"{name} from {kind}"
 
     def check_content(self, path: Path, content: Mapping[str, Any]) -> None:
         """Refuse other parts of a program's than the run began with; UserError.

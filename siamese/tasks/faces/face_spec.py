@@ -18,8 +18,7 @@ from siamese.tasks.task_spec import TRAINING_STEP, TaskSpec, Workload
 
 
 def _default_lr(settings: TrainSettings) -> float:
-    random_weights = not settings.model.pretrained and settings.model.weights is None
-    return default_lr(settings.optimizer.name, random_weights)
+    return default_lr(settings.optimizer.name, settings.model.is_random)
 
 
 @cache

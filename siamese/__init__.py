@@ -11,6 +11,7 @@ if TYPE_CHECKING:  # what the names are, for type checkers and editors; see __ge
     from siamese.models.inference import Embedder as Embedder
     from siamese.models.inference import Verification as Verification
     from siamese.models.inference import load_embedder as load_embedder
+    from siamese.recognition.gallery import Gallery as Gallery
     from siamese.tasks.faces.face_calls import TrainedRun as TrainedRun
     from siamese.tasks.faces.face_calls import train as train
     from siamese.verification.counts import count_pairs as count_pairs
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Embedded",
     "Embedder",
+    "Gallery",
     "SiameseEmbedder",
     "TrainedRun",
     "UserError",
@@ -37,6 +39,7 @@ __all__ = [
 _MODULES = {
     "Embedded": "siamese.models.inference",
     "Embedder": "siamese.models.inference",
+    "Gallery": "siamese.recognition.gallery",
     "SiameseEmbedder": "siamese.models.embedder",
     "TrainedRun": "siamese.tasks.faces.face_calls",
     "UserError": "siamese.errors",

@@ -23,6 +23,7 @@ FLOORS = {
     "models": 5,
     "report": 6,
     "curation": 7,
+    "recognition": 7,
     "training": 7,
     "tasks": 8,
     "studies": 9,

@@ -8,13 +8,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any, NoReturn
 
 from siamese import __version__
 from siamese.cli.flags import forget_flags, with_flags
-from siamese.cli.parsing import name_arguments, parse_settings
+from siamese.cli.parsing import gather_words, name_arguments, parse_settings
 from siamese.errors import UserError, lack
 from siamese.files.shown import shown
 from siamese.files.terminal import plain_output
@@ -41,6 +41,7 @@ class Command:
         run: does it, and prints.
         first: settings whose values may stand first, without their names.
         folder: a folder among these is the setting ``data``, wherever it stands.
+        words: the setting that takes every word that is no option, wherever it stands.
         usage: what the usage line says of the first values; empty: their names.
         needed: settings that it cannot do without, and what they are.
         short: short option -> setting, both with ``--``.
@@ -52,6 +53,7 @@ class Command:
     run: Callable[[Any], None]
     first: tuple[str, ...] = ()
     folder: bool = False
+    words: str = ""
     usage: str = ""
     needed: Mapping[str, str] = field(default_factory=dict)
     short: Mapping[str, str] = field(default_factory=dict)
@@ -59,6 +61,9 @@ class Command:
 
     def parse(self, prog: str, argv: Sequence[str], defaults: dict[str, Any] | None = None) -> Any:
         """Its settings from a command line; see :func:`siamese.cli.parsing.parse_settings`."""
+        words: list[str] = []
+        if self.words:
+            words, argv = gather_words(argv, self.settings)
         settings = parse_settings(
             self.settings,
             name_arguments(argv, self.first, data=self.folder),
@@ -69,6 +74,8 @@ class Command:
             first=self.usage or " ".join(_PLACEHOLDERS[name] for name in self.first),
             defaults=defaults,
         )
+        if words:
+            settings = replace(settings, **{self.words: (*getattr(settings, self.words), *words)})
         for name, what in self.needed.items():
             if getattr(settings, name) is None:
                 raise UserError(f"--{name} is missing: {what}")

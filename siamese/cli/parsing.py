@@ -72,10 +72,7 @@ def parse_settings(
         source = f"--config {path}"
         # Unknown names, too: the library looks through all settings for each of them.
         flat_settings(settings, read_yaml(path, source), source)
-    switches = {
-        f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)
-    }
-    arguments = _switched_on(arguments, switches)
+    arguments = _switched_on(arguments, _switches(settings))
     try:
         parsed = parser.parse_args([*(f"--config={path}" for path in files), *arguments])
     finally:  # after --print_config, whose text is a file's
@@ -176,6 +173,36 @@ def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = Fa
             if os.path.abspath(other) != os.path.abspath(value):
                 raise UserError(f"--{name} {other}: {value} stands first; give one of them")
     return [*(f"--{name}={value}" for name, value in given.items()), *rest]
+
+
+def gather_words(argv: Sequence[str], settings: type[Any]) -> tuple[list[str], list[str]]:
+    """The words that are neither options nor their values, and all else.
+
+    ``--name Ann a.jpg`` has the word ``a.jpg``; what follows ``--`` is words.
+
+    Args:
+        argv: arguments without the command's name.
+        settings: dataclass of the command's settings.
+    """
+    words: list[str] = []
+    options: list[str] = []
+    left = iter(argv)
+    switches = _switches(settings)
+    for word in left:
+        if word == "--":
+            words += left
+        elif not word.startswith("-") or word == "-":
+            words.append(word)
+        else:
+            options.append(word)
+            if "=" not in word and word not in ("-h", "--help", "--version", *switches):
+                options += [value for value in (next(left, None),) if value is not None]
+    return words, options
+
+
+def _switches(settings: type[Any]) -> set[str]:
+    """Settings that are true or false, as options."""
+    return {f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)}
 
 
 def _values(argv: Sequence[str], option: str) -> list[str]:

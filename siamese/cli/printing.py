@@ -99,6 +99,13 @@ def choice(result: Choice, prior: float) -> None:
     print(f"chosen on:  {_rates(result.chosen)}")
     if result.checked is not None:
         print(f"checked on: {_rates(result.checked)}")
+    if one := decision.identification:
+        print(
+            f"searches:   threshold {one['threshold']:.4f} for FPIR {one['target_fpir']:g}: FPIR "
+            f"{one['fpir']:.4f}, FNIR {one['fnir']:.4f} ({one['people']} people with "
+            f"{one['images_per_person']} enrolled, {one['searches']} searches; a larger gallery "
+            "gives more false alarms)"
+        )
     line = decision.calibration
     print(
         f"log-likelihood ratio = {line.slope:.4g} * score {line.offset:+.4g}; a score at the "

@@ -128,6 +128,11 @@ class ThresholdSettings(FoldedSettings):
 
     target_fmr: OpenUnit = 1e-3
     """False-match rate that the threshold must keep on the validation people."""
+    target_fpir: OpenUnit | None = None
+    """Choose a second threshold, for searches in a gallery: this share of searches for strangers
+    may name somebody (false-positive identification rate); null: none is chosen."""
+    gallery: PositiveInt = 1
+    """With --target-fpir: enrolled pictures per person."""
     data: str | None = None
     """A folder of other people to check the threshold on (--crop is for these); null: the
     checkpoint's test people."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import PictureBatch, embed
+from siamese.models.fingerprint import fingerprint
 from siamese.models.loading import decision_of, embedder_of, precision_of, spec_of
 from siamese.verification.decision import Decision
 from siamese.verification.scores import level_scores, prepare
@@ -68,6 +70,9 @@ class Verification:
         prior: the probability before the pictures were compared.
         target_fmr: the false-match rate that the threshold was chosen for.
         threshold_from: whom the threshold was chosen on, in words.
+        fmr: the false-match rate on them.
+        fmr_interval: its 95 % interval; None where none was computed.
+        chosen_at: when it was chosen, ISO 8601 in UTC; None where older versions chose it.
     """
 
     score: float
@@ -75,8 +80,11 @@ class Verification:
     same: bool | None
     probability: float | None
     prior: float
-    target_fmr: float | None
-    threshold_from: str | None
+    target_fmr: float | None = None
+    threshold_from: str | None = None
+    fmr: float | None = None
+    fmr_interval: tuple[float, float] | None = None
+    chosen_at: str | None = None
 
 
 @dataclass
@@ -104,6 +112,7 @@ class Embedder:
         flip: whether each embedding is averaged with that of the mirrored picture.
         batch: pictures at a time.
         decision: the threshold and calibration that were chosen for it; None where none were.
+        origin: the file that it was loaded from, absolute; empty where there is none.
     """
 
     def __init__(
@@ -117,6 +126,7 @@ class Embedder:
         flip: bool = False,
         batch: int = 128,
         decision: Decision | None = None,
+        origin: str = "",
     ):
         if batch < 1:
             raise UserError(f"`batch` {batch}: must be at least 1")
@@ -125,7 +135,7 @@ class Embedder:
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision
         self.crop, self.flip, self.batch = crop, flip, batch
-        self.decision = decision
+        self.decision, self.origin = decision, origin
         fit: FitName = "squash" if spec.fit == "squash" else "crop"
         self._prepare = Preprocess(spec.size, fit, crop)
 
@@ -172,6 +182,7 @@ class Embedder:
             flip=flip,
             batch=batch,
             decision=decision_of(content, path),
+            origin=os.path.abspath(path),
         )
 
     @property
@@ -179,7 +190,12 @@ class Embedder:
         """Length D of an embedding."""
         return self.spec.embedding_dim
 
-    def embed(self, pictures: Picture | Iterable[Picture]) -> Vectors:
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this model from every other; see :mod:`siamese.models.fingerprint`."""
+        return fingerprint(self.spec, self.network.state_dict())
+
+    def embed(self, pictures: Picture | Iterable[Picture], *, flip: bool | None = None) -> Vectors:
         """Embed a folder, one picture or many; only one batch of them is held at a time.
 
         A large JPEG is decoded reduced when it is given by its path, as in training: its pixels in
@@ -190,6 +206,7 @@ class Embedder:
                 or (N, H, W, C), a tensor (C, H, W) or (N, C, H, W); or an iterable of these, of any
                 sizes. Arrays and tensors hold uint8 (0 to 255) or floats in 0 to 1; see
                 :func:`siamese.data.in_memory.rgb_pictures`.
+            flip: average with the mirrored pictures; None: as this embedder was loaded.
 
         Returns:
             embeddings float32 (N, D), in the order of the pictures, not normalised: scores are
@@ -200,14 +217,19 @@ class Embedder:
             UserError: what is given is no picture; says why.
         """
         if isinstance(pictures, str | os.PathLike) and os.path.isdir(pictures):
-            return self.embed_folder(pictures).vectors
+            return self.embed_folder(pictures, flip=flip).vectors
         total = len(pictures) if isinstance(pictures, Sized) and _is_many(pictures) else None
-        return self._run(self._batches(pictures), total, self.flip)[0]
+        return self._run(self._batches(pictures), total, flip)[0]
 
     __call__ = embed
 
     def embed_folder(
-        self, folder: str | os.PathLike[str], *, skip_broken: bool = False, workers: int = 0
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        skip_broken: bool = False,
+        workers: int = 0,
+        flip: bool | None = None,
     ) -> Embedded:
         """Embed the pictures of a folder, with one folder per person or the pictures in it.
 
@@ -215,12 +237,32 @@ class Embedder:
             folder: where they are. Other files, hidden ones and deeper folders are left out.
             skip_broken: leave out pictures that cannot be decoded instead of raising.
             workers: processes that decode; 0: none.
+            flip: average with the mirrored pictures; None: as this embedder was loaded.
 
         Raises:
             DecodeError: a picture cannot be decoded; names it.
             UserError: no such folder; no picture in it.
         """
-        found, by_person = _pictures_in(Path(folder))
+        found, by_person = pictures_in(Path(folder))
+        return self.embed_found(found, by_person, skip_broken, workers, flip)
+
+    def embed_found(
+        self,
+        found: FaceFolder,
+        by_person: bool = True,
+        skip_broken: bool = False,
+        workers: int = 0,
+        flip: bool | None = None,
+    ) -> Embedded:
+        """The same for pictures that a scan has found.
+
+        Args:
+            found: the scanned folder, or some people of it.
+            by_person: False where the pictures lie in the folder itself.
+            skip_broken: see :meth:`embed_folder`, as the others.
+            workers: processes that decode.
+            flip: average with the mirrored pictures.
+        """
         broken = [item for item in found.left_out if item.reason.startswith(_BROKEN)]
         if broken and not skip_broken:
             raise DecodeError(
@@ -241,7 +283,7 @@ class Embedder:
                     failed.append(LeftOut(path, reason))
                 yield batch
 
-        vectors, kept = self._run(batches(), len(found.paths), self.flip)
+        vectors, kept = self._run(batches(), len(found.paths), flip)
         return Embedded(
             vectors,
             np.asarray(found.labels, np.int64)[kept] if by_person else None,
@@ -269,28 +311,56 @@ class Embedder:
         """
         if not 0 < prior < 1:
             raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
-        decision = self.decision
-        flip = self.flip if decision is None else decision.flip
+        flip = self.flip if self.decision is None else self.decision.flip
         vectors, _ = self._run(self._batches([a, b]), None, flip)
         if len(vectors) != 2:
             raise UserError(f"{len(vectors)} pictures: two are compared, one each")
         pair = prepare(vectors)
         score = float(level_scores(pair.levels(slice(0, 1), slice(1, 2)).numpy(), pair.zoom)[0, 0])
+        return self.judge_score(score, prior)
+
+    def judge_score(
+        self, score: float, prior: float = 0.5, threshold: float | None = None
+    ) -> Verification:
+        """What a score says by the threshold and calibration of this model.
+
+        Args:
+            score: cosine similarity in [-1, 1].
+            prior: see :meth:`verify`.
+            threshold: taken instead of the model's own.
+
+        Raises:
+            UserError: a prior out of its range.
+        """
+        if not 0 < prior < 1:
+            raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
+        decision = self.decision
+        probability = None
+        if decision is not None:
+            probability = float(decision.calibration.probability(score, prior))
+        if threshold is not None:
+            return Verification(score, threshold, score >= threshold, probability, prior)
         if decision is None:
-            return Verification(score, None, None, None, prior, None, None)
-        origin = decision.chosen.get("origin")
+            return Verification(score, None, None, None, prior)
+        origin, fmr, limits, chosen_at = (
+            decision.chosen.get(name) for name in ("origin", "fmr", "fmr_interval", "chosen_at")
+        )
+        # What a checkpoint says about the choice is not checked when it is read.
         return Verification(
             score,
             decision.threshold,
             score >= decision.threshold,
-            float(decision.calibration.probability(score, prior)),
+            probability,
             prior,
             decision.target_fmr,
             origin if isinstance(origin, str) else None,
+            fmr if isinstance(fmr, float) else None,
+            _interval(limits),
+            chosen_at if isinstance(chosen_at, str) else None,
         )
 
     def _run(
-        self, batches: Iterable[PictureBatch], total: int | None, flip: bool
+        self, batches: Iterable[PictureBatch], total: int | None, flip: bool | None
     ) -> tuple[Vectors, npt.NDArray[np.int64]]:
         """Embeddings (N, D) of batches, and positions (N,) of the pictures that they are of."""
 
@@ -304,7 +374,11 @@ class Embedder:
                     bar.update(len(batch.images))
 
         vectors, positions = embed(
-            self.network, counted(), device=self.device, precision=self.precision, flip=flip
+            self.network,
+            counted(),
+            device=self.device,
+            precision=self.precision,
+            flip=self.flip if flip is None else flip,
         )
         if not len(vectors):
             vectors = torch.empty(0, self.dimensions)
@@ -322,12 +396,19 @@ class Embedder:
 _BROKEN = ("unreadable image", "too large")  # reasons of the scan for what is a picture by its name
 
 
+def _interval(limits: object) -> tuple[float, float] | None:
+    if not isinstance(limits, list | tuple) or len(limits) != 2:
+        return None
+    low, high = limits
+    return (low, high) if isinstance(low, float) and isinstance(high, float) else None
+
+
 def _is_many(pictures: object) -> bool:
     """Whether the length of what is given is a number of pictures."""
     return not isinstance(pictures, str) and getattr(pictures, "ndim", 4) == 4
 
 
-def _pictures_in(root: Path) -> tuple[FaceFolder, bool]:
+def pictures_in(root: Path) -> tuple[FaceFolder, bool]:
     """The pictures of a folder, and whether there is one folder per person.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from math import comb
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from siamese.report.embedding_sources import (
     Model,
     embed_folder,
     load_model,
+    naming,
     own_people,
 )
 from siamese.report.verification_plots import reliability_figure
@@ -34,6 +36,7 @@ from siamese.verification.calibration import (
 )
 from siamese.verification.counts import PairCounts
 from siamese.verification.decision import Decision
+from siamese.verification.identification import identify
 from siamese.verification.metrics import (
     error_rates,
     lowest_supported_fmr,
@@ -134,7 +137,39 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
     decision = Decision(threshold, settings.target_fmr, calibration)
     notes = [*notes_on_choice, *notes]
+    if settings.target_fpir is not None:
+        searched = _choose_for_searches(people, settings.target_fpir, settings.gallery)
+        decision = replace(decision, identification=searched)
     return write_choice(settings, model, counts, decision, chosen, checked, notes)
+
+
+def _choose_for_searches(
+    people: Embeddings, target_fpir: float, gallery: int
+) -> dict[str, float | int]:
+    """The threshold of searches in galleries of the validation people, and what it does there.
+
+    Raises:
+        UserError: nobody has enough pictures; too few searches for that rate.
+    """
+    with naming(people):
+        searches = identify(
+            people.embeddings, people.labels, images_per_person=gallery, progress=True
+        )
+    if target_fpir * searches.probes < 1:
+        raise UserError(
+            f"`target_fpir` {target_fpir:g}: {searches.probes} searches support FPIR >= "
+            f"{1 / searches.probes:.1e}; add pictures or ask for less"
+        )
+    threshold = searches.threshold_at(target_fpir)
+    return {
+        "threshold": threshold,
+        "target_fpir": target_fpir,
+        "fpir": float((searches.non_mated >= threshold).mean()),
+        "fnir": float((searches.mated < threshold).mean()),
+        "people": searches.people,
+        "images_per_person": gallery,
+        "searches": searches.probes,
+    }
 
 
 def _verify(people: Embeddings, settings: ThresholdSettings) -> Verified:
@@ -167,7 +202,7 @@ def write_choice(
     decision = replace(
         decision,
         flip=settings.flip,
-        chosen=asdict(chosen),
+        chosen={**asdict(chosen), "chosen_at": datetime.now(UTC).isoformat(timespec="seconds")},
         checked={} if checked is None else asdict(checked),
     )
     probability = float(calibration.probability(threshold, prior))

@@ -20,6 +20,9 @@ class Decision:
         flip: whether the embeddings were averages with the mirrored pictures'.
         chosen: what it was chosen on and what it does there, plain values.
         checked: what it does on other people, plain values; empty when it was not checked.
+        identification: the threshold of searches in a gallery (``threshold``), the rate of false
+            alarms that it was chosen for (``target_fpir``) and what it does, plain values; empty
+            when none was chosen.
     """
 
     threshold: float
@@ -28,6 +31,7 @@ class Decision:
     flip: bool = False
     chosen: dict[str, Any] = field(default_factory=dict)
     checked: dict[str, Any] = field(default_factory=dict)
+    identification: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
@@ -48,7 +52,23 @@ class Decision:
         if not (-2 <= numbers[0] <= 2 and 0 < numbers[1] < 1 and max(map(abs, numbers)) < 1e12):
             raise ValueError("a number of the decision is out of its range")
         flip, chosen, checked = fields["flip"], fields["chosen"], fields["checked"]
-        if not (isinstance(flip, bool) and isinstance(chosen, dict) and isinstance(checked, dict)):
+        identification = fields.get("identification", {})  # older checkpoints lack it
+        if not isinstance(flip, bool) or not all(
+            isinstance(one, dict) for one in (chosen, checked, identification)
+        ):
             raise ValueError("a field of the decision is of another kind")
+        if identification:
+            _require_search(identification)
         calibration = Calibration(numbers[2], numbers[3])
-        return cls(numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked))
+        return cls(
+            numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked),
+            dict(identification),
+        )  # fmt: skip
+
+
+def _require_search(fields: dict[str, Any]) -> None:
+    """Refuse a threshold of searches that cannot be one; KeyError, ValueError."""
+    for name, low, high in (("threshold", -2, 2), ("target_fpir", 0, 1)):
+        value = fields[name]
+        if not (isinstance(value, float) and low <= value <= high):
+            raise ValueError(f"the {name} of identification is out of its range")

@@ -71,13 +71,29 @@ class Identification:
         Args:
             fpir: wanted false-positive identification rate in [0, 1].
         """
+        too_low = self._too_low(fpir)
+        return float(np.searchsorted(self.mated, too_low, side="right") / len(self.mated))
+
+    def threshold_at(self, fpir: float) -> float:
+        """The lowest threshold whose FPIR does not exceed ``fpir``; just above 1 none is accepted.
+
+        Args:
+            fpir: wanted false-positive identification rate in [0, 1].
+        """
+        too_low = self._too_low(fpir)
+        above = np.concatenate([self.mated, self.non_mated])
+        above = above[above > too_low]
+        if not len(above):
+            return float(np.nextafter(1.0, 2.0))
+        return float(above.min()) if np.isfinite(too_low) else -1.0
+
+    def _too_low(self, fpir: float) -> float:
+        """The highest score that would be a false alarm too many; -Inf where all are allowed."""
         total = len(self.non_mated)
         allowed = int(fpir * total)
         if (allowed + 1) / total <= fpir:  # 0.29 * 100 is 28.999...
             allowed += 1
-        # The threshold lies just above the highest score that would be a false alarm too many.
-        too_low = self.non_mated[total - 1 - allowed] if allowed < total else -np.inf
-        return float(np.searchsorted(self.mated, too_low, side="right") / total)
+        return float(self.non_mated[total - 1 - allowed]) if allowed < total else -np.inf
 
 
 def identify(

@@ -1,0 +1,1 @@
+"""People who are enrolled in a gallery, and whom a picture shows."""

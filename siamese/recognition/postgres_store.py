@@ -275,7 +275,7 @@ class PostgresStore:
         return StoredPicture(row[0], row[1], row[2], self._vector(row[3]))
 
     def _vector(self, value: Any) -> Vectors:
-        vector: Vectors = checked(np.asarray(value, np.float32)[None], self.place)[0]
+        vector: Vectors = checked(value.to_numpy()[None].astype(np.float32), self.place)[0]
         return vector
 
     @contextmanager

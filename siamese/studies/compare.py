@@ -40,20 +40,12 @@ def compare(
     trainer: TaskSpec | None = None,
     say: Say = print,
 ) -> Path:
-    """Make the runs of a study that are missing, and write what they show.
+    """Make the runs of a study that are missing, and write what they show; returns the output
+    folder.
 
-    The output folder holds ``table.md``, ``table.tex``, ``table.html``, ``verdict.txt``,
-    ``results.csv`` (every epoch of every run), ``summary.json``, ``plots/`` (PNG, SVG, PDF) and a
-    copy of the study file. All of it is written anew after every run, so that one can look while
-    a study is under way.
-
-    Args:
-        settings: of the command.
-        trainer: how runs are trained; None: as the study's task is.
-        say: prints a line of progress.
-
-    Returns:
-        The output folder (with ``dry_run`` nothing is written).
+    It holds ``table.md``, ``table.tex``, ``table.html``, ``verdict.txt``, ``results.csv`` (every
+    epoch of every run), ``summary.json``, ``plots/`` (PNG, SVG, PDF) and a copy of the study file,
+    written anew after every run. ``dry_run`` writes nothing. ``trainer`` None: the study's task.
 
     Raises:
         UserError: a study file or a setting that cannot work, or a run that could not be made.
@@ -122,12 +114,8 @@ def _too_few(lines: Sequence[Line]) -> str | None:
 
 
 def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
-    """Refuse to write where nobody but a study file, which may come from anywhere, says so.
-
-    What is only read (data, lists, weights) may lie anywhere.
-
-    Raises:
-        UserError: names the setting.
+    """UserError where only the study file, which may come from anywhere, names a far place to
+    write.
     """
     given = place.settings(study.task.data_folder)
     near = (Path.cwd(), study.path.parent, Path(place.runs))
@@ -186,16 +174,7 @@ def describe(
     device: str = "auto",
     threads: int | None = None,
 ) -> list[str]:
-    """Every run of a study, its settings and an estimate of its cost, as lines of text.
-
-    Args:
-        study: the study.
-        lines: its lines.
-        costs: by label.
-        budget: the reduction that is laid over it.
-        device: the machine's speed is measured on it.
-        threads: CPU threads of a run.
-    """
+    """Every run of a study, its settings and an estimate of its cost, as lines of text."""
     from siamese.studies.tables import duration, title_of
 
     flats = [changed(line.settings) for line in lines]

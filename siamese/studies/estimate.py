@@ -15,12 +15,8 @@ _PROBE = ("preact20", 64)  # network and batch that the machine's speed is measu
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run costs; None where it cannot be known yet.
-
-    Attributes:
-        parameters: of the network.
-        macs: multiply-accumulates of one image's forward pass.
-        total: multiply-accumulates of the whole run, data and judging metrics left out.
+    """Parameters, multiply-accumulates of an image's forward pass and of the whole run; None:
+    unknown.
     """
 
     parameters: int | None
@@ -76,12 +72,7 @@ def _is_timm(name: str) -> bool:
 
 @cache
 def machine_speed(device: str, threads: int | None = None) -> float:
-    """Multiply-accumulates per second of a training step here, from a probe of about a second.
-
-    Args:
-        device: as ``--device``.
-        threads: CPU threads; None: torch's own choice.
-    """
+    """Multiply-accumulates per second of a training step here, from a probe of about a second."""
     import torch
     from torch.nn.functional import cross_entropy
 

@@ -53,13 +53,7 @@ _SWEEPS = {
 
 
 def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> list[Drawing]:
-    """Every plot that the results so far allow.
-
-    Args:
-        study: the study.
-        results: of its lines.
-        budget: the reduction it was run with; every plot is marked with it.
-    """
+    """Every plot that the results so far allow; a budget marks each of them."""
     plots = _Plots(study, results, budget)
     differing = varied(plots.lines)
     drawings = [plots.over(what) for what in study.task.axes]
@@ -412,10 +406,7 @@ class _Plots:
         return Drawing("time_to_target", heading, caption, figure)
 
     def differences(self) -> Drawing | None:
-        """Every comparison of the verdict as a point with its interval, a part after the other.
-
-        A part is what the study asks its question for anew: a network, a set, a length.
-        """
+        """Every comparison of the verdict as a point with its interval, a part after the other."""
         verdict = judge(self.study, self.results, self.budget)
         compared = [one for one in verdict.compared if one.difference.n]
         if not compared:

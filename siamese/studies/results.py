@@ -27,13 +27,8 @@ _METRICS = ("epoch", "step", "images_seen", "seconds", "lr")
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run and what it measured so far.
-
-    Attributes:
-        run: the run.
-        state: whether it is over; running: it was begun.
-        rows: of ``metrics.csv``, one per epoch; figures that were not measured are missing.
-        device: what it was made on; empty while it is not over.
+    """A run and its rows of ``metrics.csv``, one per epoch; figures that were not measured are
+    missing.
     """
 
     run: Run
@@ -49,14 +44,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figure of a finished run.
-
-    Attributes:
-        value: of the epoch that counts.
-        epoch: that epoch.
-        best: the best of all epochs, chosen by the figure itself.
-        seconds: training time of the whole run.
-    """
+    """The figure of a finished run: at the epoch that counts, and the best of all epochs."""
 
     value: float
     epoch: int

@@ -126,11 +126,6 @@ def make_run(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
     A run whose loss breaks is recorded as diverged. Of several processes that train a run together
     the first calls this, the others :func:`train_or_resume`.
 
-    Args:
-        run: what to train.
-        trainer: the task that trains it, or what stands in for it.
-        threads: CPU threads; None: torch's own choice.
-
     Raises:
         UserError: settings or data that cannot work; another study is at work on the run.
         KeyboardInterrupt: stopped, after the state was saved.
@@ -159,11 +154,7 @@ def make_run(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
 
 
 def train_or_resume(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
-    """Train a run, or what is left of it, in this process; arguments as :func:`make_run`.
-
-    Raises:
-        UserError, Diverged, KeyboardInterrupt: as the trainer.
-    """
+    """Train a run, or what is left of it, in this process; errors are the trainer's."""
     # A process that was started with so many threads has them already.
     if threads is not None and os.environ.get("OMP_NUM_THREADS") != str(threads):
         import torch
@@ -225,7 +216,7 @@ def make_all(
         threads: CPU threads of each; None: torch's own choice, or the cores divided by ``jobs``.
         logs: folder for what the processes of several jobs print.
         say: prints a line of progress.
-        after: called after every run, to draw what there is.
+        after: called after every run.
 
     Raises:
         UserError: a run that cannot work, named; or runs that other processes are at work on.
@@ -276,11 +267,7 @@ class _Ends:
     busy: list[Run] = field(default_factory=list)
 
     def take(self, title: str, run: Run, end: Callable[[], None]) -> None:
-        """Call what brings a run to its end.
-
-        Raises:
-            UserError: as that, with the run's name; but not where the run is busy.
-        """
+        """Call what brings a run to its end; a UserError gets the run's name."""
         try:
             end()
         except BusyError as error:
@@ -309,10 +296,7 @@ class _Ends:
 
 @dataclass
 class _Job:
-    """A run in processes of its own, one or several that train it together.
-
-    The first of them writes the run's files. Any of them sends the error that it ends with.
-    """
+    """A run in processes of its own; the first writes its files, any sends the error it ends by."""
 
     title: str
     run: Run
@@ -351,11 +335,7 @@ class _Job:
         return self.processes[0].exitcode is not None or any(p.exitcode for p in self.processes)
 
     def end(self) -> None:
-        """Wait for the processes of a run that is over.
-
-        Raises:
-            UserError, KeyboardInterrupt: what the run ended with.
-        """
+        """Wait for the processes of a run that is over, and raise what it ended with."""
         code = next((p.exitcode for p in self.processes if p.exitcode), 0)
         for process in self.processes:
             process.join(_PATIENCE)

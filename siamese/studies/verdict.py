@@ -25,14 +25,7 @@ from siamese.verification.enough import FEWEST_SEEDS, too_few_seeds
 
 @dataclass(frozen=True)
 class Compared:
-    """A line of the table against a reference line; less is better or more, as the study says.
-
-    Attributes:
-        label: the line.
-        reference: the line that it is compared with.
-        difference: its figure less the reference's.
-        sentence: the same in words.
-    """
+    """A line of the table against a reference line: their difference, and the same in words."""
 
     label: str
     reference: str
@@ -44,14 +37,9 @@ class Compared:
 class Verdict:
     """Sentences about a study.
 
-    Attributes:
-        summary: the result.
-        compared: every other line against the reference.
-        warnings: what weakens the result.
-        reference: label of the line that all others are compared with; None without one, or where
-            each part of the study has its own.
-        across: in a study of recipes on several networks, every other recipe against the reference
-            over all networks; labels are those of arms.
+    ``reference``: the line that all others are compared with; None where there are several.
+    ``across``: in a study of recipes on several networks, every arm against the best over all
+    networks.
     """
 
     summary: tuple[str, ...]
@@ -97,14 +85,7 @@ def figure_name(study: Study) -> str:
 
 @dataclass(frozen=True)
 class _Family:
-    """Arms that are compared with one of them.
-
-    Attributes:
-        values: figures of each arm, by seed or another key that pairs runs.
-        reference: name of the one that the others are compared with.
-        base: its figures.
-        chosen: it was chosen as the best of them; False: it was named beforehand.
-    """
+    """Arms that are compared with one of them, chosen as the best of them or named beforehand."""
 
     values: Mapping[str, Mapping[Any, float]]
     reference: str
@@ -115,9 +96,8 @@ class _Family:
 def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = None) -> Verdict:
     """The verdict over what has been run so far.
 
-    Differences are paired by seed: with a t-interval each, and with Holm's correction over all of
-    them, since the more arms are compared the more of them differ by chance. Where the reference
-    is the best of the arms, the correction is for all their pairs: see
+    Differences are paired by seed: a t-interval each, and Holm's correction over all of them. Where
+    the reference is the best of the arms, the correction is for all their pairs: see
     :func:`siamese.studies.statistics.against_best`.
     """
     values = {result.line.label: by_seed(study, result) for result in results}
@@ -162,17 +142,7 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
 def _compare(
     study: Study, families: Sequence[_Family], start: str = "", unit: str = "seed"
 ) -> tuple[tuple[Compared, ...], str | None]:
-    """Every arm against its family's reference, corrected together.
-
-    Args:
-        study: the study.
-        families: of arms.
-        start: what the sentences begin with.
-        unit: what the differences are paired by.
-
-    Returns:
-        the comparisons, and a sentence about the number of tests; None where nothing was tested.
-    """
+    """Every arm against its family's reference, corrected together; a sentence about the tests."""
     pairs: list[tuple[str, str]] = []
     shown: list[Difference] = []
     others: list[Difference] = []  # tests that the choice of a reference has made
@@ -215,16 +185,7 @@ def _compare(
 def _across(
     study: Study, tuned_at: Mapping[str, Mapping[str, str]], values: Mapping[str, dict[int, float]]
 ) -> tuple[list[str], tuple[Compared, ...]]:
-    """Which recipe wins over all networks: differences paired by network and seed.
-
-    The spread of a difference between networks counts as noise, so a recipe is only called better
-    where it is better on most of them. The verdict is about these networks, not about others.
-
-    Args:
-        study: the study.
-        tuned_at: part of the study -> arm -> label of its line.
-        values: label -> seed -> figure.
-    """
+    """Which recipe wins over all networks: differences paired by network and seed."""
     if len(tuned_at) < 2 or not all(_is_network(part) for part in tuned_at):
         return [], ()
     first = next(iter(tuned_at.values()))
@@ -272,11 +233,7 @@ _CONDITIONS = (
 
 
 def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineResult]]:
-    """The parts of a study within which its arms are compared, in words.
-
-    A grid over networks, data or lengths is no search for the best of them: arms are compared at
-    each of its values.
-    """
+    """Within which parts of a study, in words, its arms are compared: networks, data or lengths."""
     exact = study.baseline in [result.line.label for result in results]
     if len(study.arms) < 2 or exact:
         return {"": list(results)}
@@ -295,14 +252,7 @@ def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineRe
 def _tuned(
     study: Study, results: Sequence[LineResult], judged: Mapping[str, Summary]
 ) -> tuple[dict[str, str], list[str]]:
-    """What is compared: every line, or each arm's best point of the grid.
-
-    Arms that were each tried over a grid are compared tuned: at the point whose median validation
-    figure is best, or where nothing was validated, whose own median is.
-
-    Returns:
-        name -> label of the line, and a sentence that tells of the choice.
-    """
+    """What is compared: every line, or each arm's best point of the grid; a sentence says so."""
     arms: dict[str, list[LineResult]] = {}
     for result in results:
         arms.setdefault(result.line.arm.label, []).append(result)

@@ -19,15 +19,9 @@ _SPECS = ("siamese.tasks.classes.class_spec:CLASSES", "siamese.tasks.faces.face_
 class Workload:
     """What a run computes, from its settings alone.
 
-    Attributes:
-        network: as ``create_network`` of the zoo knows it.
-        options: over the network's own.
-        drop_path: of timm's networks.
-        outputs: the network's width: classes, or the embedding's dimension.
-        channels: of an image.
-        size: side of the network's input, in pixels.
-        images: forward passes of the whole run, a training image counted ``TRAINING_STEP`` times;
-            None where the data lies nowhere yet.
+    ``outputs`` is the network's width (classes, or the embedding's dimension), ``size`` the side of
+    its input in pixels, ``images`` the forward passes of the whole run, a training image counted
+    ``TRAINING_STEP`` times; None where the data lies nowhere yet.
     """
 
     network: str

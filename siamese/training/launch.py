@@ -55,14 +55,8 @@ class RunSettings(Protocol):
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where a run is being made.
-
-    Attributes:
-        device: of this process.
-        distribution: the processes that train together.
-        say: prints a line; in the processes beside the first it does nothing.
-        source: the checkpoint file that the run goes on from; None: it is new.
-        content: what that file holds.
+    """Where a run is being made; ``source``: the checkpoint that it goes on from, ``content``: its
+    content.
     """
 
     device: torch.device
@@ -155,14 +149,10 @@ class TaskRuns(Protocol):
 
 
 def start_run(runs: TaskRuns, settings: Any) -> Path:
-    """Train a new run; returns the path of the checkpoint that counts.
+    """Train a new run; returns the checkpoint that counts.
 
     That is ``best.pt`` where validation selects, else ``last.pt``. Under ``torchrun`` every process
     calls this.
-
-    Args:
-        runs: how the task's runs are made.
-        settings: of the run, checked.
 
     Raises:
         UserError: unusable data or settings.

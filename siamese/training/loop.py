@@ -35,15 +35,12 @@ Figures = dict[str, float]
 
 @dataclass
 class StepLoss:
-    """One batch's loss and what is told about it.
+    """One batch's loss (a scalar with its graph), its images over all processes, and numbers for
+    the log.
 
-    Attributes:
-        value: scalar tensor with its graph.
-        images: number of images in the batch, over all processes.
-        details: further numbers for the log: numbers that cost nothing with every batch, dear ones
-            when they were asked for. Tensors stay on their device until the loop reads them.
-        weight: the batch's images over the mean of the batches that make one step: where they
-            differ in size, each image still counts alike.
+    Numbers that are cheap come with every batch, others when they were asked for; tensors stay on
+    their device until the loop reads them. ``weight``: the batch's images over the mean of the
+    batches that make one step: where they differ in size, each image still counts alike.
     """
 
     value: torch.Tensor
@@ -102,17 +99,9 @@ class Observer(Protocol):
 class Progress:
     """How far a run is; all that the loop itself needs to go on from a checkpoint.
 
-    Attributes:
-        epoch: finished epochs.
-        batch: batches done of the running epoch.
-        step: optimizer steps.
-        images: training images seen.
-        seconds: time spent in training steps and waiting for their batches, not in validation.
-        best: best value of the selecting figure so far; NaN before the first validation.
-        best_epoch: the epoch it came from, counted from 1; 0 before.
-        loss_sum: sum of the batch losses of the running epoch.
-        detail_sums: sums of the detailed numbers of the running epoch.
-        details: number of batches in ``detail_sums``.
+    ``epoch`` counts finished epochs, ``batch`` the batches done of the running one, ``seconds`` the
+    time in training steps and waiting for batches. ``best`` is NaN before the first validation, and
+    ``best_epoch``, from 1, is 0. Sums are of the running epoch; ``details`` of them were detailed.
     """
 
     epoch: int = 0
@@ -154,15 +143,10 @@ class LoopOptions:
 
 
 class Loop:
-    """A run: the task, its optimizer, and how far they are.
+    """A run: the task, its optimizer, and how far they are; the first process writes.
 
-    Args:
-        task: what is learnt.
-        optimizer: over the parameters of ``task.model`` and ``task.loss``.
-        schedule: learning-rate schedule, stepped after every optimizer step; None: constant.
-        scaler: loss scaler, enabled in float16 only.
-        options: settings.
-        distribution: the processes that train together; the first one writes.
+    ``schedule`` is stepped after every optimizer step (None: constant); ``scaler`` is enabled in
+    float16 only.
     """
 
     def __init__(
@@ -181,17 +165,11 @@ class Loop:
         self._unread: list[StepLoss] = []  # losses that still lie on the device
 
     def run(self, observer: Observer) -> bool:
-        """Train to the last epoch.
-
-        Args:
-            observer: who watches.
-
-        Returns:
-            True when finished; False when interrupted (``last.pt`` holds the exact state).
+        """Train to the last epoch; False when interrupted (``last.pt`` holds the exact state).
 
         Raises:
             UserError: the loss became NaN or infinite, memory ran out, or something could not be
-                written; the checkpoints on disk stay as they are, and how to go on is told.
+                written; the checkpoints on disk stay as they are, and how to go on is said.
         """
         self.observer = observer
         try:
@@ -400,11 +378,6 @@ class Loop:
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
         """Continue exactly where a checkpoint of the same run stands.
-
-        Args:
-            content: of the checkpoint.
-            name: the run's, for the message.
-            way_on: what to do where it cannot be continued.
 
         Raises:
             UserError: the checkpoint lacks something or is of another network.

@@ -47,11 +47,7 @@ def written(method: _Method) -> _Method:
 class RunLog:
     """Watches a run; see :class:`siamese.training.loop.Observer`. Each task adds its own pictures.
 
-    Args:
-        folder: the run's folder under ``runs/``.
-        epochs: epochs of the whole run.
-        step: step to continue from; TensorBoard's points beyond it are dropped.
-        epoch: epoch to continue from; rows of metrics.csv beyond it are dropped.
+    A log that continues drops TensorBoard's points beyond ``step`` and rows beyond ``epoch``.
     """
 
     def __init__(self, folder: Path, epochs: int, step: int = 0, epoch: int = 0):
@@ -103,14 +99,7 @@ class RunLog:
     def add_settings(
         self, settings: Mapping[str, Any], epoch: int, figures: Sequence[str], prefix: str
     ) -> None:
-        """TensorBoard's table of settings, with an epoch's figures.
-
-        Args:
-            settings: nested plain values.
-            epoch: the epoch that counts.
-            figures: columns of metrics.csv; those that the run lacks are left out.
-            prefix: what the epoch is, e.g. ``best``.
-        """
+        """TensorBoard's table of settings, with an epoch's figures as far as the run has them."""
         for row in self.rows:
             if int(row["epoch"]) == epoch:
                 found = {f"{prefix}/{name}": float(row[name]) for name in figures if name in row}

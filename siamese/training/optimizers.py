@@ -26,19 +26,11 @@ class PairedOptimizer:
     Schedule-free optimizers train one set of weights and evaluate another, an average; so does an
     exponential moving average (EMA) over any other optimizer. ``eval()`` puts the averaged weights
     into the model, ``train()`` puts the very training weights back, bit for bit (schedule-free's
-    own way back rounds). Without an average there is one set of weights, and both calls only keep
-    account, so that no caller needs to know which kind it has.
+    own way back rounds). Without an average both calls only keep account.
 
-    Args:
-        optimizer: a torch optimizer; schedule-free ones are recognised by their ``train`` method.
-        ema: decay of the moving average, below 1; None: none. After t steps the decay is at most
-            (1 + t) / (10 + t), as in TensorFlow's average, so that a short run does not end at an
-            average of its random beginning. The average is kept in float32 at least.
-
-    Attributes:
-        inner: the optimizer itself.
-        averages: whether the evaluated weights are an average of the trained ones.
-        mode: "train" or "eval".
+    After t steps the decay of the EMA is at most (1 + t) / (10 + t), as in TensorFlow's average, so
+    that a short run does not end at an average of its random beginning. It is kept in float32 at
+    least.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, ema: float | None = None):
@@ -83,12 +75,10 @@ class PairedOptimizer:
         self.mode = "eval"
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        """One optimizer step from gradients that are unscaled and clipped already.
+        """One optimizer step from gradients that are unscaled and clipped already; updates the
+        scaler.
 
         Where the scaler finds a broken gradient it leaves the step out, and the average with it.
-
-        Args:
-            scaler: the loss scaler, which is updated, too; disabled but for float16.
 
         Raises:
             RuntimeError: called in evaluation mode, whose weights are not the ones that learn.
@@ -214,16 +204,11 @@ def parameter_groups(
     factors: dict[str, float],
     decay_norms: bool = False,
 ) -> list[Group]:
-    """Named groups: weights decay; norms and biases (one-dimensional) do not unless asked to.
+    """Named groups: weights decay; norms and biases (one-dimensional) do not unless
+    ``decay_norms``.
 
-    Frozen parameters are listed, too, so that thawing them needs no new optimizer.
-
-    Args:
-        modules: name -> module; a parameter belongs to the first module that has it.
-        weight_decay: decay of weights.
-        lr: learning rate.
-        factors: name -> factor on the learning rate, 1 where absent.
-        decay_norms: norms and biases decay like weights.
+    Frozen parameters are listed, too, so that thawing them needs no new optimizer. ``factors`` on
+    the learning rate are by module.
     """
     groups: list[Group] = []
     spared = weight_decay if decay_norms else 0.0
@@ -257,18 +242,10 @@ def build_optimizer(
     steps_per_epoch: int,
     epochs: int,
 ) -> tuple[PairedOptimizer, LambdaLR | None]:
-    """The optimizer of a run and its schedule, which schedule-free ones do without.
+    """The optimizer of a run and its schedule, to be stepped after each of its steps.
 
-    Args:
-        optimizer: which optimizer, and what it listens to.
-        schedule: learning rate over the run; of it schedule-free optimizers take the warm-up.
-        groups: parameter groups with their own lr and weight decay.
-        lr: learning rate of the run, for groups that set none.
-        steps_per_epoch: optimizer steps of an epoch.
-        epochs: epochs of the whole run.
-
-    Returns:
-        The optimizer, and the schedule to step after each of its steps.
+    Schedule-free optimizers have none and take the warm-up only. ``lr`` is for groups that set
+    none.
 
     Raises:
         UserError: ``schedule.min_lr`` is above ``lr``.

@@ -17,16 +17,10 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
     """Set the running statistics of every training batch norm from some batches, in float32.
 
     Averaged weights (schedule-free, EMA) never saw a training step, so the running statistics
-    belong to other weights. Each layer gets the mean of the per-batch means and unbiased
-    variances (PyTorch's ``momentum=None``); momentum and modes are restored after, and no random
-    state moves. Layers in eval mode when the model is in train mode (frozen ones) stay untouched.
-
-    Args:
-        model: the model with the weights to measure; left in train mode.
-        batches: the model's inputs, on its device.
-
-    Returns:
-        number of batches used; with none, or without such layers, nothing changes.
+    belong to other weights. Each layer gets the mean of the per-batch means and unbiased variances
+    (PyTorch's ``momentum=None``); momentum and modes are restored after, and no random state moves.
+    Layers in eval mode when the model is in train mode (frozen ones) stay untouched. Returns the
+    batches used.
     """
     model.train()
     norms = [norm for norm in batch_norms(model) if norm.training]

@@ -31,19 +31,10 @@ def free_name(base: str, runs: str, checkpoints: str) -> str:
 
 
 def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None:
-    """Make sure that a run's name is free; one that was begun in vain is taken over.
+    """Make sure that a run's name is free; a line where one that was begun in vain is taken over.
 
-    A run that was killed before its first checkpoint cannot be gone on with. What it left is what
-    a run writes before its first step, and is removed; anything else is not touched.
-
-    Args:
-        name: the run.
-        runs: folder of all runs' logs.
-        checkpoints: folder of all runs' checkpoints.
-        resume: how a run is continued, e.g. ``--resume``.
-
-    Returns:
-        a line where a name was taken over; None where it was free.
+    A run that was killed before its first checkpoint cannot be gone on with. What it left is what a
+    run writes before its first step, and is removed; anything else is not touched.
 
     Raises:
         UserError: there is such a run, or one is at work under that name.
@@ -132,12 +123,7 @@ def at_work(folder: Path) -> Iterator[None]:
 
 
 def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
-    """The checkpoint that a run goes on from.
-
-    Args:
-        target: a run's name, its folder with checkpoints, or a checkpoint file.
-        checkpoints: folder of all runs' checkpoints.
-        resume: how a run is continued, e.g. ``--resume``.
+    """The checkpoint that a run, given by name, folder or file, goes on from.
 
     Raises:
         UserError: there is none; names the latest runs.
@@ -158,11 +144,7 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
 
 
 def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
-    """Refuse to go on from a copy of a checkpoint while its run lies elsewhere.
-
-    Raises:
-        UserError: the run's own folder exists and is not the checkpoint's.
-    """
+    """UserError where a checkpoint is a copy, while its run lies elsewhere."""
     home = Path(checkpoints) / name
     if home.exists() and home.resolve() != checkpoint.parent.resolve():
         raise UserError(
@@ -174,15 +156,9 @@ def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
 def refuse_far_places(
     checkpoint: Path, saved: Mapping[str, Any], parse: Callable[[dict[str, Any]], Any]
 ) -> None:
-    """Refuse to write where nobody but a checkpoint, which may come from anywhere, says so.
+    """UserError where only a checkpoint, which may come from anywhere, names a far place to write.
 
-    Args:
-        checkpoint: the file.
-        saved: its settings, nested plain values.
-        parse: lays the user's settings over saved ones.
-
-    Raises:
-        UserError: names the setting that must be given.
+    ``saved`` are its settings, nested plain values; ``parse`` lays the user's over them.
     """
     told = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
     far = [name for name, place in told.items() if not is_near(place, checkpoint)]
@@ -202,17 +178,9 @@ def refuse_changes(
     way_on: str,
     prefix: str = "",
 ) -> None:
-    """Refuse settings that would make a resumed run another one.
+    """UserError where settings, nested plain values, would make a resumed run another one.
 
-    Args:
-        saved: the checkpoint's settings, nested plain values.
-        now: the settings to go on with.
-        may_change: dotted names that may differ.
-        way_on: what to do instead, the end of the message.
-        prefix: dotted name of the group that ``now`` is.
-
-    Raises:
-        UserError: names the setting.
+    ``may_change``: dotted names that may differ; ``way_on``: what to do instead.
     """
     for key, value in now.items():
         name = f"{prefix}{key}"

@@ -47,15 +47,8 @@ def augment_pixels(
 ) -> Tensor:
     """The changes made to pixels as they are: crop, flip and RandAugment, in this order.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        settings: what is on.
-        mean: of each channel in [0, 1]; RandAugment fills with it.
-        generator: of the images' device.
-        size: side of the result; None: as it was.
-
-    Returns:
-        uint8 (N, C, size, size).
+    uint8 (N, C, H, W) to (N, C, size, size); ``mean`` of each channel in [0, 1] fills what
+    RandAugment moves into view.
 
     Raises:
         UserError: a reflected border as wide as the image; a RandAugment notation unknown to timm.
@@ -91,17 +84,9 @@ def random_crop(images: Tensor, padding: int, mode: Padding, generator: torch.Ge
 
 
 def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Padding) -> Tensor:
-    """The crop whose upper left corner lies at (top, left) of the padded image.
+    """The crop whose upper left corner, int64 (N,) each, lies at (top, left) of the padded image.
 
-    Args:
-        images: (N, C, H, W) of any type.
-        top: int64 (N,), in [0, 2 * padding].
-        left: likewise.
-        padding: border in pixels; with ``reflect`` below H and W.
-        mode: ``zero`` or ``reflect`` (the border mirrors the image, whose edge is not repeated).
-
-    Returns:
-        As ``images``.
+    Images are (N, C, H, W) of any type; ``reflect`` mirrors the image, whose edge is not repeated.
 
     Raises:
         UserError: a reflected border as wide as the image.
@@ -143,16 +128,10 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
 def random_resized_crop(
     images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """A rectangle of each image, resized: area and ratio drawn as torchvision does.
+    """A rectangle of each image, resized: area (a share in ``scale``) and ratio drawn as
+    torchvision does.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        size: side of the result in pixels.
-        scale: least and greatest share of the area.
-        generator: of the images' device.
-
-    Returns:
-        uint8 (N, C, size, size).
+    uint8 (N, C, H, W) to (N, C, size, size).
     """
     height, width = images.shape[2:]
     high, wide, fits = _rectangles(len(images), (height, width), scale, _CROP_RATIO, generator)
@@ -174,8 +153,7 @@ def _rectangles(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Heights and widths, int64 (count,), of which each fits into an image, and whether one did.
 
-    The area is uniform, the ratio of width to height uniform in its logarithm; of several attempts
-    the first counts that fits.
+    The area is uniform, the ratio uniform in its logarithm; the first attempt counts that fits.
     """
     drawn = torch.rand((2, count, _ATTEMPTS), generator=generator, device=generator.device)
     areas = (area[0] + (area[1] - area[0]) * drawn[0]) * (shape[0] * shape[1])
@@ -201,21 +179,11 @@ def _up_to(greatest: Tensor, generator: torch.Generator) -> Tensor:
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
 ) -> Tensor:
-    """Cut a rectangle of each image and resize it: bilinear, antialiased.
+    """Cut a rectangle of each image, int64 (N,) each, and resize it: bilinear, antialiased.
 
     torchvision resizes one rectangle a call. Resampling is linear in rows and in columns, so a
-    batch of different rectangles is two products with matrices of weights.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        top: int64 (N,), the rectangles' first row.
-        left: int64 (N,), their first column.
-        height: int64 (N,), their rows.
-        width: int64 (N,), their columns.
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 (N, C, size, size).
+    batch of different rectangles is two products with matrices of weights. uint8 (N, C, H, W) to
+    (N, C, size, size).
     """
     rows = _resampling(top, height, size, images.shape[2])
     columns = _resampling(left, width, size, images.shape[3])
@@ -238,19 +206,12 @@ def _resampling(start: Tensor, length: Tensor, size: int, pixels: int) -> Tensor
 def rand_augment(
     images: Tensor, notation: str, mean: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """RandAugment (arXiv 1909.13719) by timm, picture by picture.
+    """RandAugment (arXiv 1909.13719) by timm, picture by picture; uint8 (N, C, H, W), C 1 or 3.
 
-    Args:
-        images: uint8 (N, C, H, W), C 1 or 3.
-        notation: timm's, e.g. ``rand-m7-mstd0.5-inc1``.
-        mean: of each channel in [0, 1]; what is moved into view is filled with it.
-        generator: of the images' device; each picture's seed comes from it.
-
-    Returns:
-        As ``images``.
+    Each picture's seed comes from the generator.
 
     Raises:
-        UserError: timm does not know the notation.
+        UserError: timm does not know the notation, e.g. ``rand-m7-mstd0.5-inc1``.
     """
     transform = rand_augment_of(notation, images.shape[-1], tuple(mean))
     seeds = torch.randint(2**62, (len(images),), generator=generator, device=images.device)
@@ -320,17 +281,11 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) -> Tensor:
-    """Blank one square of each image (arXiv 1708.04552).
+    """Blank one square of each image (arXiv 1708.04552): normalised, float (N, C, H, W), so 0 is
+    the mean.
 
-    Args:
-        images: normalised, float (N, C, H, W); 0 is the mean.
-        size: side of the square in pixels.
-        edge: ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as
-            in the paper; ``inside``: the whole square lies in the image.
-        generator: of the images' device.
-
-    Returns:
-        New images of the same shape.
+    ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as in the
+    paper; ``inside``: the whole square lies in the image.
 
     Raises:
         UserError: a square larger than the image that is to lie inside.
@@ -352,19 +307,11 @@ def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) ->
 
 
 def random_erasing(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Blank one rectangle of some images (arXiv 1708.04896), each with draws of its own.
+    """Blank one rectangle of some images (arXiv 1708.04896); normalised, float (N, C, H, W).
 
     timm's and torchvision's versions draw from global generators, image by image. The erased share
     of the area is the paper's, the ratio is drawn as both libraries draw it (uniform in its
-    logarithm), the rectangle is filled with the mean.
-
-    Args:
-        images: normalised, float (N, C, H, W); 0 is the mean.
-        probability: of an image to be erased.
-        generator: of the images' device.
-
-    Returns:
-        New images of the same shape.
+    logarithm).
     """
     height, width = images.shape[2:]
     chosen = torch.rand(len(images), generator=generator, device=images.device) < probability

@@ -12,14 +12,7 @@ _FIGURES = ("validation_error", "validation_loss", "test_error", "test_loss")
 
 
 class ClassLog(RunLog):
-    """Watches a classification run.
-
-    Args:
-        folder: the run's folder under ``runs/``.
-        settings: the run's settings, resolved.
-        step: step to continue from.
-        epoch: epoch to continue from.
-    """
+    """Watches a classification run."""
 
     def __init__(
         self, folder: Path, settings: ClassificationSettings, step: int = 0, epoch: int = 0

@@ -74,17 +74,7 @@ def _rows(side: int) -> list[_Row]:
 def write_augmentations(
     out: Path, name: str, root: str, download: bool = True, seed: int = 0
 ) -> Path:
-    """Draw every augmentation of a few training images of a set.
-
-    Args:
-        out: the PNG to write.
-        name: the set, as :class:`siamese.config.DatasetSettings` calls it.
-        root: where it lies.
-        download: download it where it is missing.
-        seed: of the images and of the augmentation.
-
-    Returns:
-        ``out``.
+    """Draw every augmentation of a few training images of a set into the PNG ``out``.
 
     Raises:
         UserError: no such set; see :func:`siamese.tasks.classes.datasets.load_part`.
@@ -112,18 +102,10 @@ def _one_of_each(labels: Tensor, seed: int) -> Tensor:
 
 
 def augmentation_grid(out: Path, images: ImageSet, seed: int = 0) -> Path:
-    """Draw every augmentation, a labelled row each, of the same images.
+    """Draw every augmentation, a labelled row each, of the same images into the PNG ``out``.
 
     Each picture comes from a draw of its own, so a row shows how an augmentation varies. Below it
     stand its target's classes with their shares where there is more than one.
-
-    Args:
-        out: the PNG to write.
-        images: a few images.
-        seed: of the draws.
-
-    Returns:
-        ``out``.
     """
     rows = _rows(images.images.shape[-1])
     examples = [[_example(row, images, at, seed) for at in range(len(images))] for row in rows]

@@ -29,19 +29,12 @@ from siamese.training.optimizers import PairedOptimizer
 
 
 class ClassificationTask:
-    """What the loop learns; see :class:`siamese.training.loop.Task`.
-
-    Args:
-        settings: the run's settings, resolved.
-        parts: the images.
-        network: with the weights to start from.
-        spec: its description.
-        device: where to train; resident images are moved there.
-        distribution: the processes that train together.
+    """What the loop learns; see :class:`siamese.training.loop.Task`. Images in memory move to
+    ``device``.
 
     Raises:
-        UserError: a precision, or batch norms over all GPUs, that the device does not have;
-            batches that cannot be shared.
+        UserError: a precision, or batch norms over all GPUs, that the device does not have; batches
+            that cannot be shared.
     """
 
     def __init__(
@@ -109,11 +102,7 @@ class ClassificationTask:
 
     @torch.inference_mode()
     def refuse_sizes(self) -> None:
-        """Try the network on an image of each size, so that none stops it after an epoch.
-
-        Raises:
-            UserError: the network cannot take images of a size.
-        """
+        """Try the network on an image of each size, lest one stops it after an epoch; UserError."""
         self.model.eval()
         for name in ("size", "test_size"):
             size = getattr(self.spec, name)

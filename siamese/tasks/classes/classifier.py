@@ -27,17 +27,10 @@ from siamese.zoo import create_network, require_network
 class ClassifierSpec:
     """What is needed to build a classifier again, and to feed it.
 
-    Attributes:
-        network: preset of the zoo, or ``timm/NAME``.
-        options: constructor arguments over the preset's.
-        drop_path: stochastic depth of timm's networks.
-        classes: their names, in the order of the logits.
-        channels: of the input.
-        size: side of the square input in training, in pixels.
-        test_size: side of the square input in validation and test, in pixels.
-        test_crop: share of the side that the central crop keeps in validation and test.
-        mean: of each channel, pixels in [0, 1].
-        std: of each channel.
+    ``network`` is a preset of the zoo or ``timm/NAME``, ``options`` lie over the preset's. ``size``
+    is the side of the square input in training, ``test_size`` in validation and test, in pixels;
+    ``test_crop`` the share of the side that the central crop keeps there. ``mean`` and ``std`` are
+    of each channel, pixels in [0, 1].
     """
 
     network: str
@@ -108,16 +101,7 @@ def judge_images(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Classify images as they are prepared for validation and test; the network goes to eval mode.
 
-    Args:
-        network: on ``device``; its weights may be of low precision.
-        spec: its description.
-        images: in memory, or files; broken files are left out.
-        device: where the network is.
-        precision: precision of the network's arithmetic.
-        batch: images at a time.
-        workers: loader processes for files.
-        channels_last: memory layout of the images.
-        distribution: the processes that share images in memory; each must call this.
+    Processes share images in memory, and each must call this; broken files are left out.
 
     Returns:
         logits float32 (N, classes) and labels int64 (N,), on ``device``, in every process.

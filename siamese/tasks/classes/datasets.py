@@ -41,14 +41,8 @@ _MEASURED = 1000
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory.
-
-    Attributes:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,), indices into ``classes``.
-        classes: the classes' names.
-        mean: of each channel over the training images, in [0, 1].
-        std: likewise, the standard deviation.
+    """Images in memory: uint8 (N, C, H, W), labels int64 (N,), mean and std of the channels in [0,
+    1].
     """
 
     images: Tensor
@@ -71,14 +65,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Picture files with their classes, for sets that do not fit into memory.
-
-    Attributes:
-        root: the folder of one part, e.g. ``DATA/train``.
-        paths: one path per picture, relative to ``root``, with forward slashes.
-        labels: int64 (N,), indices into ``classes``.
-        classes: names of the class folders in code-point order.
-    """
+    """Picture files with their classes: paths relative to ``root`` and labels int64 (N,)."""
 
     root: Path
     paths: tuple[str, ...]
@@ -149,14 +136,9 @@ def load_part(
 ) -> ImageSet:
     """All images of the training or test part, in memory.
 
-    Args:
-        settings: the set, and the side of its images: ``size`` for the training part, ``test_size``
-            (else ``size``) for the test part. ``subset``, ``test_subset`` and ``validation`` are
-            left to :func:`subset` and :func:`split_validation`.
-        part: which.
-        as_tested: prepare training images as test images are, e.g. for validation.
-        report: called with path and reason for each picture of a folder that cannot be decoded.
-        progress: show a bar while pictures are decoded.
+    ``subset``, ``test_subset`` and ``validation`` are left to :func:`subset` and
+    :func:`split_validation`. ``as_tested`` prepares training images as test images are. ``report``
+    is called with path and reason for each picture of a folder that cannot be decoded.
 
     Raises:
         UserError: the set is missing, damaged or cannot be downloaded; a folder without pictures,
@@ -358,13 +340,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def fit_square(picture: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
-    """The square in a picture's centre whose side is ``crop`` of the shorter side, resized.
-
-    Args:
-        picture: any size.
-        size: side of the result in pixels.
-        crop: in (0, 1].
-    """
+    """The square in a picture's centre whose side is ``crop`` of the shorter side, resized."""
     side = max(1, round(crop * min(picture.size)))
     square: Image.Image = functional.resize(
         functional.center_crop(picture, [side]), [size, size], antialias=True
@@ -390,13 +366,8 @@ def decode_pictures(
 ) -> ImageSet:
     """Picture files as an image set; those that cannot be decoded are left out.
 
-    Args:
-        folder: the pictures.
-        size: side in pixels.
-        measured: mean and standard deviation, see :func:`measure`.
-        crop: share of the shorter side that the central square keeps, in (0, 1].
-        report: called with path and reason for each picture that is left out.
-        progress: show a bar.
+    ``measured``: mean and standard deviation, see :func:`measure`. ``crop`` in (0, 1]: share of the
+    shorter side that the central square keeps.
 
     Raises:
         UserError: none of them can be decoded.
@@ -474,11 +445,6 @@ def moments(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def subset(images: Images, number: int, seed: int) -> Images:
     """Some of the images, drawn so that each class keeps its share; in their order.
 
-    Args:
-        images: the set.
-        number: how many.
-        seed: of the draw.
-
     Raises:
         UserError: more than there are.
     """
@@ -493,15 +459,9 @@ def subset(images: Images, number: int, seed: int) -> Images:
 def split_validation(
     images: ImageSet | PictureFolder, share: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Keep images aside, drawn so that each class gives its share.
+    """Rising positions, int64, for training and for validation, each class giving its share.
 
-    Args:
-        images: the training images.
-        share: share of them (below 1) or number (1 or more); 0: none.
-        seed: of the draw; the same seed and images give the same split.
-
-    Returns:
-        Positions for training and for validation, int64, each rising, without a common one.
+    ``share`` is below 1, or a number of images; 0: none.
 
     Raises:
         UserError: fewer than one image would be left for training or validation.

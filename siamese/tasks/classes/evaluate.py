@@ -23,15 +23,7 @@ from siamese.tasks.classes.parts import load_parts
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found, and where it lies.
-
-    Attributes:
-        figures: ``error``, ``top5_error``, ``loss``, ``ece``; see :func:`summarise_logits`.
-        classes: names of the classes.
-        table: figures of each class.
-        origin: what was judged, in words.
-        out: the folder with all files.
-    """
+    """Figures, see :func:`summarise_logits`, and the folder where everything lies."""
 
     figures: dict[str, float]
     classes: tuple[str, ...]

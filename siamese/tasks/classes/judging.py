@@ -17,11 +17,8 @@ Counts = npt.NDArray[np.int64]
 class ClassTable:
     """What happened to each class; all arrays (C,).
 
-    Attributes:
-        images: images of the class.
-        correct: those of them that were recognised.
-        predicted: images that were given this class.
-        confused_with: the class that its images were most often taken for; -1: none ever was.
+    ``images`` of the class, ``correct`` ones among them, ``predicted`` as it, and the class that
+    its images were most often taken for (-1: none ever was).
     """
 
     images: Counts
@@ -48,16 +45,10 @@ class ClassTable:
 def summarise_logits(
     logits: torch.Tensor, labels: torch.Tensor, bins: int = 15
 ) -> dict[str, float]:
-    """Errors, loss and calibration.
+    """Errors, loss and calibration of logits, float32 (N, C), and labels, int64 (N,).
 
-    Args:
-        logits: float32 (N, C).
-        labels: int64 (N,).
-        bins: bins of the calibration error.
-
-    Returns:
-        ``error`` (top 1) and ``top5_error`` in per cent (the latter with more than five classes
-        only), ``loss`` (mean cross entropy in nats), ``ece`` in [0, 1].
+    ``error`` (top 1) and ``top5_error`` in per cent (the latter with more than five classes only),
+    ``loss`` (mean cross entropy in nats), ``ece`` in [0, 1].
     """
     logits, labels = logits.float().cpu(), labels.cpu()  # float64 is not to be had on every device
     figures = {"error": 100 * _top_error(logits, labels, 1)}
@@ -73,12 +64,8 @@ def calibration_error(probabilities: torch.Tensor, labels: torch.Tensor, bins: i
     """Expected calibration error (Guo et al., 2017, arXiv 1706.04599).
 
     The mean over images of |accuracy - confidence| of the bin that the image's confidence (its
-    largest probability) falls in; bins of equal width, each closed on the right.
-
-    Args:
-        probabilities: float (N, C), rows that sum to 1.
-        labels: int64 (N,).
-        bins: number of bins.
+    largest probability) falls in; bins of equal width, each closed on the right. Probabilities are
+    (N, C), labels int64 (N,).
     """
     confidence, predicted = probabilities.double().max(dim=1)
     right = (predicted == labels).double()

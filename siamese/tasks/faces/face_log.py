@@ -27,15 +27,7 @@ _HISTOGRAM = 200  # bars of a histogram
 
 
 class FaceLog(RunLog):
-    """Watches a face run.
-
-    Args:
-        folder: the run's folder under ``runs/``.
-        task: for the pictures of the latest validation.
-        settings: the run's settings, resolved.
-        step: step to continue from.
-        epoch: epoch to continue from.
-    """
+    """Watches a face run; the task has the pictures of the latest validation."""
 
     def __init__(
         self, folder: Path, task: FaceTask, settings: TrainSettings, step: int = 0, epoch: int = 0

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms.v2 import functional as pictures
 
 from siamese.config import PictureSettings
@@ -92,31 +91,19 @@ def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Paddi
         UserError: a reflected border as wide as the image.
     """
     count, channels, height, width = images.shape
+    if mode == "reflect" and padding >= min(height, width):
+        raise UserError(
+            f"`augment.crop` {padding}: an image of {height} x {width} pixels reflects at most "
+            f"{min(height, width) - 1}; use less, or `augment.crop_padding` zero"
+        )
+    kind = "constant" if mode == "zero" else "reflect"
+    source: Tensor = pictures.pad(images, [padding], padding_mode=kind)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
-    if mode == "zero":
-        source = functional.pad(images, (padding,) * 4)
-    else:
-        if padding >= min(height, width):
-            raise UserError(
-                f"`augment.crop` {padding}: an image of {height} x {width} pixels reflects at most "
-                f"{min(height, width) - 1}; use less, or `augment.crop_padding` zero"
-            )
-        source = images
-        rows, columns = (
-            _mirrored(rows - padding, height),
-            _mirrored(columns - padding, width),
-        )
     # One index per pixel into the flattened image, the same for all its channels.
     pixels = (rows[:, :, None] * source.shape[3] + columns[:, None, :]).view(count, 1, -1)
     cut = source.reshape(count, channels, -1).gather(2, pixels.expand(-1, channels, -1))
     return cut.view(images.shape)
-
-
-def _mirrored(index: Tensor, length: int) -> Tensor:
-    """Indices outside [0, length) thrown back at the first and the last pixel."""
-    last = length - 1
-    return last - (last - index.abs()).abs()
 
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:

@@ -56,7 +56,7 @@ class EpochOrder:
     ``size`` counts the images of a batch over all processes, which share it equally; a smaller set
     gives one smaller batch. ``repeats`` is repeated augmentation (arXiv 1901.09335): how often each
     image stands in its batch; an epoch draws as many images as ever, so only a part of the set is
-    seen. ``drop_last`` leaves out a last batch that is not full, where there is a full one.
+    seen. A last batch that is not full is left out, where there is a full one.
 
     Raises:
         UserError: batches that the processes cannot share equally, or fewer images than processes.
@@ -66,7 +66,6 @@ class EpochOrder:
     size: int
     seed: int
     repeats: int = 1
-    drop_last: bool = True
     rank: int = 0
     world_size: int = 1
 
@@ -83,8 +82,7 @@ class EpochOrder:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(self.images, self.size)
-        return full + (rest > 0 and (full == 0 or not self.drop_last))
+        return max(1, self.images // self.size)
 
     def batches(
         self, epoch: int, first_batch: int = 0, device: torch.device | str = "cpu"

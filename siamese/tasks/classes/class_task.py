@@ -17,7 +17,7 @@ from siamese.models.checkpoint import package_versions
 from siamese.models.device import autocast, choose_precision
 from siamese.tasks.classes.class_batches import EpochOrder
 from siamese.tasks.classes.class_losses import ClassLoss
-from siamese.tasks.classes.class_sources import training_source
+from siamese.tasks.classes.class_sources import TrainingSource
 from siamese.tasks.classes.classifier import ClassifierSpec, judge_images
 from siamese.tasks.classes.datasets import ImageSet
 from siamese.tasks.classes.judging import summarise_logits
@@ -85,7 +85,7 @@ class ClassificationTask:
         self.micro_batch = min(settings.batches.ghost or share, share)
         self.accumulate = len(part_edges(share, self.micro_batch)) - 1
         self._share, self._batches = share, len(order)
-        self._source = training_source(
+        self._source = TrainingSource(
             self.parts["train"],
             order,
             settings.augment,

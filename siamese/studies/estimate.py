@@ -44,12 +44,8 @@ def _network(
     name: str, options: str, drop_path: float, outputs: int, channels: int, size: int
 ) -> tuple[int | None, int | None]:
     """Parameters and multiply-accumulates of a network, by its name."""
-    from siamese.zoo import count_cost, create_network, presets
+    from siamese.zoo import count_cost, create_network
 
-    name = name.removeprefix("zoo/")  # as faces name a preset
-    known = name.startswith("timm/") or any(preset.name == name for preset in presets())
-    if not known and _is_timm(name):  # as faces name it
-        name = f"timm/{name}"
     network = create_network(
         name,
         num_classes=outputs,
@@ -62,12 +58,6 @@ def _network(
         return count_cost(network, channels, size)
     except (RuntimeError, NotImplementedError):  # a model that the meta device cannot run
         return sum(parameter.numel() for parameter in network.parameters()), None
-
-
-def _is_timm(name: str) -> bool:
-    import timm
-
-    return bool(timm.is_model(name.split(".")[0]))
 
 
 @cache

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamese.errors import UserError
-from siamese.files.places import read_bytes
 from siamese.files.writing import write_csv
 from siamese.studies.expand import Line, Run
 from siamese.studies.running import read_result
 from siamese.studies.study import Study
+from siamese.training.runs import read_metrics
 
 Row = dict[str, float]
 State = Literal["done", "diverged", "running", "missing"]
@@ -81,31 +78,11 @@ def collect(lines: Sequence[Line]) -> list[LineResult]:
 
 def _result(run: Run) -> RunResult:
     result = read_result(run)
-    rows = tuple(read_metrics(run.folder / "metrics.csv"))
+    read = read_metrics(run.folder / "metrics.csv", "remove its folder to make the run anew")
+    rows = tuple({name: float(value) for name, value in row.items() if value} for row in read)
     if result is None:
         return RunResult(run, "running" if rows else "missing", rows)
     return RunResult(run, result["status"], rows, str(result.get("device", "")))
-
-
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a run's ``metrics.csv``; none while there is no file.
-
-    Raises:
-        UserError: a value that is no number.
-    """
-    if not path.exists():
-        return []
-    rows: list[Row] = []
-    text = read_bytes(path).decode("utf-8", "replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for row in reader:
-            rows.append({name: float(value) for name, value in row.items() if value})
-    except (TypeError, ValueError, csv.Error):
-        raise UserError(
-            f"{path} line {len(rows) + 2}: is damaged; remove its folder to make the run anew"
-        ) from None
-    return rows
 
 
 def outcome(study: Study, result: RunResult) -> Outcome | None:

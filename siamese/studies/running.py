@@ -30,10 +30,11 @@ from siamese.errors import Diverged, UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
 from siamese.files.terminal import plain_output
-from siamese.files.writing import CannotWrite, lock_file, write_json, writing
+from siamese.files.writing import CannotWrite, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run
 from siamese.tasks.task_spec import TaskSpec, task_spec
+from siamese.training.runs import held
 
 Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
@@ -103,18 +104,9 @@ def locked(run: Run) -> Iterator[None]:
         BusyError: another process holds it.
     """
     path = Path(run.settings.runs) / f".{run.name}.lock"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            lock_file(lock)
-        except BlockingIOError:
-            raise BusyError(f"{run}: another process is at work on {run.name}") from None
+    with held(path, BusyError(f"{run}: another process is at work on {run.name}")):
         yield
         path.unlink(missing_ok=True)
-    finally:
-        os.close(lock)
 
 
 # One run

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +16,9 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from siamese.errors import UserError
-from siamese.files.places import read_bytes
 from siamese.files.writing import CannotWrite, write_csv, write_text, writing
 from siamese.training.loop import Figures
+from siamese.training.runs import read_metrics
 
 # Columns of metrics.csv that say how far the run is, and those that training itself gives.
 _PROGRESS = frozenset({"epoch", "step", "images_seen", "seconds", "lr"})
@@ -56,7 +53,8 @@ class RunLog:
             # What lies at `step` itself is the validation that the run goes on from: it stays.
             self.writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self._metrics = folder / "metrics.csv"
-        self.rows = [row for row in _read_rows(self._metrics) if int(row["epoch"]) <= epoch]
+        before = read_metrics(self._metrics, "move it away, the run then begins a new one")
+        self.rows = [row for row in before if int(row["epoch"]) <= epoch]
 
     @written
     def step(self, step: int, figures: Figures) -> None:
@@ -137,26 +135,6 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     """``settings.yaml``: the resolved settings that the run goes by now, as plain values."""
     text = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
     write_text(folder / "settings.yaml", text)
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    text = read_bytes(path).decode("utf-8", "replace")
-    rows: list[dict[str, Any]] = []
-    try:
-        for row in csv.DictReader(io.StringIO(text, newline="")):
-            for name, value in row.items():
-                float(value or 0)
-                if name is None:
-                    raise ValueError("a value without a column")
-            int(row["epoch"])
-            rows.append(row)
-    except (TypeError, ValueError, KeyError, csv.Error):
-        raise UserError(
-            f"{path} line {len(rows) + 2}: is damaged; move it away, the run then begins a new one"
-        ) from None
-    return rows
 
 
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:

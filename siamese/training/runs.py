@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import time
@@ -99,18 +101,9 @@ def at_work(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        path = folder.parent / f".{folder.name}.work"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            lock_file(handle)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is at work on this run; wait for it, or choose "
-                "another `name`"
-            ) from None
+    path = folder.parent / f".{folder.name}.work"
+    busy = f"{folder}: another process is at work on this run; wait for it, or choose a new `name`"
+    with held(path, UserError(busy)):
         try:
             yield
         finally:
@@ -118,8 +111,43 @@ def at_work(folder: Path) -> Iterator[None]:
             # is over.
             with suppress(OSError):
                 path.unlink()
+
+
+@contextmanager
+def held(path: Path, busy: UserError) -> Iterator[None]:
+    """Hold a lock file, made where it is missing; ``busy`` is raised where another process does."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            lock_file(handle)
+        except BlockingIOError:
+            raise busy from None
+        yield
     finally:
         os.close(handle)
+
+
+def read_metrics(path: Path, way_on: str) -> list[dict[str, str]]:
+    """The rows of a run's ``metrics.csv``, all of numbers or empty; none while there is no file.
+
+    Raises:
+        UserError: something else; ends with the way on.
+    """
+    if not path.exists():
+        return []
+    text = read_bytes(path).decode("utf-8", "replace")
+    rows: list[dict[str, str]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            for value in row.values():
+                float(value or 0)  # a list, where there are more values than columns
+            int(row["epoch"])
+            rows.append(row)
+    except (TypeError, ValueError, KeyError, csv.Error):
+        raise UserError(f"{path} line {len(rows) + 2}: is damaged; {way_on}") from None
+    return rows
 
 
 def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:

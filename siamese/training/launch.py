@@ -68,47 +68,25 @@ class RunContext:
 
 @dataclass
 class Prepared:
-    """A run that is about to begin: everything that its task decides.
+    """A run that is about to begin: everything that its task decides."""
 
-    Attributes:
-        settings: resolved; they are written down.
-        task: what the loop learns.
-        modules: whose parameters learn, by the name of their group.
-        headline: lines that say what is trained.
-        watched: figure that selects the best epoch; None: the last epoch counts.
-        open_log: makes the log, from (folder, step, epoch).
-        begin: writes what a new run writes once, into its folder.
-        examples: augmented training pictures to look at, uint8 or float in [0, 1], (N, C, H, W).
-        notes: what weakens the run's figures.
-        lr_factors: of groups that learn at a rate of their own.
-        accumulate: micro-batches per optimizer step.
-        recalibration_batches: see :class:`siamese.training.loop.LoopOptions`, as the next two.
-        validate_every: likewise.
-        smaller: likewise.
-        scales_loss: whether the loss is scaled, as float16 needs.
-        end: what is left to do after the last epoch, in the first process; given the epoch that
-            counts, it returns lines for the terminal.
-        unit: what an example is called.
-        next_step: the command that comes next; ``{}`` is the checkpoint.
-        written: what the run's folder holds.
-    """
-
-    settings: Any
+    settings: Any  # resolved; they are written down
     task: Task
-    modules: dict[str, nn.Module]
-    headline: list[str]
-    watched: str | None
-    open_log: Callable[[Path, int, int], RunLog]
-    begin: Callable[[Path], None]
-    examples: Callable[[], torch.Tensor]
-    notes: list[str]
-    next_step: str
+    modules: dict[str, nn.Module]  # whose parameters learn, by the name of their group
+    headline: list[str]  # lines that say what is trained
+    watched: str | None  # figure that selects the best epoch; None: the last epoch counts
+    open_log: Callable[[Path, int, int], RunLog]  # from folder, step, epoch
+    begin: Callable[[Path], None]  # writes what a new run writes once, into its folder
+    examples: Callable[[], torch.Tensor]  # uint8 or float in [0, 1], (N, C, H, W)
+    notes: list[str]  # what weakens the run's figures
+    next_step: str  # the command that comes next; ``{}`` is the checkpoint
     lr_factors: dict[str, float] = field(default_factory=dict)
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches per optimizer step
     recalibration_batches: int = 0
     validate_every: int = 1
     smaller: str = LoopOptions.smaller
     scales_loss: bool = False
+    # What is left to do after the last epoch, in the first process; given the epoch that counts.
     end: Callable[[int], list[str]] = lambda _: []
     unit: str = "images"
     written: str = "log, settings, metrics"
@@ -190,16 +168,12 @@ def resume_run(
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns as :func:`start_run`.
 
-    Args:
-        runs: how the task's runs are made.
-        target: a run's name, its folder with checkpoints, or a checkpoint file.
-        checkpoints: folder of all runs' checkpoints.
-        parse: lays the user's settings over the saved ones.
-        limits: how much the checkpoint may take; None: the defaults.
+    ``target`` is a run's name, its folder with checkpoints, or a checkpoint file; ``parse`` lays
+    the user's settings over the checkpoint's.
 
     Raises:
-        UserError: no such checkpoint; a setting that must not change; other data.
-        Diverged, KeyboardInterrupt: as for :func:`start_run`.
+        UserError: there is no such run, it is over, or its settings cannot change so.
+        Diverged, KeyboardInterrupt: as :func:`start_run`.
     """
     path = find_checkpoint(target, checkpoints, runs.resume)
     content = read_checkpoint(path, runs.kind, limits=limits)

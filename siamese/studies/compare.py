@@ -69,7 +69,7 @@ def compare(
         for text in describe(study, lines, costs, budget, settings.device, settings.threads):
             say(text)
         return out
-    if few := _too_few(lines):
+    if few := too_few_seeds(min(len(line.runs) for line in lines)):
         say(f"note: {few}")
     with going_on(lambda: "the same command goes on with the study"):
         _write_study(out / "study.yaml", study, budget)
@@ -106,11 +106,6 @@ def _make(
         with suppress(CannotWrite):  # the first error is the one that counts
             report.write()
         raise
-
-
-def _too_few(lines: Sequence[Line]) -> str | None:
-    """A line where the study's seeds are too few for a verdict, as its file says already."""
-    return too_few_seeds(min(len(line.runs) for line in lines))
 
 
 def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
@@ -180,7 +175,7 @@ def describe(
     flats = [changed(line.settings) for line in lines]
     common = shared(lines)
     texts = [title_of(study, budget), f"all runs: {_settings(common) or 'the defaults'}"]
-    if few := _too_few(lines):
+    if few := too_few_seeds(min(len(line.runs) for line in lines)):
         texts.append(f"note: {few}")
     speed = machine_speed(device, threads)
     states: Counter[str] = Counter()
@@ -206,30 +201,20 @@ def describe(
             left += seconds if state in ("new", "begun") else 0.0
             together = f", {run.processes} processes" if run.processes > 1 else ""
             texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
-    texts.append(f"\n{_count(states)}: {_times(total, left, unknown, states.total(), speed)}")
+    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
+    took = "of unknown cost"
+    if unknown < states.total():
+        took = (
+            f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s "
+            f"in training), {duration(left)} of it to do"
+        )
+        took += f"; {unknown} runs of unknown cost are left out" if unknown else ""
+    texts.append(f"\n{states.total()} runs ({by_state}): {took}")
     texts.append(
         "The estimate counts multiply-accumulates (three forward passes per training image), not "
         "reading images, augmentation or what a GPU does better with large batches."
     )
     return texts
-
-
-def _count(states: Counter[str]) -> str:
-    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
-    return f"{states.total()} runs ({by_state})"
-
-
-def _times(total: float, left: float, unknown: int, count: int, speed: float) -> str:
-    """What the runs of a study will take, in words; seconds, and MACs per second."""
-    if unknown == count:
-        return "of unknown cost"
-    from siamese.studies.tables import duration
-
-    rest = f"; {unknown} runs of unknown cost are left out" if unknown else ""
-    return (
-        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
-        f"training), {duration(left)} of it to do{rest}"
-    )
 
 
 def _settings(flat: Mapping[str, Any]) -> str:

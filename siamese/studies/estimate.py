@@ -25,11 +25,7 @@ class Cost:
 
 
 def run_cost(run: Run) -> Cost:
-    """The cost of a run: three forward passes per training image, one per judged image.
-
-    Raises:
-        UserError: an unknown network or option.
-    """
+    """The cost of a run: three forward passes per training image, one per judged image."""
     work = run.task.workload(run.settings)
     options = json.dumps(work.options, sort_keys=True)
     parameters, macs = _network(

@@ -68,11 +68,7 @@ class LineResult:
 
 
 def collect(lines: Sequence[Line]) -> list[LineResult]:
-    """The results of every run as they lie on disk now.
-
-    Raises:
-        UserError: a damaged file.
-    """
+    """The results of every run as they lie on disk now; UserError for a damaged file."""
     return [LineResult(line, tuple(_result(run) for run in line.runs)) for line in lines]
 
 

@@ -72,11 +72,7 @@ def status(run: Run) -> Status:
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    """What ``result.json`` says; None while the run is not over.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """What ``result.json`` says; None while the run is not over. UserError where it is damaged."""
     path = run.folder / RESULT
     if not path.exists():
         return None
@@ -95,13 +91,10 @@ def read_result(run: Run) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Hold a run; a kill sets it free.
+    """Hold a run; a kill sets it free. BusyError where another process holds it.
 
-    The lock's file is removed where the block ends without an error, that is when the run is over:
-    whoever opened the file before that finds nothing left to do.
-
-    Raises:
-        BusyError: another process holds it.
+    The lock's file is removed when the run is over: whoever opened it before finds nothing left to
+    do.
     """
     path = Path(run.settings.runs) / f".{run.name}.lock"
     with held(path, BusyError(f"{run}: another process is at work on {run.name}")):

@@ -165,8 +165,8 @@ def read_study(path: Path) -> Study:
         grid=grid,
         figure=_choice(content, "figure", figures, figures[0], where),
         report=_choice(content, "report", ("last", "selected"), task.report, where),
-        target=_float(content.get("target")),
-        baseline=_string(content.get("baseline")),
+        target=_number(content, "target"),
+        baseline=_text(content, "baseline"),
         budgets=_budgets(task, content, where),
     )
 
@@ -193,12 +193,12 @@ def _choice(
     return value
 
 
-def _string(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(values: Mapping[str, Any], key: str) -> str | None:
+    return str(values[key]) if key in values else None
 
 
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    return float(values[key]) if key in values else None
 
 
 def _base(task: TaskSpec, content: Mapping[str, Any], path: Path) -> Flat:
@@ -248,10 +248,10 @@ def _arms(
             settings=_settings(task, values.get("settings", {}), entry_place),
             seeds=tuple(values["seeds"]) if "seeds" in values else None,
             processes=values.get("processes", processes),
-            published=_float(values.get("published")),
+            published=_number(values, "published"),
             published_runs=values.get("published_runs"),
-            published_time=_string(values.get("published_time")),
-            paper=_string(values.get("paper")),
+            published_time=_text(values, "published_time"),
+            paper=_text(values, "paper"),
         )
     return tuple(arms.values())
 

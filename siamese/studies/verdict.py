@@ -168,17 +168,15 @@ def _compare(
     tested = sum(one.p is not None for one in shown)
     if not tested:
         return compared, None
-    any_chosen = any(family.chosen for family in families)
-    reference = f"the {'best' if any_chosen else 'baseline'} of each part"
     if len(families) == 1:
         reference = repr(families[0].reference)
-    tests = f"{tested} comparison{'s' * (tested > 1)} with {reference}"
-    if not any_chosen:
-        return compared, f"{tests}, paired by {unit}; p after Holm's correction for their number."
-    all_pairs = tested + sum(one.p is not None for one in others)
+    else:
+        reference = "the best or the baseline of each part"
+    all_tests = tested + sum(one.p is not None for one in others)
+    chosen = ", chosen as the best of them" * any(family.chosen for family in families)
     return compared, (
-        f"{tests}, which was chosen as the best of them, paired by {unit}; p after Holm's "
-        f"correction for all {all_pairs} pairs that the choice was made among."
+        f"{tested} comparison{'s' * (tested > 1)} with {reference}{chosen}, paired by {unit}; "
+        f"p after Holm's correction for {all_tests} tests."
     )
 
 
@@ -419,17 +417,10 @@ def budget_text(budget: Budget, lines: Sequence[Line]) -> str:
     """What a budget made of a study's settings, in one line."""
     words = []
     for name in budget.settings:
-        values = sorted({str(value_of(line.settings, name)) for line in lines}, key=_numeric)
-        words.append(f"{name} {values[0]}" + (f" to {values[-1]}" if len(values) > 1 else ""))
+        values = dict.fromkeys(str(value_of(line.settings, name)) for line in lines)
+        words.append(f"{name} {' or '.join(values)}")
     if budget.seeds is not None:
         words.append(f"seeds {', '.join(map(str, budget.seeds))}")
     if budget.most_seeds is not None:
         words.append(f"at most {budget.most_seeds} seeds")
     return ", ".join(words)
-
-
-def _numeric(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return math.inf, text

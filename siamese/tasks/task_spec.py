@@ -72,11 +72,7 @@ class TaskSpec:
         return task_spec, (self.name,)
 
     def train(self, settings: Any) -> Path:
-        """Train a new run to its end; returns a checkpoint.
-
-        Raises:
-            UserError, Diverged, KeyboardInterrupt: as the task's own function.
-        """
+        """Train a new run to its end; returns a checkpoint."""
         return Path(_imported(self.training)(settings))
 
     def resume(self, name: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
@@ -84,11 +80,7 @@ class TaskSpec:
         return Path(_imported(self.resuming)(name, checkpoints, parse))
 
     def is_over(self, settings: Any, checkpoint: Path) -> bool:
-        """Whether a run that has a checkpoint has nothing left to do.
-
-        Raises:
-            UserError: the checkpoint cannot be read.
-        """
+        """Whether a run that has a checkpoint has nothing left to do."""
         from siamese.models.checkpoint import read_checkpoint
 
         content = read_checkpoint(
@@ -115,11 +107,7 @@ def task_names() -> list[str]:
 
 
 def task_spec(task: str | type[Any]) -> TaskSpec:
-    """A task by its name, or by the class of its settings.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """A task by its name, or by the class of its settings; KeyError where there is none."""
     for spec in _all_specs():
         if task in (spec.name, spec.settings):
             return spec

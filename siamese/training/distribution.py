@@ -77,21 +77,6 @@ class Distribution:
         finally:
             dist.barrier()
 
-    def share(self, items: torch.Tensor) -> torch.Tensor:
-        """This process's share of some rows, (N, ...) -> about (N / world, ...)."""
-        return items[self.rank :: self.world]
-
-    def gather(self, mine: torch.Tensor, total: int) -> torch.Tensor:
-        """The inverse of :meth:`share`: every process's rows in their places, (total, ...)."""
-        if self.world == 1:
-            return mine
-        longest = -(-total // self.world)
-        padded = mine.new_zeros((longest, *mine.shape[1:]))
-        padded[: len(mine)] = mine
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, dim=1).flatten(0, 1)[:total]
-
     def gather_rows(self, mine: torch.Tensor) -> torch.Tensor:
         """Every process's rows, (n, ...), one after the other; each must call it, n may differ.
 
@@ -137,11 +122,7 @@ SINGLE = Distribution()
 
 @contextmanager
 def joined(device_type: str) -> Iterator[Distribution]:
-    """Join the processes that ``torchrun`` started, through NCCL or Gloo; alone without it.
-
-    Raises:
-        UserError: more processes than GPUs on this machine.
-    """
+    """Join the processes that ``torchrun`` started, through NCCL or Gloo; alone without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE
         return

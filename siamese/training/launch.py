@@ -19,7 +19,7 @@ from siamese.files.writing import going_on
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.training.distribution import Distribution, joined
-from siamese.training.loop import Figures, Loop, LoopOptions, Progress, Task
+from siamese.training.loop import Loop, LoopOptions, Progress, Task
 from siamese.training.monitoring import RunLog, write_settings
 from siamese.training.optimizers import build_optimizer, parameter_groups
 from siamese.training.runs import (
@@ -249,7 +249,7 @@ def _run(runs: TaskRuns, prepared: Prepared, context: RunContext) -> Path:
                 log.note(note)
             if context.content is None:
                 log.training_grid(prepared.examples())
-        if not loop.run(log or _NoLog()):
+        if not loop.run(log):
             say(f"saved; go on with: {runs.resume} {folder / 'last.pt'}")
             raise KeyboardInterrupt
         epoch = loop.progress.best_epoch if prepared.watched else loop.progress.epoch
@@ -327,16 +327,3 @@ def _done(prepared: Prepared, progress: Progress) -> str:
     selected = prepared.watched.replace("_", " ")
     notes = "".join(f" (note: {note})" for note in prepared.notes)
     return f"{line}best epoch {progress.best_epoch} with {selected} {progress.best:.4f}{notes}"
-
-
-class _NoLog:
-    """Watches for the processes beside the first: they tell and write nothing."""
-
-    def step(self, step: int, figures: Figures) -> None:
-        pass
-
-    def epoch(self, row: Figures, best: bool) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass

@@ -83,16 +83,13 @@ class Task(Protocol):
 
 
 class Observer(Protocol):
-    """Who watches: TensorBoard, files, the terminal."""
+    """Who watches, in the first process: TensorBoard, files, the terminal."""
 
     def step(self, step: int, figures: Figures) -> None:
         """Numbers of one logged step."""
 
     def epoch(self, row: Figures, best: bool) -> None:
         """Numbers of a finished epoch, and whether its weights are the best so far."""
-
-    def say(self, line: str) -> None:
-        """A line for the terminal, beside the progress bar."""
 
 
 @dataclass
@@ -164,7 +161,7 @@ class Loop:
         self._marked = (0.0, 0)  # time and images seen at the last logged step
         self._unread: list[StepLoss] = []  # losses that still lie on the device
 
-    def run(self, observer: Observer) -> bool:
+    def run(self, observer: Observer | None = None) -> bool:
         """Train to the last epoch; False when interrupted (``last.pt`` holds the exact state).
 
         Raises:
@@ -299,7 +296,7 @@ class Loop:
         figures = {"loss": loss, "lr": self.optimizer.lr, "gradient_norm": norm}
         figures |= {name: float(number) for name, number in details.items()}
         figures["images_per_second"] = (progress.images - images) / max(now - then, 1e-9)
-        if self.distribution.first:
+        if self.observer is not None:
             self.observer.step(progress.step, figures)
 
     def _finish_epoch(self) -> None:
@@ -335,7 +332,7 @@ class Loop:
             progress.best, progress.best_epoch = figures[options.select], progress.epoch
         progress.batch, progress.loss_sum = 0, 0.0
         progress.detail_sums, progress.details = {}, 0
-        if self.distribution.first:
+        if self.observer is not None:
             self.observer.epoch(row, best)
         if best:
             self._save("best.pt", row)
@@ -377,10 +374,8 @@ class Loop:
         write_checkpoint(self.options.folder / name, content)
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
-        """Continue exactly where a checkpoint of the same run stands.
-
-        Raises:
-            UserError: the checkpoint lacks something or is of another network.
+        """Continue exactly where a checkpoint of the same run stands; UserError where it does not
+        fit.
         """
         try:
             self._load(content)

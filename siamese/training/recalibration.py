@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
@@ -48,9 +47,12 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
 def _full_precision() -> AbstractContextManager[None]:
     """Convolutions without TF32; cuDNN stays on, and chooses its algorithms as before."""
     cudnn = torch.backends.cudnn
-    # Whatever is not given gets the function's own default, and that of enabled is False: on a GPU
-    # it would turn cuDNN off. fp32_precision alone is left to it, as it says TF32 a second time.
-    names = set(inspect.signature(cudnn.flags).parameters) - {"allow_tf32", "fp32_precision"}
-    kept = {name: getattr(cudnn, name) for name in sorted(names)}
-    context: AbstractContextManager[None] = cudnn.flags(**kept, allow_tf32=False)
+    # What is not given gets the function's own default: that of enabled would turn cuDNN off.
+    context: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        benchmark_limit=cudnn.benchmark_limit,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
     return context

@@ -49,10 +49,8 @@ def require_moments(parameters: Sequence[torch.Tensor], saved: Any) -> None:
     """Refuse what an optimizer cannot have kept about its parameters, by position.
 
     That are dictionaries of tensors of the parameter's shape, single numbers, or None; alike for
-    all parameters that have learnt.
-
-    Raises:
-        ValueError, IndexError, TypeError, AttributeError: it is something else.
+    all parameters that have learnt. ValueError, IndexError, TypeError, AttributeError for something
+    else.
     """
     kinds: dict[str, bool] | None = None
     for position, state in saved.items():

@@ -36,10 +36,7 @@ def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None
     """Make sure that a run's name is free; a line where one that was begun in vain is taken over.
 
     A run that was killed before its first checkpoint cannot be gone on with. What it left is what a
-    run writes before its first step, and is removed; anything else is not touched.
-
-    Raises:
-        UserError: there is such a run, or one is at work under that name.
+    run writes before its first step, and is removed; anything else is not touched, but a UserError.
     """
     places = [Path(root) / name for root in (runs, checkpoints)]
     there = [place for place in places if os.path.lexists(place)]
@@ -96,10 +93,8 @@ def goes_on_from(folder: Path) -> Path | None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Hold a run's name while a process works on it; a kill sets it free.
-
-    Raises:
-        UserError: another process holds it.
+    """Hold a run's name while a process works on it; a kill sets it free. UserError where it is
+    held.
     """
     path = folder.parent / f".{folder.name}.work"
     busy = f"{folder}: another process is at work on this run; wait for it, or choose a new `name`"
@@ -130,10 +125,8 @@ def held(path: Path, busy: UserError) -> Iterator[None]:
 
 
 def read_metrics(path: Path, way_on: str) -> list[dict[str, str]]:
-    """The rows of a run's ``metrics.csv``, all of numbers or empty; none while there is no file.
-
-    Raises:
-        UserError: something else; ends with the way on.
+    """The rows of a run's ``metrics.csv``, numbers or empty; UserError. None while there is no
+    file.
     """
     if not path.exists():
         return []
@@ -151,11 +144,7 @@ def read_metrics(path: Path, way_on: str) -> list[dict[str, str]]:
 
 
 def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
-    """The checkpoint that a run, given by name, folder or file, goes on from.
-
-    Raises:
-        UserError: there is none; names the latest runs.
-    """
+    """The checkpoint that a run, given by name, folder or file, goes on from; UserError."""
     given, folder = Path(target), Path(checkpoints)
     for path in (given, given / "last.pt", folder / target / "last.pt"):
         if is_regular(path):

@@ -102,19 +102,13 @@ def last_activation(channels: int) -> dict[str, nn.Module]:
 
 
 def require_option(condition: bool, name: str, value: object, wanted: str) -> None:
-    """Refuse a value of a constructor argument.
-
-    Raises:
-        UserError: the condition does not hold.
-    """
+    """UserError for a value of a constructor argument that does not hold a condition."""
     require(condition, f"model.options.{name}", value, wanted)
 
 
 def blocks_per_stage(depth: int, step: int, others: int) -> int:
-    """Blocks n in each stage of a network whose depth is ``step`` x n + ``others`` layers.
-
-    Raises:
-        UserError: no whole number of blocks gives this depth.
+    """Blocks n in each stage of a network of ``step`` x n + ``others`` layers; UserError if not
+    whole.
     """
     blocks, rest = divmod(depth - others, step)
     low = max(blocks, 1) * step + others

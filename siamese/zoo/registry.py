@@ -73,13 +73,9 @@ def require_preset(name: str, setting: str | None = None) -> Preset:
 
 
 def require_network(name: str, options: Mapping[str, Any] | None = None) -> None:
-    """Refuse a network that cannot be (a preset, or ``timm/NAME``), without building it.
+    """UserError for a network (a preset, or ``timm/NAME``) or options that cannot be.
 
-    Options of timm's models show only when they are built.
-
-    Raises:
-        UserError: no such preset, model or option, with the nearest name; an option of a wrong
-            kind, or one that has a setting of its own.
+    Nothing is built; options of timm's models show only when they are.
     """
     reserved = [key for key in options or {} if key in _ARGUMENTS]
     if reserved:

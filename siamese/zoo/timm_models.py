@@ -57,13 +57,9 @@ def create_timm_model(
     instead: str = "",
     **options: Any,
 ) -> nn.Module:
-    """Build a model of timm; 0 classes: pooled features.
+    """Build a model of timm; 0 classes: pooled features. UserError where that cannot be.
 
     ``setting``: how the user said it, ``instead``: what else to start from; both for messages.
-
-    Raises:
-        UserError: no such model; it lacks an option, or stochastic depth; pretrained weights cannot
-            be had.
     """
     given = {**options, **({"drop_path_rate": drop_path} if drop_path > 0 else {})}
     # The hub client logs every retry; the one line raised below says all of it.

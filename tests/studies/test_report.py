@@ -187,7 +187,7 @@ def test_a_difference_above_the_noise_is_called_one(made):
     told = words(*made(TWO, {"a": a, "b": b}))
     assert "'a' against 'b': worse (+0.99 [" in told
     assert "4 seeds, p < 0.001" in told
-    assert "1 comparison with 'b', which was chosen as the best of them, paired by seed" in told
+    assert "1 comparison with 'b', chosen as the best of them, paired by seed" in told
     told = words(*made(TWO + "baseline: a", {"a": a, "b": b}))
     assert "'b' against 'a': better (-0.99 [" in told
     assert "chosen as the best" not in told
@@ -610,7 +610,7 @@ def test_arms_are_compared_at_each_length_and_not_at_their_best_one(made):
     assert found.compared[0].difference.adjusted == 2 * found.compared[0].difference.p
     assert "number_of_epochs" in [drawing.name for drawing in draw(study, results, None)]
     study, results = made(LENGTHS, entries)
-    assert "of each part, which was chosen as the best of them" in words(study, results)
+    assert "of each part, chosen as the best of them" in words(study, results)
 
 
 def test_every_drawing_has_a_known_name(made):

@@ -85,10 +85,8 @@ def random_crop(images: Tensor, padding: int, mode: Padding, generator: torch.Ge
 def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Padding) -> Tensor:
     """The crop whose upper left corner, int64 (N,) each, lies at (top, left) of the padded image.
 
-    Images are (N, C, H, W) of any type; ``reflect`` mirrors the image, whose edge is not repeated.
-
-    Raises:
-        UserError: a reflected border as wide as the image.
+    Images are (N, C, H, W) of any type; ``reflect`` mirrors the image, whose edge is not repeated,
+    and raises UserError for a border as wide as the image.
     """
     count, channels, height, width = images.shape
     if mode == "reflect" and padding >= min(height, width):
@@ -193,13 +191,7 @@ def _resampling(start: Tensor, length: Tensor, size: int, pixels: int) -> Tensor
 def rand_augment(
     images: Tensor, notation: str, mean: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """RandAugment (arXiv 1909.13719) by timm, picture by picture; uint8 (N, C, H, W), C 1 or 3.
-
-    Each picture's seed comes from the generator.
-
-    Raises:
-        UserError: timm does not know the notation, e.g. ``rand-m7-mstd0.5-inc1``.
-    """
+    """RandAugment (arXiv 1909.13719) by timm, picture by picture; uint8 (N, C, H, W), C 1 or 3."""
     transform = rand_augment_of(notation, images.shape[-1], tuple(mean))
     seeds = torch.randint(2**62, (len(images),), generator=generator, device=images.device)
     changed = []
@@ -213,11 +205,7 @@ def rand_augment(
 
 @lru_cache(maxsize=16)
 def rand_augment_of(notation: str, size: int, mean: tuple[float, ...]) -> Any:
-    """RandAugment by timm for pictures of a size, with the constants of timm's own recipes.
-
-    Raises:
-        UserError: timm does not know the notation.
-    """
+    """RandAugment with the constants of timm's own recipes; UserError for an unknown notation."""
     fill = tuple(min(255, round(255 * value)) for value in mean)
     options: dict[str, Any] = {
         "translate_const": int(size * 0.45),
@@ -268,14 +256,10 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) -> Tensor:
-    """Blank one square of each image (arXiv 1708.04552): normalised, float (N, C, H, W), so 0 is
-    the mean.
+    """Blank one square of each normalised image (arXiv 1708.04552), float (N, C, H, W).
 
     ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as in the
-    paper; ``inside``: the whole square lies in the image.
-
-    Raises:
-        UserError: a square larger than the image that is to lie inside.
+    paper; ``inside``: the whole square lies in the image, a UserError where it is too large.
     """
     height, width = images.shape[2:]
     room = torch.empty((2, len(images)), dtype=torch.int64, device=images.device)

@@ -73,11 +73,7 @@ def _rows(side: int) -> list[_Row]:
 def write_augmentations(
     out: Path, name: str, root: str, download: bool = True, seed: int = 0
 ) -> Path:
-    """Draw every augmentation of a few training images of a set into the PNG ``out``.
-
-    Raises:
-        UserError: no such set; see :func:`siamese.tasks.classes.datasets.load_part`.
-    """
+    """Draw every augmentation of a few training images of a set into the PNG ``out``."""
     names = get_args(DatasetName)
     require(name in names, "name", name, f"one of {', '.join(names)}")
     if name == "folder":

@@ -29,8 +29,7 @@ from siamese.training.optimizers import PairedOptimizer
 
 
 class ClassificationTask:
-    """What the loop learns; see :class:`siamese.training.loop.Task`. Images in memory move to
-    ``device``.
+    """What the loop learns; see :class:`siamese.training.loop.Task`.
 
     Raises:
         UserError: a precision, or batch norms over all GPUs, that the device does not have; batches

@@ -65,11 +65,7 @@ class ClassifierSpec:
 def load_classifier(
     path: Path, limits: LimitSettings | None = None
 ) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
-    """The network of a checkpoint on the CPU in eval mode, its description, its content.
-
-    Raises:
-        UserError: the file is no readable checkpoint of a classifier.
-    """
+    """The network of a checkpoint on the CPU in eval mode, its description, its content."""
     content = read_checkpoint(path, "classifier", keys=JUDGED, limits=limits)
     spec = spec_of(content)
     try:
@@ -120,8 +116,9 @@ def judge_images(
         labels.append(truth.to(device))
     if isinstance(images, PictureFolder):
         return torch.cat(logits), torch.cat(labels)
-    total = len(images)
-    return distribution.gather(torch.cat(logits), total), images.labels.to(device)
+    positions = torch.arange(distribution.rank, len(images), distribution.world)
+    gathered, _ = distribution.gather_shares(torch.cat(logits).cpu(), positions)
+    return gathered.to(device), images.labels.to(device)
 
 
 def _test_batches(
@@ -149,6 +146,7 @@ def _test_batches(
         if not good:
             raise UserError(f"{images.root}: none of its {len(images)} pictures can be decoded")
         return
-    own = distribution.share(torch.arange(len(images), device=images.labels.device))
-    for chosen in torch.split(own, batch):
+    rank, world = distribution.rank, distribution.world
+    positions = torch.arange(rank, len(images), world, device=images.labels.device)
+    for chosen in torch.split(positions, batch):
         yield images.images[chosen], images.labels[chosen]

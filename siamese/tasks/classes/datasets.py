@@ -213,11 +213,8 @@ def _resized(images: Tensor, size: int | None) -> Tensor:
 def scan_part(root: str | Path, part: Part) -> PictureFolder:
     """The pictures of a folder's training part, or of its test part (``test``, else ``val``).
 
-    Files count whose ending is a picture's and that lie directly in a class's folder; hidden files
-    and folders do not. Nothing is decoded.
-
-    Raises:
-        UserError: a part or its pictures are missing, or both parts hold different classes.
+    Files count whose ending is a picture's and that lie directly in a class's folder; hidden ones
+    do not. Nothing is decoded. UserError where parts, pictures or classes are missing.
     """
     root = Path(root).expanduser()
     folder, classes = _class_folders(root, part)
@@ -319,13 +316,10 @@ def decode_pictures(
     report: Report | None = None,
     progress: bool = True,
 ) -> ImageSet:
-    """Picture files as an image set; those that cannot be decoded are left out.
+    """Picture files as an image set; broken ones are left out, UserError where no other is there.
 
     ``measured``: mean and standard deviation, see :func:`measure`. ``crop`` in (0, 1]: share of the
     shorter side that the central square keeps.
-
-    Raises:
-        UserError: none of them can be decoded.
     """
     images = torch.empty((len(folder), 3, size, size), dtype=torch.uint8)
 
@@ -363,9 +357,6 @@ def measure(root: str, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]
     """Mean and standard deviation of a folder's training pixels, per channel, in [0, 1].
 
     Measured on all training pictures, or on 1,000 of them, evenly spaced; broken ones do not count.
-
-    Raises:
-        UserError: see :func:`scan_part`; or none of them can be decoded.
     """
     folder = scan_part(root, "train")
     chosen = np.linspace(0, len(folder) - 1, min(len(folder), _MEASURED)).round().astype(int)
@@ -393,11 +384,7 @@ def moments(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def subset(images: Images, number: int, seed: int) -> Images:
-    """Some of the images, drawn so that each class keeps its share; in their order.
-
-    Raises:
-        UserError: more than there are.
-    """
+    """Some of the images, each class keeping its share, in their order; UserError for too many."""
     if number > len(images):
         raise UserError(
             f"`data.subset` {number}: there are {len(images)} images only; use fewer, or null for "
@@ -411,10 +398,8 @@ def split_validation(
 ) -> tuple[Tensor, Tensor]:
     """Rising positions, int64, for training and for validation, each class giving its share.
 
-    ``share`` is below 1, or a number of images; 0: none.
-
-    Raises:
-        UserError: fewer than one image would be left for training or validation.
+    ``share`` is below 1, or a number of images; 0: none. UserError where it leaves a part without
+    any.
     """
     total = len(images)
     number = round(share * total) if share < 1 else int(share)

@@ -34,8 +34,8 @@ class Evaluated:
 
 def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
     """Judge a checkpoint and write ``figures.json``, ``classes.csv``, ``predictions.npz`` (logits
-    float32 (N, C), probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as
-    PNG, SVG and PDF.
+    and probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as PNG, SVG and
+    PDF.
 
     Raises:
         UserError: no usable checkpoint, no images, no validation images in that run.

@@ -77,10 +77,8 @@ def augment_batch(
     """All of a batch's augmentation: crop, flip, RandAugment, normalisation, cutout, erasing, mix.
 
     Images are uint8 (N, C, H, W), labels int64 (N,), mean and std in [0, 1]; all randomness comes
-    from the generator, which is of the images' device. ``size`` None: the side stays.
-
-    Raises:
-        UserError: settings that do not fit the images' size.
+    from the generator, which is of the images' device. UserError: settings that do not fit the
+    size.
     """
     images = augment_pixels(images, settings, mean, generator, size)
     return mix_batch(images, labels, num_classes, settings, mean, std, generator)

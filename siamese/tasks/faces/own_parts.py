@@ -101,11 +101,7 @@ class DatasetReader:
         self._dataset, self._prepare = dataset, prepare
 
     def read(self, root: Path, path: str) -> torch.Tensor:
-        """The picture at the position that a path spells, uint8 (3, H, W).
-
-        Raises:
-            DecodeError: the data set raised something, or gave no picture.
-        """
+        """The picture at the position that a path spells, uint8 (3, H, W); DecodeError."""
         try:
             picture = self._dataset[int(path)][0]
             if not isinstance(picture, Image.Image):
@@ -119,8 +115,7 @@ class DatasetReader:
 def dataset_folder(dataset: Any) -> FaceFolder:
     """A data set's pictures as those of a face folder; each path spells a position.
 
-    Raises:
-        UserError: no ``labels`` (or torchvision's ``targets``), or another number than pictures.
+    UserError: no ``labels`` (or torchvision's ``targets``), or another number than pictures.
     """
     name = type(dataset).__name__
     labels = getattr(dataset, "labels", getattr(dataset, "targets", None))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from siamese.config import LimitSettings, OptimizerSettings, ScheduleSettings
+from siamese.config import LimitSettings
 from siamese.config.reading import build_settings, flat_settings
 from siamese.errors import UserError
 from siamese.files.writing import going_on
@@ -34,23 +34,6 @@ from siamese.training.runs import (
 from siamese.training.schedules import lr_line
 
 Say = Callable[[str], None]
-
-
-class RunSettings(Protocol):
-    """What the settings of every task's runs have."""
-
-    name: str | None
-    seed: int
-    device: str
-    runs: str
-    checkpoints: str
-    optimizer: OptimizerSettings
-    schedule: ScheduleSettings
-    trainer: Any
-    limits: LimitSettings
-
-    def as_dict(self) -> dict[str, Any]:
-        """Settings as nested plain values."""
 
 
 @dataclass(frozen=True)
@@ -214,12 +197,8 @@ def _context(
     """Under torchrun each process takes the GPU of its number, and the first one speaks."""
     if distribution.world > 1 and device.type == "cuda":
         device = torch.device("cuda", distribution.local_rank)
-    say: Say = print if distribution.first else _say_nothing
+    say: Say = print if distribution.first else lambda line: None
     return RunContext(device, distribution, say, source, content)
-
-
-def _say_nothing(line: str) -> None:
-    """What the processes beside the first say."""
 
 
 def _train(runs: TaskRuns, settings: Any, context: RunContext) -> Path:

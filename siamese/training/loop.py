@@ -24,7 +24,7 @@ from siamese.files.writing import going_on
 from siamese.models.checkpoint import write_checkpoint
 from siamese.models.embedder import batch_norms
 from siamese.training.distribution import SINGLE, Distribution
-from siamese.training.interruption import StopRequest
+from siamese.training.interruption import StopRequest, stop_request
 from siamese.training.optimizers import PairedOptimizer
 from siamese.training.recalibration import recalibrate
 from siamese.training.resuming import require_alike
@@ -182,7 +182,7 @@ class Loop:
         return "start again" if kept is None else f"go on with: {self.options.resume} {kept}"
 
     def _run(self) -> bool:
-        with StopRequest() as stop:
+        with stop_request() as stop:
             while self.progress.epoch < self.options.epochs:
                 self.task.start_epoch(self.progress.epoch, self.optimizer)
                 if not self._train_epoch(stop):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from siamese.config import ClassificationSettings
 from siamese.training.loop import Figures
 from siamese.training.monitoring import RunLog, written
 
@@ -13,12 +10,6 @@ _FIGURES = ("validation_error", "validation_loss", "test_error", "test_loss")
 
 class ClassLog(RunLog):
     """Watches a classification run."""
-
-    def __init__(
-        self, folder: Path, settings: ClassificationSettings, step: int = 0, epoch: int = 0
-    ):
-        super().__init__(folder, settings.trainer.epochs, step, epoch)
-        self.settings = settings
 
     def line(self, row: Figures) -> str:
         """Errors in per cent; the test's is marked as a curve that selects nothing."""
@@ -34,5 +25,5 @@ class ClassLog(RunLog):
     def finish(self, epoch: int) -> None:
         """Hyper-parameters with the figures of the epoch that counts; closes the log."""
         prefix = "best" if self.settings.data.validation else "last"
-        self.add_settings(self.settings.as_dict(), epoch, _FIGURES, prefix)
+        self.add_settings(epoch, _FIGURES, prefix)
         self.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -88,22 +87,18 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
 
 
 def _write_classes(path: Path, classes: tuple[str, ...], table: ClassTable) -> None:
-    def number(value: float) -> Any:
-        return "" if np.isnan(value) else f"{value:.6g}"
-
-    rows = []
-    for at, name in enumerate(classes):
-        other = int(table.confused_with[at])
-        rows.append(
-            [
-                name,
-                int(table.images[at]),
-                int(table.correct[at]),
-                number(table.recall[at]),
-                number(table.precision[at]),
-                number(table.f1[at]),
-                "" if other < 0 else classes[other],
-            ]
-        )
+    rows = [
+        [
+            name,
+            int(table.images[label]),
+            int(table.correct[label]),
+            *(
+                "" if np.isnan(figure[label]) else f"{figure[label]:.6g}"
+                for figure in (table.recall, table.precision, table.f1)
+            ),
+            "" if table.confused_with[label] < 0 else classes[table.confused_with[label]],
+        ]
+        for label, name in enumerate(classes)
+    ]
     header = ["class", "images", "correct", "recall", "precision", "f1", "most_taken_for"]
     write_csv(path, header, rows)

@@ -15,31 +15,14 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What happened to each class; all arrays (C,).
-
-    ``images`` of the class, ``correct`` ones among them, ``predicted`` as it, and the class that
-    its images were most often taken for (-1: none ever was).
-    """
+    """What happened to each class; all arrays (C,), NaN where a figure has no images to go by."""
 
     images: Counts
     correct: Counts
-    predicted: Counts
-    confused_with: Counts
-
-    @property
-    def recall(self) -> Floats:
-        """Share of the class's images that were recognised, NaN where there are none."""
-        return _ratio(self.correct, self.images)
-
-    @property
-    def precision(self) -> Floats:
-        """Share of the images given this class that belong to it, NaN where there are none."""
-        return _ratio(self.correct, self.predicted)
-
-    @property
-    def f1(self) -> Floats:
-        """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.correct, self.images + self.predicted)
+    recall: Floats
+    precision: Floats
+    f1: Floats
+    confused_with: Counts  # the class that its images were most often taken for; -1: none ever was
 
 
 def summarise_logits(
@@ -87,7 +70,10 @@ def class_table(confused: Counts) -> ClassTable:
     """Each class's figures from a confusion matrix, (C, C), rows true."""
     wrong = confused - np.diag(np.diag(confused))
     most = np.where(wrong.sum(axis=1) > 0, wrong.argmax(axis=1), -1)
-    return ClassTable(confused.sum(axis=1), np.diag(confused), confused.sum(axis=0), most)
+    images, correct, predicted = confused.sum(axis=1), np.diag(confused), confused.sum(axis=0)
+    recall, precision = _ratio(correct, images), _ratio(correct, predicted)
+    f1 = _ratio(2 * correct, images + predicted)
+    return ClassTable(images, correct, recall, precision, f1, most)
 
 
 def _top_error(logits: torch.Tensor, labels: torch.Tensor, k: int) -> float:

@@ -32,8 +32,8 @@ class FaceLog(RunLog):
     def __init__(
         self, folder: Path, task: FaceTask, settings: TrainSettings, step: int = 0, epoch: int = 0
     ):
-        super().__init__(folder, settings.trainer.epochs, step, epoch)
-        self.task, self.settings = task, settings
+        super().__init__(folder, settings, step, epoch)
+        self.task = task
         self._best: Validation | None = None
 
     @written
@@ -97,7 +97,7 @@ class FaceLog(RunLog):
         shown = self._best or self.task.latest
         if shown is not None:
             self._projector(shown)
-        self.add_settings(self.settings.as_dict(), epoch, ("auc", "ap", "eer"), "best")
+        self.add_settings(epoch, ("auc", "ap", "eer"), "best")
         self.close()
 
     def _projector(self, validation: Validation) -> None:

@@ -149,21 +149,16 @@ def train_or_resume(run: Run, trainer: TaskSpec, threads: int | None = None) -> 
     if not checkpoint.exists():
         trainer.train(replace(run.settings))
     elif not trainer.is_over(run.settings, checkpoint):
-        trainer.resume(run.name, run.settings.checkpoints, _Parse(run.settings))
+        trainer.resume(run.name, run.settings.checkpoints, partial(_moved, run.settings))
 
 
-@dataclass(frozen=True)
-class _Parse:
+def _moved(settings: Any, saved: Mapping[str, Any]) -> Any:
     """A resumed run's settings: the checkpoint's, but for where things lie now."""
-
-    settings: Any
-
-    def __call__(self, saved: Mapping[str, Any]) -> Any:
-        kind = type(self.settings)
-        now = flatten(kind, self.settings.as_dict())
-        movable = {name: now[name] for name in task_spec(kind).movable}
-        place = f"the checkpoint of {self.settings.name}"
-        return build_settings(kind, flatten(kind, saved) | movable, place)
+    kind = type(settings)
+    now = flatten(kind, settings.as_dict())
+    movable = {name: now[name] for name in task_spec(kind).movable}
+    place = f"the checkpoint of {settings.name}"
+    return build_settings(kind, flatten(kind, saved) | movable, place)
 
 
 def _device(name: str, processes: int) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from siamese.studies.expand import Line, cut_data, siblings, value_of
-from siamese.studies.results import LineResult, outcome
+from siamese.studies.results import LineResult, RunResult, outcome
 from siamese.studies.statistics import (
     Difference,
     Summary,
@@ -315,16 +315,12 @@ def _sentence(study: Study, label: str, reference: str, difference: Difference, 
     )
     if difference.p is None:
         return f"{names}: no difference seen ({interval}; no spread to judge it by)."
-    p = _p(difference.adjusted)
+    adjusted = difference.adjusted or 0.0
+    p = "p < 0.001" if adjusted < 0.001 else f"p = {adjusted:.3f}"
     if not difference.seen:
         return f"{names}: no difference seen ({interval}, {p})."
     better = (difference.mean < 0) == study.less_is_better
     return f"{names}: {'better' if better else 'worse'} ({interval}, {p})."
-
-
-def _p(value: float | None) -> str:
-    assert value is not None, "tested"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _warnings(
@@ -371,17 +367,23 @@ def _warnings(
         ("optimizer.weight_decay", "weight decay"),
     ):
         warnings += _edges(study, results, name, words)
-    if study.target is not None and not any(
-        value <= study.target if study.less_is_better else value >= study.target
-        for result in results
-        for run in result.runs
-        for value in run.curve(study.figure)[1]
-    ):
-        warnings.append(f"no run has reached the target of {study.target:g}")
-    devices = {run.device for result in results for run in result.runs if run.device}
+    target = study.target
+    runs = [run for result in results for run in result.runs]
+    if target is not None and all(reached_after(study, run, target) is None for run in runs):
+        warnings.append(f"no run has reached the target of {target:g}")
+    devices = {run.device for run in runs if run.device}
     if len(devices) > 1:
         warnings.append(f"made on {', '.join(sorted(devices))}: times cannot be compared")
     return warnings
+
+
+def reached_after(study: Study, run: RunResult, target: float) -> float | None:
+    """Seconds of training until a run's figure first reaches a value; None: never."""
+    rows, values = run.curve(study.figure)
+    for row, value in zip(rows, values, strict=True):
+        if (value <= target if study.less_is_better else value >= target) and "seconds" in row:
+            return row["seconds"]
+    return None
 
 
 def _edges(study: Study, results: Sequence[LineResult], name: str, words: str) -> list[str]:

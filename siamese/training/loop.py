@@ -173,9 +173,9 @@ class Loop:
             with going_on(lambda: f"free some space, then {self._way_on()}"):
                 return self._run()
         except (MemoryError, RuntimeError) as error:
-            if (told := lack(error)) is None:
+            if (missing := lack(error)) is None:
                 raise
-            raise UserError(f"{told} ({self.options.smaller}); then {self._way_on()}") from error
+            raise UserError(f"{missing} ({self.options.smaller}); then {self._way_on()}") from error
 
     def _way_on(self) -> str:
         kept = goes_on_from(self.options.folder)
@@ -269,8 +269,8 @@ class Loop:
                 raise self._diverged(value)
             progress.loss_sum += value
             for name, number in result.details.items():
-                told = self.distribution.mean(float(number))
-                progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + told
+                mean = self.distribution.mean(float(number))
+                progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + mean
             progress.details += bool(result.details)
         self._unread = []
 

@@ -72,11 +72,11 @@ def _is_begun_in_vain(place: Path) -> bool:
             file.is_file() and any(fnmatch(file.name, known) for known in _FIRST_FILES)
             for file in place.iterdir()
         )
-        and _epochs_told(place / "metrics.csv") <= 1
+        and _epochs_written(place / "metrics.csv") <= 1
     )
 
 
-def _epochs_told(metrics: Path) -> int:
+def _epochs_written(metrics: Path) -> int:
     """Rows of a table of figures; the first is written just before the first checkpoint."""
     return max(0, read_bytes(metrics).count(b"\n") - 1) if is_regular(metrics) else 0
 
@@ -177,8 +177,8 @@ def refuse_far_places(
 
     ``saved`` are its settings, nested plain values; ``parse`` lays the user's over them.
     """
-    told = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
-    far = [name for name, place in told.items() if not is_near(place, checkpoint)]
+    named = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
+    far = [name for name, place in named.items() if not is_near(place, checkpoint)]
     given = parse({**saved, **dict.fromkeys(far, _UNSAID)}) if far else None
     for name in far:
         if getattr(given, name) == _UNSAID:

@@ -122,8 +122,8 @@ def lr_line(lr: float, why: str, optimizer: OptimizerSettings, schedule: Schedul
     changes = ["after a warm-up"] if warms_up else []
     if not free and schedule.name != "constant":
         changes.append(f"then {_SHAPES.get(schedule.name, schedule.name)}")
-    told = f" {', '.join(changes)}" if changes else ""
-    return f"learning rate {lr:g}{told}: {why}"
+    shape = f" {', '.join(changes)}" if changes else ""
+    return f"learning rate {lr:g}{shape}: {why}"
 
 
 _SHAPES = {

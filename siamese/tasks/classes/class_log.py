@@ -13,13 +13,13 @@ class ClassLog(RunLog):
 
     def line(self, row: Figures) -> str:
         """Errors in per cent; the test's is marked as a curve that selects nothing."""
-        told = [f"training error {row['train_error']:.2f} %"]
+        words = [f"training error {row['train_error']:.2f} %"]
         if "validation_error" in row:
-            told.append(f"validation error {row['validation_error']:.2f} %")
+            words.append(f"validation error {row['validation_error']:.2f} %")
         if "test_error" in row:
-            told.append(f"test error {row['test_error']:.2f} % (selects nothing)")
-        told.append(f"{row['seconds']:.0f} s")
-        return ", " + ", ".join(told)
+            words.append(f"test error {row['test_error']:.2f} % (selects nothing)")
+        words.append(f"{row['seconds']:.0f} s")
+        return ", " + ", ".join(words)
 
     @written
     def finish(self, epoch: int) -> None:

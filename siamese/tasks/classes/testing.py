@@ -27,10 +27,10 @@ def is_tested(path: Path, progress: Mapping[str, Any]) -> bool:
     """
     counts = progress.get("best_epoch") or progress["epoch"]  # 0: nothing selects
     try:
-        told = parse_json(read_bytes(path, limit=_LIMIT))
+        saved = parse_json(read_bytes(path, limit=_LIMIT))
     except (UserError, ValueError):  # not there, or damaged: it is tested anew
         return False
-    return isinstance(told, dict) and told.get("epoch") == counts
+    return isinstance(saved, dict) and saved.get("epoch") == counts
 
 
 def test_once(
@@ -41,7 +41,7 @@ def test_once(
     task.model.load_state_dict(content["model"])
     logits, labels = task.judge("test", SINGLE)
     figures = summarise_logits(logits, labels)
-    told = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}
-    write_json(out, told | figures)
+    origin = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}
+    write_json(out, origin | figures)
     error, loss = figures["error"], figures["loss"]
     return f"test: error {error:.2f} % of {len(labels)} images, loss {loss:.4f}"

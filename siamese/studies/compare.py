@@ -40,20 +40,12 @@ def compare(
     trainer: TaskSpec | None = None,
     say: Say = print,
 ) -> Path:
-    """Make the runs of a study that are missing, and write what they show.
+    """Make the runs of a study that are missing, and write what they show; returns the output
+    folder.
 
-    The output folder holds ``table.md``, ``table.tex``, ``table.html``, ``verdict.txt``,
-    ``results.csv`` (every epoch of every run), ``summary.json``, ``plots/`` (PNG, SVG, PDF) and a
-    copy of the study file. All of it is written anew after every run, so that one can look while
-    a study is under way.
-
-    Args:
-        settings: of the command.
-        trainer: how runs are trained; None: as the study's task is.
-        say: prints a line of progress.
-
-    Returns:
-        The output folder (with ``dry_run`` nothing is written).
+    It holds ``table.md``, ``table.tex``, ``table.html``, ``verdict.txt``, ``results.csv`` (every
+    epoch of every run), ``summary.json``, ``plots/`` (PNG, SVG, PDF) and a copy of the study file,
+    written anew after every run. ``dry_run`` writes nothing. ``trainer`` None: the study's task.
 
     Raises:
         UserError: a study file or a setting that cannot work, or a run that could not be made.
@@ -77,7 +69,7 @@ def compare(
         for text in describe(study, lines, costs, budget, settings.device, settings.threads):
             say(text)
         return out
-    if few := _too_few(lines):
+    if few := too_few_seeds(min(len(line.runs) for line in lines)):
         say(f"note: {few}")
     with going_on(lambda: "the same command goes on with the study"):
         _write_study(out / "study.yaml", study, budget)
@@ -116,18 +108,9 @@ def _make(
         raise
 
 
-def _too_few(lines: Sequence[Line]) -> str | None:
-    """A line where the study's seeds are too few for a verdict, as its file says already."""
-    return too_few_seeds(min(len(line.runs) for line in lines))
-
-
 def _refuse_far_places(study: Study, line: Line, place: Place) -> None:
-    """Refuse to write where nobody but a study file, which may come from anywhere, says so.
-
-    What is only read (data, lists, weights) may lie anywhere.
-
-    Raises:
-        UserError: names the setting.
+    """UserError where only the study file, which may come from anywhere, names a far place to
+    write.
     """
     given = place.settings(study.task.data_folder)
     near = (Path.cwd(), study.path.parent, Path(place.runs))
@@ -186,22 +169,13 @@ def describe(
     device: str = "auto",
     threads: int | None = None,
 ) -> list[str]:
-    """Every run of a study, its settings and an estimate of its cost, as lines of text.
-
-    Args:
-        study: the study.
-        lines: its lines.
-        costs: by label.
-        budget: the reduction that is laid over it.
-        device: the machine's speed is measured on it.
-        threads: CPU threads of a run.
-    """
+    """Every run of a study, its settings and an estimate of its cost, as lines of text."""
     from siamese.studies.tables import duration, title_of
 
     flats = [changed(line.settings) for line in lines]
     common = shared(lines)
     texts = [title_of(study, budget), f"all runs: {_settings(common) or 'the defaults'}"]
-    if few := _too_few(lines):
+    if few := too_few_seeds(min(len(line.runs) for line in lines)):
         texts.append(f"note: {few}")
     speed = machine_speed(device, threads)
     states: Counter[str] = Counter()
@@ -227,30 +201,20 @@ def describe(
             left += seconds if state in ("new", "begun") else 0.0
             together = f", {run.processes} processes" if run.processes > 1 else ""
             texts.append(f"  seed {run.seed}: {run.name}{together}, {state}; {estimate}")
-    texts.append(f"\n{_count(states)}: {_times(total, left, unknown, states.total(), speed)}")
+    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
+    took = "of unknown cost"
+    if unknown < states.total():
+        took = (
+            f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s "
+            f"in training), {duration(left)} of it to do"
+        )
+        took += f"; {unknown} runs of unknown cost are left out" if unknown else ""
+    texts.append(f"\n{states.total()} runs ({by_state}): {took}")
     texts.append(
         "The estimate counts multiply-accumulates (three forward passes per training image), not "
         "reading images, augmentation or what a GPU does better with large batches."
     )
     return texts
-
-
-def _count(states: Counter[str]) -> str:
-    by_state = ", ".join(f"{number} {state}" for state, number in states.items())
-    return f"{states.total()} runs ({by_state})"
-
-
-def _times(total: float, left: float, unknown: int, count: int, speed: float) -> str:
-    """What the runs of a study will take, in words; seconds, and MACs per second."""
-    if unknown == count:
-        return "of unknown cost"
-    from siamese.studies.tables import duration
-
-    rest = f"; {unknown} runs of unknown cost are left out" if unknown else ""
-    return (
-        f"about {duration(total)} one after another on this machine ({speed / 1e9:.0f} GMAC/s in "
-        f"training), {duration(left)} of it to do{rest}"
-    )
 
 
 def _settings(flat: Mapping[str, Any]) -> str:

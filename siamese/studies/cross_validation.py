@@ -29,13 +29,8 @@ def fold_checkpoints(
 ) -> list[Path]:
     """The checkpoint of every fold: those that the settings name, else trained, or gone on with.
 
-    The runs, and the lists of who does what, lie in folders ``folds`` of the checkpoint's own run
-    and are named after the fold and their settings. Complete runs are not made again.
-
-    Args:
-        settings: of the command, with ``folds``.
-        trainer: how runs are trained; None: as siamese-train does.
-        say: prints a line of progress.
+    The runs, and the lists of who does what, lie in folders ``folds`` of the checkpoint's own run.
+    Complete runs are not made again. ``trainer`` None: as siamese-train does.
 
     Raises:
         UserError: too few people; checkpoints that do not match; a run that could not be made.
@@ -82,12 +77,7 @@ def _given(pattern: str, folds: int) -> list[Path]:
 
 
 def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Path]:
-    """Every person of the checkpoint's split with their pictures, and the folder of these.
-
-    Raises:
-        UserError: the parts come from several folders; see
-            :func:`siamese.report.embedding_sources.own_people`.
-    """
+    """Every person of the checkpoint's split with their pictures, and the one folder of these."""
     folders: list[FaceFolder] = [own_people(model, part, data) for part in model.content["split"]]
     roots = {folder.root.resolve() for folder in folders}
     if len(roots) > 1:
@@ -104,11 +94,7 @@ def _everybody(model: Model, data: str | None) -> tuple[dict[str, list[str]], Pa
 
 
 def _require_support(people: int, folds: int, fmr: float) -> None:
-    """Refuse before hours of training what the pairs of people cannot tell.
-
-    Raises:
-        UserError: names the lowest FMR, and the number of folds that supports more.
-    """
+    """UserError, before hours of training, where the pairs of people are too few for an FMR."""
     lowest = f"{supported_fmr(pairs_of_people(people, folds)):.1e}"
     if fmr >= float(lowest):
         return

@@ -15,12 +15,8 @@ _PROBE = ("preact20", 64)  # network and batch that the machine's speed is measu
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run costs; None where it cannot be known yet.
-
-    Attributes:
-        parameters: of the network.
-        macs: multiply-accumulates of one image's forward pass.
-        total: multiply-accumulates of the whole run, data and judging metrics left out.
+    """Parameters, multiply-accumulates of an image's forward pass and of the whole run; None:
+    unknown.
     """
 
     parameters: int | None
@@ -29,11 +25,7 @@ class Cost:
 
 
 def run_cost(run: Run) -> Cost:
-    """The cost of a run: three forward passes per training image, one per judged image.
-
-    Raises:
-        UserError: an unknown network or option.
-    """
+    """The cost of a run: three forward passes per training image, one per judged image."""
     work = run.task.workload(run.settings)
     options = json.dumps(work.options, sort_keys=True)
     parameters, macs = _network(
@@ -48,12 +40,8 @@ def _network(
     name: str, options: str, drop_path: float, outputs: int, channels: int, size: int
 ) -> tuple[int | None, int | None]:
     """Parameters and multiply-accumulates of a network, by its name."""
-    from siamese.zoo import count_cost, create_network, presets
+    from siamese.zoo import count_cost, create_network
 
-    name = name.removeprefix("zoo/")  # as faces name a preset
-    known = name.startswith("timm/") or any(preset.name == name for preset in presets())
-    if not known and _is_timm(name):  # as faces name it
-        name = f"timm/{name}"
     network = create_network(
         name,
         num_classes=outputs,
@@ -68,20 +56,9 @@ def _network(
         return sum(parameter.numel() for parameter in network.parameters()), None
 
 
-def _is_timm(name: str) -> bool:
-    import timm
-
-    return bool(timm.is_model(name.split(".")[0]))
-
-
 @cache
 def machine_speed(device: str, threads: int | None = None) -> float:
-    """Multiply-accumulates per second of a training step here, from a probe of about a second.
-
-    Args:
-        device: as ``--device``.
-        threads: CPU threads; None: torch's own choice.
-    """
+    """Multiply-accumulates per second of a training step here, from a probe of about a second."""
     import torch
     from torch.nn.functional import cross_entropy
 

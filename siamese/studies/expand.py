@@ -25,15 +25,7 @@ _HASH_DIGITS = 12
 
 @dataclass(frozen=True)
 class Place:
-    """Where runs lie and what they run on; none of it changes a result.
-
-    Attributes:
-        runs: folder of all runs' logs.
-        checkpoints: folder of all runs' checkpoints.
-        device: as ``--device``.
-        root: where the image set lies; None: what the study says.
-        data: the face folder; None: what the study says.
-    """
+    """Where runs lie and what they run on, which changes no result. ``data``: the face folder."""
 
     runs: str = "runs"
     checkpoints: str = "checkpoints"
@@ -50,14 +42,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Run:
-    """One training run.
-
-    Attributes:
-        label: of its line.
-        seed: of its weights, batches and augmentation.
-        settings: resolved, with the run's name and place.
-        hash: of the settings that matter, 12 hexadecimal digits.
-        processes: how many train it together; 1: alone.
+    """One training run: its resolved settings with name and place, and the hash of those that
+    matter.
     """
 
     label: str
@@ -93,14 +79,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the table: an arm at one point of the grid, with its runs.
-
-    Attributes:
-        label: unique within the study.
-        arm: where it comes from, with what was published.
-        runs: one per seed.
-        point: the grid's values, by dotted name, as the study gives them.
-    """
+    """A line of the table: an arm at a point of the grid (dotted name -> value), a run per seed."""
 
     label: str
     arm: Arm
@@ -116,11 +95,8 @@ class Line:
 def expand(study: Study, place: Place, budget: Budget | None = None) -> list[Line]:
     """Every line of a study, each run with its resolved and checked settings.
 
-    Args:
-        study: as the file holds it.
-        place: where runs lie and what they run on.
-        budget: reduction laid over every run. Runs of different lengths keep their ratio; warm-up
-            and milestones that are given in epochs keep their share of the run.
+    Under a budget runs of different lengths keep their ratio; warm-up and milestones that are given
+    in epochs keep their share of the run.
 
     Raises:
         UserError: settings that cannot work; two runs that are the same; a missing baseline.
@@ -168,8 +144,8 @@ def short_labels(lines: Sequence[Line]) -> dict[str, str]:
     """Label of each line -> the same for tables and plots, without the full names of settings.
 
     A word that no other setting of the grid takes stands alone (``preact20``), any other value
-    behind the last part of its setting's name (``lr 0.1``), or behind the whole name where two
-    settings end alike. Where that would give two lines one name, all keep their labels.
+    behind the last part of its setting's name (``lr 0.1``). All keep their labels where two would
+    be alike.
     """
     points = [line.point for line in lines]
     last = [name.rpartition(".")[2] for name in dict.fromkeys(n for p in points for n in p)]
@@ -257,11 +233,7 @@ def _check_parts(study: Study, settings: Any) -> None:
 
 
 def settings_hash(settings: Any, processes: int = 1) -> str:
-    """12 hexadecimal digits that name the settings a run's result depends on.
-
-    SHA-256 over their canonical JSON; the name, places, the device, loader processes and batch
-    sizes of the judgement are left out.
-    """
+    """12 hexadecimal digits of the SHA-256 over the settings that a run's result depends on."""
     task = task_spec(type(settings))
     flat = material_settings(settings)
     for name in task.folders & flat.keys():  # the same folder, however it is written

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamese.errors import UserError
-from siamese.files.places import read_bytes
 from siamese.files.writing import write_csv
 from siamese.studies.expand import Line, Run
 from siamese.studies.running import read_result
 from siamese.studies.study import Study
+from siamese.training.runs import read_metrics
 
 Row = dict[str, float]
 State = Literal["done", "diverged", "running", "missing"]
@@ -27,13 +24,8 @@ _METRICS = ("epoch", "step", "images_seen", "seconds", "lr")
 
 @dataclass(frozen=True)
 class RunResult:
-    """A run and what it measured so far.
-
-    Attributes:
-        run: the run.
-        state: whether it is over; running: it was begun.
-        rows: of ``metrics.csv``, one per epoch; figures that were not measured are missing.
-        device: what it was made on; empty while it is not over.
+    """A run and its rows of ``metrics.csv``, one per epoch; figures that were not measured are
+    missing.
     """
 
     run: Run
@@ -49,14 +41,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The figure of a finished run.
-
-    Attributes:
-        value: of the epoch that counts.
-        epoch: that epoch.
-        best: the best of all epochs, chosen by the figure itself.
-        seconds: training time of the whole run.
-    """
+    """The figure of a finished run: at the epoch that counts, and the best of all epochs."""
 
     value: float
     epoch: int
@@ -83,41 +68,17 @@ class LineResult:
 
 
 def collect(lines: Sequence[Line]) -> list[LineResult]:
-    """The results of every run as they lie on disk now.
-
-    Raises:
-        UserError: a damaged file.
-    """
+    """The results of every run as they lie on disk now; UserError for a damaged file."""
     return [LineResult(line, tuple(_result(run) for run in line.runs)) for line in lines]
 
 
 def _result(run: Run) -> RunResult:
     result = read_result(run)
-    rows = tuple(read_metrics(run.folder / "metrics.csv"))
+    read = read_metrics(run.folder / "metrics.csv", "remove its folder to make the run anew")
+    rows = tuple({name: float(value) for name, value in row.items() if value} for row in read)
     if result is None:
         return RunResult(run, "running" if rows else "missing", rows)
     return RunResult(run, result["status"], rows, str(result.get("device", "")))
-
-
-def read_metrics(path: Path) -> list[Row]:
-    """The rows of a run's ``metrics.csv``; none while there is no file.
-
-    Raises:
-        UserError: a value that is no number.
-    """
-    if not path.exists():
-        return []
-    rows: list[Row] = []
-    text = read_bytes(path).decode("utf-8", "replace")
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    try:
-        for row in reader:
-            rows.append({name: float(value) for name, value in row.items() if value})
-    except (TypeError, ValueError, csv.Error):
-        raise UserError(
-            f"{path} line {len(rows) + 2}: is damaged; remove its folder to make the run anew"
-        ) from None
-    return rows
 
 
 def outcome(study: Study, result: RunResult) -> Outcome | None:

@@ -30,10 +30,11 @@ from siamese.errors import Diverged, UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
 from siamese.files.terminal import plain_output
-from siamese.files.writing import CannotWrite, lock_file, write_json, writing
+from siamese.files.writing import CannotWrite, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run
 from siamese.tasks.task_spec import TaskSpec, task_spec
+from siamese.training.runs import held
 
 Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]
@@ -71,11 +72,7 @@ def status(run: Run) -> Status:
 
 
 def read_result(run: Run) -> dict[str, Any] | None:
-    """What ``result.json`` says; None while the run is not over.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """What ``result.json`` says; None while the run is not over. UserError where it is damaged."""
     path = run.folder / RESULT
     if not path.exists():
         return None
@@ -94,27 +91,15 @@ def read_result(run: Run) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Hold a run; a kill sets it free.
+    """Hold a run; a kill sets it free. BusyError where another process holds it.
 
-    The lock's file is removed where the block ends without an error, that is when the run is over:
-    whoever opened the file before that finds nothing left to do.
-
-    Raises:
-        BusyError: another process holds it.
+    The lock's file is removed when the run is over: whoever opened it before finds nothing left to
+    do.
     """
     path = Path(run.settings.runs) / f".{run.name}.lock"
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            lock_file(lock)
-        except BlockingIOError:
-            raise BusyError(f"{run}: another process is at work on {run.name}") from None
+    with held(path, BusyError(f"{run}: another process is at work on {run.name}")):
         yield
         path.unlink(missing_ok=True)
-    finally:
-        os.close(lock)
 
 
 # One run
@@ -125,11 +110,6 @@ def make_run(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
 
     A run whose loss breaks is recorded as diverged. Of several processes that train a run together
     the first calls this, the others :func:`train_or_resume`.
-
-    Args:
-        run: what to train.
-        trainer: the task that trains it, or what stands in for it.
-        threads: CPU threads; None: torch's own choice.
 
     Raises:
         UserError: settings or data that cannot work; another study is at work on the run.
@@ -159,11 +139,7 @@ def make_run(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
 
 
 def train_or_resume(run: Run, trainer: TaskSpec, threads: int | None = None) -> None:
-    """Train a run, or what is left of it, in this process; arguments as :func:`make_run`.
-
-    Raises:
-        UserError, Diverged, KeyboardInterrupt: as the trainer.
-    """
+    """Train a run, or what is left of it, in this process; errors are the trainer's."""
     # A process that was started with so many threads has them already.
     if threads is not None and os.environ.get("OMP_NUM_THREADS") != str(threads):
         import torch
@@ -173,21 +149,16 @@ def train_or_resume(run: Run, trainer: TaskSpec, threads: int | None = None) -> 
     if not checkpoint.exists():
         trainer.train(replace(run.settings))
     elif not trainer.is_over(run.settings, checkpoint):
-        trainer.resume(run.name, run.settings.checkpoints, _Parse(run.settings))
+        trainer.resume(run.name, run.settings.checkpoints, partial(_moved, run.settings))
 
 
-@dataclass(frozen=True)
-class _Parse:
+def _moved(settings: Any, saved: Mapping[str, Any]) -> Any:
     """A resumed run's settings: the checkpoint's, but for where things lie now."""
-
-    settings: Any
-
-    def __call__(self, saved: Mapping[str, Any]) -> Any:
-        kind = type(self.settings)
-        now = flatten(kind, self.settings.as_dict())
-        movable = {name: now[name] for name in task_spec(kind).movable}
-        place = f"the checkpoint of {self.settings.name}"
-        return build_settings(kind, flatten(kind, saved) | movable, place)
+    kind = type(settings)
+    now = flatten(kind, settings.as_dict())
+    movable = {name: now[name] for name in task_spec(kind).movable}
+    place = f"the checkpoint of {settings.name}"
+    return build_settings(kind, flatten(kind, saved) | movable, place)
 
 
 def _device(name: str, processes: int) -> str:
@@ -225,7 +196,7 @@ def make_all(
         threads: CPU threads of each; None: torch's own choice, or the cores divided by ``jobs``.
         logs: folder for what the processes of several jobs print.
         say: prints a line of progress.
-        after: called after every run, to draw what there is.
+        after: called after every run.
 
     Raises:
         UserError: a run that cannot work, named; or runs that other processes are at work on.
@@ -276,11 +247,7 @@ class _Ends:
     busy: list[Run] = field(default_factory=list)
 
     def take(self, title: str, run: Run, end: Callable[[], None]) -> None:
-        """Call what brings a run to its end.
-
-        Raises:
-            UserError: as that, with the run's name; but not where the run is busy.
-        """
+        """Call what brings a run to its end; a UserError gets the run's name."""
         try:
             end()
         except BusyError as error:
@@ -309,10 +276,7 @@ class _Ends:
 
 @dataclass
 class _Job:
-    """A run in processes of its own, one or several that train it together.
-
-    The first of them writes the run's files. Any of them sends the error that it ends with.
-    """
+    """A run in processes of its own; the first writes its files, any sends the error it ends by."""
 
     title: str
     run: Run
@@ -351,11 +315,7 @@ class _Job:
         return self.processes[0].exitcode is not None or any(p.exitcode for p in self.processes)
 
     def end(self) -> None:
-        """Wait for the processes of a run that is over.
-
-        Raises:
-            UserError, KeyboardInterrupt: what the run ended with.
-        """
+        """Wait for the processes of a run that is over, and raise what it ended with."""
         code = next((p.exitcode for p in self.processes if p.exitcode), 0)
         for process in self.processes:
             process.join(_PATIENCE)

@@ -18,14 +18,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Summary:
-    """Several runs' figure.
-
-    Attributes:
-        n: number of runs.
-        median: of them.
-        mean: of them.
-        half: half the width of the mean's 95 % t-interval; None with too few runs for one.
-    """
+    """Several runs' figure; ``half``: half the mean's 95 % t-interval, None with too few runs."""
 
     n: int
     median: float
@@ -54,15 +47,11 @@ Seed = TypeVar("Seed", bound=Hashable)
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm's figure less another's, paired by seed.
+    """One arm's figure less another's, paired by the ``n`` seeds that both have.
 
-    Attributes:
-        n: seeds that both have.
-        mean: of the differences; NaN without a common seed.
-        half: half the width of its 95 % t-interval; None with too few seeds for one.
-        p: of the two-sided paired t-test; None with too few seeds, and where there is no spread
-            to judge by.
-        adjusted: p after Holm's correction; None where p is.
+    ``mean`` is NaN without a common seed; ``half``, half of its 95 % t-interval, None with too few.
+    ``p``: two-sided paired t-test, None where it cannot be made; ``adjusted``: after Holm's
+    correction.
     """
 
     n: int
@@ -78,12 +67,7 @@ class Difference:
 
 
 def paired(first: Mapping[Seed, float], second: Mapping[Seed, float]) -> Difference:
-    """``first`` less ``second`` over the seeds they share.
-
-    Args:
-        first: seed (or any key that pairs runs) -> figure.
-        second: the same of the other.
-    """
+    """``first`` less ``second`` over the seeds (or any other key of runs) they share."""
     seeds = [seed for seed in first if seed in second]
     x = np.asarray([first[seed] - second[seed] for seed in seeds], np.float64)
     if not len(x):
@@ -101,13 +85,8 @@ def paired(first: Mapping[Seed, float], second: Mapping[Seed, float]) -> Differe
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for their number (Holm 1979): the chance of any false difference.
-
-    Args:
-        p_values: in any order, in [0, 1].
-
-    Returns:
-        corrected values in the same order, at most 1.
+    """p-values corrected for their number (Holm 1979): the chance of any false difference; in
+    order.
     """
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
@@ -119,11 +98,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def corrected(shown: Sequence[Difference], others: Sequence[Difference] = ()) -> list[Difference]:
-    """Differences with p after Holm's correction for their number and that of some others.
-
-    Args:
-        shown: those that are wanted.
-        others: tests of the same family that are not shown: see :func:`against_best`.
+    """Differences with p after Holm's correction for their number and that of ``others``, not
+    shown.
     """
     together = [*shown, *others]
     adjusted = iter(holm([one.p for one in together if one.p is not None]))
@@ -137,20 +113,12 @@ def against_best(
 ) -> tuple[list[Difference], list[Difference]]:
     """Every arm less the one that was chosen as the best of them, and the tests that choice made.
 
-    Whoever compares with the best has looked at all arms: with 8 equal ones the luckiest is the
-    reference, and a correction for 7 comparisons leaves a family-wise error of 8 %. The
-    comparisons with the best are some of all k (k - 1) / 2 pairs, whichever arm is the best, so
-    Holm's correction for all pairs (Hochberg & Tamhane 1987, "Multiple Comparison Procedures")
-    keeps the family-wise error at 5 %. Hsu's comparison with the best, Dunnett's and Tukey's tests
-    have more power but want equal variances in all arms, which a diverging optimizer has not.
+    Whoever compares with the best has looked at all arms: with 8 equal ones a correction for 7
+    comparisons leaves a family-wise error of 8 %. Holm's correction for all k (k - 1) / 2 pairs
+    (Hochberg & Tamhane 1987, "Multiple Comparison Procedures") keeps it at 5 %. Hsu's, Dunnett's
+    and Tukey's tests want equal variances in all arms, which a diverging optimizer has not.
 
-    Args:
-        values: of each arm, seed -> figure.
-        best: index of the best.
-
-    Returns:
-        the others less the best, in order, and the differences of all other pairs; for
-        :func:`corrected`.
+    Returns the others less the best, in order, and the differences of all other pairs.
     """
     shown = [paired(one, values[best]) for index, one in enumerate(values) if index != best]
     others = [

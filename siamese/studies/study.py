@@ -28,18 +28,7 @@ _SMALL_SEEDS = 2
 
 @dataclass(frozen=True)
 class Arm:
-    """One line of the comparison: settings that are trained with every seed.
-
-    Attributes:
-        label: its name in tables and plots.
-        settings: over the study's, by dotted name.
-        seeds: its own; None: the study's.
-        processes: how many train a run together; 1: alone.
-        published: a published figure, in the unit of ours.
-        published_runs: the number of runs behind it.
-        published_time: the training time that was published.
-        paper: what the original paper says.
-    """
+    """One line of the comparison: settings over the study's, trained with every seed."""
 
     label: str
     settings: Flat
@@ -53,15 +42,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Budget:
-    """A reduction that is laid over every run.
-
-    Attributes:
-        name: as ``--budget`` calls it.
-        settings: by dotted name.
-        seeds: instead of the study's; None: the study's.
-        most_seeds: only the first so many seeds of each arm; None: all.
-        grows: ``data.subset`` grows to the largest batch of the study.
-    """
+    """A reduction that is laid over every run; ``most_seeds``: only the first ones of each arm."""
 
     name: str
     settings: Flat
@@ -74,20 +55,11 @@ class Budget:
 class Study:
     """A study file.
 
-    Attributes:
-        path: the file.
-        title: heading of tables and plots.
-        task: what is trained.
-        base: settings of the files it builds on, by dotted name.
-        settings: of all runs, over the base.
-        seeds: of all runs.
-        arms: what is compared.
-        grid: dotted setting -> values; crossed with every arm.
-        figure: the figure of metrics.csv that is compared.
-        report: which epoch's figure counts: the last one's, or the one that validation chose.
-        target: value of the figure for the time-to-target plot.
-        baseline: label of the arm that the others are compared with; None: the best.
-        budgets: what ``--budget NAME`` lays over every run.
+    ``base``: settings of the files it builds on, below ``settings``. ``grid``: dotted setting ->
+    values, crossed with every arm. ``figure``: the column of metrics.csv that is compared.
+    ``report``: whether the last epoch's counts or that of the epoch that validation chose.
+    ``target``: value for the time-to-target plot. ``baseline``: label of the arm that others are
+    compared with; None: the best.
     """
 
     path: Path
@@ -193,18 +165,14 @@ def read_study(path: Path) -> Study:
         grid=grid,
         figure=_choice(content, "figure", figures, figures[0], where),
         report=_choice(content, "report", ("last", "selected"), task.report, where),
-        target=_float(content.get("target")),
-        baseline=_string(content.get("baseline")),
+        target=_number(content, "target"),
+        baseline=_text(content, "baseline"),
         budgets=_budgets(task, content, where),
     )
 
 
 def _checked(values: Mapping[str, Any], kinds: Mapping[str, _Kind], where: str) -> Flat:
-    """The values that are given.
-
-    Raises:
-        UserError: an unknown key, or a value of another kind.
-    """
+    """The values that are given; UserError for an unknown key, or a value of another kind."""
     for key, value in values.items():
         if key not in kinds:
             known = did_you_mean(str(key), list(kinds), f"; known are {', '.join(kinds)}")
@@ -225,12 +193,12 @@ def _choice(
     return value
 
 
-def _string(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _text(values: Mapping[str, Any], key: str) -> str | None:
+    return str(values[key]) if key in values else None
 
 
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
+def _number(values: Mapping[str, Any], key: str) -> float | None:
+    return float(values[key]) if key in values else None
 
 
 def _base(task: TaskSpec, content: Mapping[str, Any], path: Path) -> Flat:
@@ -280,10 +248,10 @@ def _arms(
             settings=_settings(task, values.get("settings", {}), entry_place),
             seeds=tuple(values["seeds"]) if "seeds" in values else None,
             processes=values.get("processes", processes),
-            published=_float(values.get("published")),
+            published=_number(values, "published"),
             published_runs=values.get("published_runs"),
-            published_time=_string(values.get("published_time")),
-            paper=_string(values.get("paper")),
+            published_time=_text(values, "published_time"),
+            paper=_text(values, "paper"),
         )
     return tuple(arms.values())
 

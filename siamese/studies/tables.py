@@ -41,14 +41,7 @@ def title_of(study: Study, budget: Budget | None) -> str:
 def comparison(
     study: Study, results: Sequence[LineResult], costs: Mapping[str, Cost], budget: Budget | None
 ) -> Table:
-    """One row per line: its figure, its cost and what was published.
-
-    Args:
-        study: the study.
-        results: of its lines.
-        costs: by label.
-        budget: the reduction it was run with.
-    """
+    """One row per line: its figure, its cost and what was published."""
     lines = [result.line for result in results]
     labels = short_labels(lines)
     cells = [_cells(study, result, costs.get(result.line.label)) for result in results]

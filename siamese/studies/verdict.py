@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from siamese.studies.expand import Line, cut_data, siblings, value_of
-from siamese.studies.results import LineResult, outcome
+from siamese.studies.results import LineResult, RunResult, outcome
 from siamese.studies.statistics import (
     Difference,
     Summary,
@@ -25,14 +25,7 @@ from siamese.verification.enough import FEWEST_SEEDS, too_few_seeds
 
 @dataclass(frozen=True)
 class Compared:
-    """A line of the table against a reference line; less is better or more, as the study says.
-
-    Attributes:
-        label: the line.
-        reference: the line that it is compared with.
-        difference: its figure less the reference's.
-        sentence: the same in words.
-    """
+    """A line of the table against a reference line: their difference, and the same in words."""
 
     label: str
     reference: str
@@ -44,14 +37,9 @@ class Compared:
 class Verdict:
     """Sentences about a study.
 
-    Attributes:
-        summary: the result.
-        compared: every other line against the reference.
-        warnings: what weakens the result.
-        reference: label of the line that all others are compared with; None without one, or where
-            each part of the study has its own.
-        across: in a study of recipes on several networks, every other recipe against the reference
-            over all networks; labels are those of arms.
+    ``reference``: the line that all others are compared with; None where there are several.
+    ``across``: in a study of recipes on several networks, every arm against the best over all
+    networks.
     """
 
     summary: tuple[str, ...]
@@ -97,14 +85,7 @@ def figure_name(study: Study) -> str:
 
 @dataclass(frozen=True)
 class _Family:
-    """Arms that are compared with one of them.
-
-    Attributes:
-        values: figures of each arm, by seed or another key that pairs runs.
-        reference: name of the one that the others are compared with.
-        base: its figures.
-        chosen: it was chosen as the best of them; False: it was named beforehand.
-    """
+    """Arms that are compared with one of them, chosen as the best of them or named beforehand."""
 
     values: Mapping[str, Mapping[Any, float]]
     reference: str
@@ -115,9 +96,8 @@ class _Family:
 def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = None) -> Verdict:
     """The verdict over what has been run so far.
 
-    Differences are paired by seed: with a t-interval each, and with Holm's correction over all of
-    them, since the more arms are compared the more of them differ by chance. Where the reference
-    is the best of the arms, the correction is for all their pairs: see
+    Differences are paired by seed: a t-interval each, and Holm's correction over all of them. Where
+    the reference is the best of the arms, the correction is for all their pairs: see
     :func:`siamese.studies.statistics.against_best`.
     """
     values = {result.line.label: by_seed(study, result) for result in results}
@@ -162,17 +142,7 @@ def judge(study: Study, results: Sequence[LineResult], budget: Budget | None = N
 def _compare(
     study: Study, families: Sequence[_Family], start: str = "", unit: str = "seed"
 ) -> tuple[tuple[Compared, ...], str | None]:
-    """Every arm against its family's reference, corrected together.
-
-    Args:
-        study: the study.
-        families: of arms.
-        start: what the sentences begin with.
-        unit: what the differences are paired by.
-
-    Returns:
-        the comparisons, and a sentence about the number of tests; None where nothing was tested.
-    """
+    """Every arm against its family's reference, corrected together; a sentence about the tests."""
     pairs: list[tuple[str, str]] = []
     shown: list[Difference] = []
     others: list[Difference] = []  # tests that the choice of a reference has made
@@ -198,33 +168,22 @@ def _compare(
     tested = sum(one.p is not None for one in shown)
     if not tested:
         return compared, None
-    any_chosen = any(family.chosen for family in families)
-    reference = f"the {'best' if any_chosen else 'baseline'} of each part"
     if len(families) == 1:
         reference = repr(families[0].reference)
-    tests = f"{tested} comparison{'s' * (tested > 1)} with {reference}"
-    if not any_chosen:
-        return compared, f"{tests}, paired by {unit}; p after Holm's correction for their number."
-    all_pairs = tested + sum(one.p is not None for one in others)
+    else:
+        reference = "the best or the baseline of each part"
+    all_tests = tested + sum(one.p is not None for one in others)
+    chosen = ", chosen as the best of them" * any(family.chosen for family in families)
     return compared, (
-        f"{tests}, which was chosen as the best of them, paired by {unit}; p after Holm's "
-        f"correction for all {all_pairs} pairs that the choice was made among."
+        f"{tested} comparison{'s' * (tested > 1)} with {reference}{chosen}, paired by {unit}; "
+        f"p after Holm's correction for {all_tests} tests."
     )
 
 
 def _across(
     study: Study, tuned_at: Mapping[str, Mapping[str, str]], values: Mapping[str, dict[int, float]]
 ) -> tuple[list[str], tuple[Compared, ...]]:
-    """Which recipe wins over all networks: differences paired by network and seed.
-
-    The spread of a difference between networks counts as noise, so a recipe is only called better
-    where it is better on most of them. The verdict is about these networks, not about others.
-
-    Args:
-        study: the study.
-        tuned_at: part of the study -> arm -> label of its line.
-        values: label -> seed -> figure.
-    """
+    """Which recipe wins over all networks: differences paired by network and seed."""
     if len(tuned_at) < 2 or not all(_is_network(part) for part in tuned_at):
         return [], ()
     first = next(iter(tuned_at.values()))
@@ -272,11 +231,7 @@ _CONDITIONS = (
 
 
 def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineResult]]:
-    """The parts of a study within which its arms are compared, in words.
-
-    A grid over networks, data or lengths is no search for the best of them: arms are compared at
-    each of its values.
-    """
+    """Within which parts of a study, in words, its arms are compared: networks, data or lengths."""
     exact = study.baseline in [result.line.label for result in results]
     if len(study.arms) < 2 or exact:
         return {"": list(results)}
@@ -295,14 +250,7 @@ def _parts(study: Study, results: Sequence[LineResult]) -> dict[str, list[LineRe
 def _tuned(
     study: Study, results: Sequence[LineResult], judged: Mapping[str, Summary]
 ) -> tuple[dict[str, str], list[str]]:
-    """What is compared: every line, or each arm's best point of the grid.
-
-    Arms that were each tried over a grid are compared tuned: at the point whose median validation
-    figure is best, or where nothing was validated, whose own median is.
-
-    Returns:
-        name -> label of the line, and a sentence that tells of the choice.
-    """
+    """What is compared: every line, or each arm's best point of the grid; a sentence says so."""
     arms: dict[str, list[LineResult]] = {}
     for result in results:
         arms.setdefault(result.line.arm.label, []).append(result)
@@ -367,16 +315,12 @@ def _sentence(study: Study, label: str, reference: str, difference: Difference, 
     )
     if difference.p is None:
         return f"{names}: no difference seen ({interval}; no spread to judge it by)."
-    p = _p(difference.adjusted)
+    adjusted = difference.adjusted or 0.0
+    p = "p < 0.001" if adjusted < 0.001 else f"p = {adjusted:.3f}"
     if not difference.seen:
         return f"{names}: no difference seen ({interval}, {p})."
     better = (difference.mean < 0) == study.less_is_better
     return f"{names}: {'better' if better else 'worse'} ({interval}, {p})."
-
-
-def _p(value: float | None) -> str:
-    assert value is not None, "tested"
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def _warnings(
@@ -423,17 +367,23 @@ def _warnings(
         ("optimizer.weight_decay", "weight decay"),
     ):
         warnings += _edges(study, results, name, words)
-    if study.target is not None and not any(
-        value <= study.target if study.less_is_better else value >= study.target
-        for result in results
-        for run in result.runs
-        for value in run.curve(study.figure)[1]
-    ):
-        warnings.append(f"no run has reached the target of {study.target:g}")
-    devices = {run.device for result in results for run in result.runs if run.device}
+    target = study.target
+    runs = [run for result in results for run in result.runs]
+    if target is not None and all(reached_after(study, run, target) is None for run in runs):
+        warnings.append(f"no run has reached the target of {target:g}")
+    devices = {run.device for run in runs if run.device}
     if len(devices) > 1:
         warnings.append(f"made on {', '.join(sorted(devices))}: times cannot be compared")
     return warnings
+
+
+def reached_after(study: Study, run: RunResult, target: float) -> float | None:
+    """Seconds of training until a run's figure first reaches a value; None: never."""
+    rows, values = run.curve(study.figure)
+    for row, value in zip(rows, values, strict=True):
+        if (value <= target if study.less_is_better else value >= target) and "seconds" in row:
+            return row["seconds"]
+    return None
 
 
 def _edges(study: Study, results: Sequence[LineResult], name: str, words: str) -> list[str]:
@@ -469,17 +419,10 @@ def budget_text(budget: Budget, lines: Sequence[Line]) -> str:
     """What a budget made of a study's settings, in one line."""
     words = []
     for name in budget.settings:
-        values = sorted({str(value_of(line.settings, name)) for line in lines}, key=_numeric)
-        words.append(f"{name} {values[0]}" + (f" to {values[-1]}" if len(values) > 1 else ""))
+        values = dict.fromkeys(str(value_of(line.settings, name)) for line in lines)
+        words.append(f"{name} {' or '.join(values)}")
     if budget.seeds is not None:
         words.append(f"seeds {', '.join(map(str, budget.seeds))}")
     if budget.most_seeds is not None:
         words.append(f"at most {budget.most_seeds} seeds")
     return ", ".join(words)
-
-
-def _numeric(text: str) -> tuple[float, str]:
-    try:
-        return float(text), text
-    except ValueError:
-        return math.inf, text

@@ -19,15 +19,9 @@ _SPECS = ("siamese.tasks.classes.class_spec:CLASSES", "siamese.tasks.faces.face_
 class Workload:
     """What a run computes, from its settings alone.
 
-    Attributes:
-        network: as ``create_network`` of the zoo knows it.
-        options: over the network's own.
-        drop_path: of timm's networks.
-        outputs: the network's width: classes, or the embedding's dimension.
-        channels: of an image.
-        size: side of the network's input, in pixels.
-        images: forward passes of the whole run, a training image counted ``TRAINING_STEP`` times;
-            None where the data lies nowhere yet.
+    ``outputs`` is the network's width (classes, or the embedding's dimension), ``size`` the side of
+    its input in pixels, ``images`` the forward passes of the whole run, a training image counted
+    ``TRAINING_STEP`` times; None where the data lies nowhere yet.
     """
 
     network: str
@@ -45,59 +39,31 @@ TRAINING_STEP = 3
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """A task, as studies see it. Names of settings are dotted; functions take a run's settings.
+    """A task, as studies see it. Names of settings are dotted; functions take a run's settings."""
 
-    Attributes:
-        name: in study files and results.
-        settings: class of a run's settings.
-        check: raises UserError where settings cannot work.
-        training: ``module:function`` that trains a new run; importing it loads torch.
-        resuming: ``module:function`` that continues a run.
-        checkpoint: kind of its checkpoints; see ``siamese.models.checkpoint.KINDS``.
-        is_tested: of a run's folder and its checkpoint's progress: whether a run whose epochs are
-            done has nothing left to do.
-        default_lr: learning rate where the settings have none.
-        figures: of ``metrics.csv`` that can be compared, and whether less of each is better; the
-            first is the default.
-        selecting: the validation figure that chooses a run's epoch.
-        report: which epoch's figure counts where a study does not say.
-        parts: whether there are validation images, and whether there are test images.
-        axes: what curves are drawn over: ``epochs``, ``images``, ``time``.
-        immaterial: settings that do not change a result.
-        movable: settings that a resumed run takes as they are now.
-        folders: settings that name a folder of data or lists.
-        data_folder: the one of them that the command line may set.
-        written: where a run writes besides its logs and checkpoints, by setting; None: nowhere.
-        network: the setting that names the network.
-        subsets: settings that leave out images; null: all are used.
-        small: the settings of ``--budget small``.
-        prefix: what the names of runs begin with.
-        data_name: the data, in a word or two.
-        workload: see :class:`Workload`. Raises UserError where the network is unknown.
-    """
-
-    name: str
+    name: str  # in study files and results
     settings: type[Any]
     check: Callable[[Any], None]
-    training: str
+    training: str  # ``module:function``; importing it loads torch, as the next one
     resuming: str
-    checkpoint: str
+    checkpoint: str  # kind, see ``siamese.models.checkpoint.KINDS``
+    # Of a run's folder and its checkpoint's progress: is nothing left to do after its epochs?
     is_tested: Callable[[Path, Mapping[str, Any]], bool]
     default_lr: Callable[[Any], float]
-    figures: Mapping[str, bool]
-    selecting: Callable[[Any], str]
-    report: Literal["last", "selected"]
-    parts: Callable[[Any], tuple[bool, bool]]
-    axes: tuple[str, ...]
-    immaterial: Callable[[Any], frozenset[str]]
-    movable: frozenset[str]
-    folders: frozenset[str]
-    data_folder: str
-    written: Callable[[Any], Mapping[str, str | None]]
-    network: str
-    subsets: tuple[str, ...]
-    small: Mapping[str, Any]
-    prefix: Callable[[Any], str]
+    figures: Mapping[str, bool]  # of ``metrics.csv``, whether less is better; the default first
+    selecting: Callable[[Any], str]  # the validation figure that chooses a run's epoch
+    report: Literal["last", "selected"]  # which epoch's figure counts where a study does not say
+    parts: Callable[[Any], tuple[bool, bool]]  # are there validation images, test images?
+    axes: tuple[str, ...]  # what curves are drawn over: epochs, images, time
+    immaterial: Callable[[Any], frozenset[str]]  # settings that do not change a result
+    movable: frozenset[str]  # settings that a resumed run takes as they are now
+    folders: frozenset[str]  # settings that name a folder of data or lists
+    data_folder: str  # the one of them that the command line may set
+    written: Callable[[Any], Mapping[str, str | None]]  # further places that a run writes to
+    network: str  # the setting that names the network
+    subsets: tuple[str, ...]  # settings that leave out images
+    small: Mapping[str, Any]  # the settings of ``--budget small``
+    prefix: Callable[[Any], str]  # what the names of runs begin with
     data_name: Callable[[Any], str]
     workload: Callable[[Any], Workload]
 
@@ -106,11 +72,7 @@ class TaskSpec:
         return task_spec, (self.name,)
 
     def train(self, settings: Any) -> Path:
-        """Train a new run to its end; returns a checkpoint.
-
-        Raises:
-            UserError, Diverged, KeyboardInterrupt: as the task's own function.
-        """
+        """Train a new run to its end; returns a checkpoint."""
         return Path(_imported(self.training)(settings))
 
     def resume(self, name: str, checkpoints: str, parse: Callable[..., Any]) -> Path:
@@ -118,11 +80,7 @@ class TaskSpec:
         return Path(_imported(self.resuming)(name, checkpoints, parse))
 
     def is_over(self, settings: Any, checkpoint: Path) -> bool:
-        """Whether a run that has a checkpoint has nothing left to do.
-
-        Raises:
-            UserError: the checkpoint cannot be read.
-        """
+        """Whether a run that has a checkpoint has nothing left to do."""
         from siamese.models.checkpoint import read_checkpoint
 
         content = read_checkpoint(
@@ -149,11 +107,7 @@ def task_names() -> list[str]:
 
 
 def task_spec(task: str | type[Any]) -> TaskSpec:
-    """A task by its name, or by the class of its settings.
-
-    Raises:
-        KeyError: there is none.
-    """
+    """A task by its name, or by the class of its settings; KeyError where there is none."""
     for spec in _all_specs():
         if task in (spec.name, spec.settings):
             return spec

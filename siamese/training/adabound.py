@@ -14,18 +14,9 @@ class AdaBound(torch.optim.Optimizer):
     """Adaptive gradients with dynamic bounds on the learning rate (arXiv 1902.09843).
 
     The paper's algorithm 2 as its authors run it: moments corrected for their bias as in Adam, no
-    factor 1 / sqrt(t), and bounds that move with the learning-rate schedule.
-
-    Args:
-        params: parameters or groups.
-        lr: learning rate of Adam's side.
-        betas: decay rates of the two moments.
-        final_lr: learning rate of SGD that both bounds close in on.
-        gamma: how fast they do.
-        eps: added to the root of the second moment.
-        weight_decay: decay of weights.
-        decoupled: the decay is taken off the weights, lr * weight_decay of them a step as in AdamW
-            (AdaBoundW); else it is added to the gradient (L2).
+    factor 1 / sqrt(t), and bounds that move with the learning-rate schedule. They close in on SGD's
+    rate ``final_lr``, ``gamma`` says how fast. ``decoupled``: the decay is taken off the weights as
+    in AdamW (AdaBoundW); else it is added to the gradient (L2).
     """
 
     def __init__(

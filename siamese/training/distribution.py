@@ -22,13 +22,7 @@ _PATIENCE = timedelta(hours=6)
 
 @dataclass(frozen=True)
 class Distribution:
-    """A process's place among those that train together.
-
-    Attributes:
-        rank: its number, from 0.
-        world: how many there are.
-        local_rank: its number on its own machine: which GPU it takes.
-    """
+    """A process's place among those that train together; ``local_rank``: which GPU it takes."""
 
     rank: int = 0
     world: int = 1
@@ -83,29 +77,11 @@ class Distribution:
         finally:
             dist.barrier()
 
-    def share(self, items: torch.Tensor) -> torch.Tensor:
-        """This process's share of some rows, (N, ...) -> about (N / world, ...)."""
-        return items[self.rank :: self.world]
-
-    def gather(self, mine: torch.Tensor, total: int) -> torch.Tensor:
-        """The inverse of :meth:`share`: every process's rows in their places, (total, ...)."""
-        if self.world == 1:
-            return mine
-        longest = -(-total // self.world)
-        padded = mine.new_zeros((longest, *mine.shape[1:]))
-        padded[: len(mine)] = mine
-        parts = [torch.empty_like(padded) for _ in range(self.world)]
-        dist.all_gather(parts, padded)
-        return torch.stack(parts, dim=1).flatten(0, 1)[:total]
-
     def gather_rows(self, mine: torch.Tensor) -> torch.Tensor:
-        """Every process's rows one after the other, (sum of n, ...); each must call it.
+        """Every process's rows, (n, ...), one after the other; each must call it, n may differ.
 
         Gradients reach this process's own rows, times the number of processes: averaged over them,
         as ``DistributedDataParallel`` does, they are those of a loss over all rows.
-
-        Args:
-            mine: (n, ...), where n may differ between processes.
         """
         if self.world == 1:
             return mine
@@ -129,14 +105,8 @@ class Distribution:
     def gather_shares(
         self, rows: torch.Tensor, positions: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The rows that all processes made of their :meth:`positions`, in the order of these.
-
-        Args:
-            rows: (n, ...) on the CPU.
-            positions: int64 (n,), those that could be made.
-
-        Returns:
-            rows (N, ...) and positions (N,), the same in every process.
+        """The rows, (n, ...), that all processes made of their :meth:`positions`, and these, in
+        order.
         """
         if self.world == 1:
             return rows, positions
@@ -152,14 +122,7 @@ SINGLE = Distribution()
 
 @contextmanager
 def joined(device_type: str) -> Iterator[Distribution]:
-    """Join the processes that ``torchrun`` started; alone without it.
-
-    Args:
-        device_type: ``cuda`` talks through NCCL, ``cpu`` through Gloo.
-
-    Raises:
-        UserError: more processes than GPUs on this machine.
-    """
+    """Join the processes that ``torchrun`` started, through NCCL or Gloo; alone without it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE
         return

@@ -6,89 +6,78 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
-from types import FrameType, TracebackType
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
 
 
+@dataclass
 class StopRequest:
-    """While active, the first SIGINT, SIGTERM or SIGHUP sets ``requested``; a second interrupts.
+    """Whether somebody asked for a stop."""
 
-    SIGHUP is what a dropped connection sends. The terminal is gone then, so that what is still
-    printed to it goes nowhere instead of failing. Where SIGHUP is ignored (``nohup``) it stays so.
+    requested: bool = False
+
+
+@contextlib.contextmanager
+def stop_request() -> Iterator[StopRequest]:
+    """Inside, the first SIGINT, SIGTERM or SIGHUP sets ``requested``; a second interrupts.
+
+    SIGHUP is what a dropped connection sends. Where it is ignored (``nohup``) it stays so.
     """
+    stop = StopRequest()
 
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: dict[signal.Signals, Any] = {}
-        self._terminals: list[int] = []
-
-    def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
-            self._terminals = [stream for stream in (1, 2) if os.isatty(stream)]
-            for number in _STOPPING:
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._request)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _request(self, number: int, frame: FrameType | None) -> None:
-        if number == getattr(signal, "SIGHUP", None):
-            _leave(self._terminals)
-        elif self.requested:
+    def request(hung_up: bool) -> None:
+        if stop.requested and not hung_up:
             raise KeyboardInterrupt
-        self.requested = True
+        stop.requested = True
         # Not print: the signal may come amid a write of the progress bar, and a second write to a
         # buffered stream from here would raise.
         with contextlib.suppress(OSError):
             os.write(2, b"\nstopping after this step (again to stop at once) ...\n")
+
+    with _handling(("SIGINT", "SIGTERM", "SIGHUP"), request):
+        yield stop
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
     """Inside, SIGTERM and SIGHUP end the work as Ctrl-C does: what it holds is let go in order.
 
-    For what waits for others; where a :class:`StopRequest` is active inside, it decides.
+    For what waits for others; where a :func:`stop_request` is active inside, it decides.
     """
+
+    def stop(hung_up: bool) -> None:
+        raise KeyboardInterrupt
+
+    with _handling(("SIGTERM", "SIGHUP"), stop):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(names: Sequence[str], act: Callable[[bool], None]) -> Iterator[None]:
+    """Call ``act`` on signals that are not ignored, with whether the terminal is gone."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        if number == getattr(signal, "SIGHUP", None):
-            _leave(terminals)
-        raise KeyboardInterrupt
+    def handle(number: int, frame: FrameType | None) -> None:
+        hung_up = signal.Signals(number).name == "SIGHUP"
+        if hung_up:  # what is still printed goes nowhere instead of failing
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in terminals:
+                os.dup2(nowhere, stream)
+            os.close(nowhere)
+        act(hung_up)
 
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]  # not on Windows
     before = {
-        number: signal.signal(number, stop)
-        for number in _STOPPING
-        if number != signal.SIGINT and signal.getsignal(number) != signal.SIG_IGN
+        number: signal.signal(number, handle)
+        for number in numbers
+        if signal.getsignal(number) != signal.SIG_IGN
     }
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _leave(terminals: Sequence[int]) -> None:
-    """Let what is still printed to a terminal that is gone go nowhere."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in terminals:
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
-
-
-# Windows has no SIGHUP.
-_STOPPING = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]

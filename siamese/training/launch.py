@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from siamese.config import LimitSettings, OptimizerSettings, ScheduleSettings
+from siamese.config import LimitSettings
 from siamese.config.reading import build_settings, flat_settings
 from siamese.errors import UserError
 from siamese.files.writing import going_on
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
 from siamese.training.distribution import Distribution, joined
-from siamese.training.loop import Figures, Loop, LoopOptions, Progress, Task
+from siamese.training.loop import Loop, LoopOptions, Progress, Task
 from siamese.training.monitoring import RunLog, write_settings
 from siamese.training.optimizers import build_optimizer, parameter_groups
 from siamese.training.runs import (
@@ -36,33 +36,10 @@ from siamese.training.schedules import lr_line
 Say = Callable[[str], None]
 
 
-class RunSettings(Protocol):
-    """What the settings of every task's runs have."""
-
-    name: str | None
-    seed: int
-    device: str
-    runs: str
-    checkpoints: str
-    optimizer: OptimizerSettings
-    schedule: ScheduleSettings
-    trainer: Any
-    limits: LimitSettings
-
-    def as_dict(self) -> dict[str, Any]:
-        """Settings as nested plain values."""
-
-
 @dataclass(frozen=True)
 class RunContext:
-    """Where a run is being made.
-
-    Attributes:
-        device: of this process.
-        distribution: the processes that train together.
-        say: prints a line; in the processes beside the first it does nothing.
-        source: the checkpoint file that the run goes on from; None: it is new.
-        content: what that file holds.
+    """Where a run is being made; ``source``: the checkpoint that it goes on from, ``content``: its
+    content.
     """
 
     device: torch.device
@@ -74,47 +51,25 @@ class RunContext:
 
 @dataclass
 class Prepared:
-    """A run that is about to begin: everything that its task decides.
+    """A run that is about to begin: everything that its task decides."""
 
-    Attributes:
-        settings: resolved; they are written down.
-        task: what the loop learns.
-        modules: whose parameters learn, by the name of their group.
-        headline: lines that say what is trained.
-        watched: figure that selects the best epoch; None: the last epoch counts.
-        open_log: makes the log, from (folder, step, epoch).
-        begin: writes what a new run writes once, into its folder.
-        examples: augmented training pictures to look at, uint8 or float in [0, 1], (N, C, H, W).
-        notes: what weakens the run's figures.
-        lr_factors: of groups that learn at a rate of their own.
-        accumulate: micro-batches per optimizer step.
-        recalibration_batches: see :class:`siamese.training.loop.LoopOptions`, as the next two.
-        validate_every: likewise.
-        smaller: likewise.
-        scales_loss: whether the loss is scaled, as float16 needs.
-        end: what is left to do after the last epoch, in the first process; given the epoch that
-            counts, it returns lines for the terminal.
-        unit: what an example is called.
-        next_step: the command that comes next; ``{}`` is the checkpoint.
-        written: what the run's folder holds.
-    """
-
-    settings: Any
+    settings: Any  # resolved; they are written down
     task: Task
-    modules: dict[str, nn.Module]
-    headline: list[str]
-    watched: str | None
-    open_log: Callable[[Path, int, int], RunLog]
-    begin: Callable[[Path], None]
-    examples: Callable[[], torch.Tensor]
-    notes: list[str]
-    next_step: str
+    modules: dict[str, nn.Module]  # whose parameters learn, by the name of their group
+    headline: list[str]  # lines that say what is trained
+    watched: str | None  # figure that selects the best epoch; None: the last epoch counts
+    open_log: Callable[[Path, int, int], RunLog]  # from folder, step, epoch
+    begin: Callable[[Path], None]  # writes what a new run writes once, into its folder
+    examples: Callable[[], torch.Tensor]  # uint8 or float in [0, 1], (N, C, H, W)
+    notes: list[str]  # what weakens the run's figures
+    next_step: str  # the command that comes next; ``{}`` is the checkpoint
     lr_factors: dict[str, float] = field(default_factory=dict)
-    accumulate: int = 1
+    accumulate: int = 1  # micro-batches per optimizer step
     recalibration_batches: int = 0
     validate_every: int = 1
     smaller: str = LoopOptions.smaller
     scales_loss: bool = False
+    # What is left to do after the last epoch, in the first process; given the epoch that counts.
     end: Callable[[int], list[str]] = lambda _: []
     unit: str = "images"
     written: str = "log, settings, metrics"
@@ -155,14 +110,10 @@ class TaskRuns(Protocol):
 
 
 def start_run(runs: TaskRuns, settings: Any) -> Path:
-    """Train a new run; returns the path of the checkpoint that counts.
+    """Train a new run; returns the checkpoint that counts.
 
     That is ``best.pt`` where validation selects, else ``last.pt``. Under ``torchrun`` every process
     calls this.
-
-    Args:
-        runs: how the task's runs are made.
-        settings: of the run, checked.
 
     Raises:
         UserError: unusable data or settings.
@@ -200,16 +151,12 @@ def resume_run(
 ) -> Path:
     """Continue a run exactly where its checkpoint stands; returns as :func:`start_run`.
 
-    Args:
-        runs: how the task's runs are made.
-        target: a run's name, its folder with checkpoints, or a checkpoint file.
-        checkpoints: folder of all runs' checkpoints.
-        parse: lays the user's settings over the saved ones.
-        limits: how much the checkpoint may take; None: the defaults.
+    ``target`` is a run's name, its folder with checkpoints, or a checkpoint file; ``parse`` lays
+    the user's settings over the checkpoint's.
 
     Raises:
-        UserError: no such checkpoint; a setting that must not change; other data.
-        Diverged, KeyboardInterrupt: as for :func:`start_run`.
+        UserError: there is no such run, it is over, or its settings cannot change so.
+        Diverged, KeyboardInterrupt: as :func:`start_run`.
     """
     path = find_checkpoint(target, checkpoints, runs.resume)
     content = read_checkpoint(path, runs.kind, limits=limits)
@@ -250,12 +197,8 @@ def _context(
     """Under torchrun each process takes the GPU of its number, and the first one speaks."""
     if distribution.world > 1 and device.type == "cuda":
         device = torch.device("cuda", distribution.local_rank)
-    say: Say = print if distribution.first else _say_nothing
+    say: Say = print if distribution.first else lambda line: None
     return RunContext(device, distribution, say, source, content)
-
-
-def _say_nothing(line: str) -> None:
-    """What the processes beside the first say."""
 
 
 def _train(runs: TaskRuns, settings: Any, context: RunContext) -> Path:
@@ -285,7 +228,7 @@ def _run(runs: TaskRuns, prepared: Prepared, context: RunContext) -> Path:
                 log.note(note)
             if context.content is None:
                 log.training_grid(prepared.examples())
-        if not loop.run(log or _NoLog()):
+        if not loop.run(log):
             say(f"saved; go on with: {runs.resume} {folder / 'last.pt'}")
             raise KeyboardInterrupt
         epoch = loop.progress.best_epoch if prepared.watched else loop.progress.epoch
@@ -363,16 +306,3 @@ def _done(prepared: Prepared, progress: Progress) -> str:
     selected = prepared.watched.replace("_", " ")
     notes = "".join(f" (note: {note})" for note in prepared.notes)
     return f"{line}best epoch {progress.best_epoch} with {selected} {progress.best:.4f}{notes}"
-
-
-class _NoLog:
-    """Watches for the processes beside the first: they tell and write nothing."""
-
-    def step(self, step: int, figures: Figures) -> None:
-        pass
-
-    def epoch(self, row: Figures, best: bool) -> None:
-        pass
-
-    def say(self, line: str) -> None:
-        pass

@@ -24,7 +24,7 @@ from siamese.files.writing import going_on
 from siamese.models.checkpoint import write_checkpoint
 from siamese.models.embedder import batch_norms
 from siamese.training.distribution import SINGLE, Distribution
-from siamese.training.interruption import StopRequest
+from siamese.training.interruption import StopRequest, stop_request
 from siamese.training.optimizers import PairedOptimizer
 from siamese.training.recalibration import recalibrate
 from siamese.training.resuming import require_alike
@@ -35,15 +35,12 @@ Figures = dict[str, float]
 
 @dataclass
 class StepLoss:
-    """One batch's loss and what is told about it.
+    """One batch's loss (a scalar with its graph), its images over all processes, and numbers for
+    the log.
 
-    Attributes:
-        value: scalar tensor with its graph.
-        images: number of images in the batch, over all processes.
-        details: further numbers for the log: numbers that cost nothing with every batch, dear ones
-            when they were asked for. Tensors stay on their device until the loop reads them.
-        weight: the batch's images over the mean of the batches that make one step: where they
-            differ in size, each image still counts alike.
+    Numbers that are cheap come with every batch, others when they were asked for; tensors stay on
+    their device until the loop reads them. ``weight``: the batch's images over the mean of the
+    batches that make one step: where they differ in size, each image still counts alike.
     """
 
     value: torch.Tensor
@@ -86,7 +83,7 @@ class Task(Protocol):
 
 
 class Observer(Protocol):
-    """Who watches: TensorBoard, files, the terminal."""
+    """Who watches, in the first process: TensorBoard, files, the terminal."""
 
     def step(self, step: int, figures: Figures) -> None:
         """Numbers of one logged step."""
@@ -94,25 +91,14 @@ class Observer(Protocol):
     def epoch(self, row: Figures, best: bool) -> None:
         """Numbers of a finished epoch, and whether its weights are the best so far."""
 
-    def say(self, line: str) -> None:
-        """A line for the terminal, beside the progress bar."""
-
 
 @dataclass
 class Progress:
     """How far a run is; all that the loop itself needs to go on from a checkpoint.
 
-    Attributes:
-        epoch: finished epochs.
-        batch: batches done of the running epoch.
-        step: optimizer steps.
-        images: training images seen.
-        seconds: time spent in training steps and waiting for their batches, not in validation.
-        best: best value of the selecting figure so far; NaN before the first validation.
-        best_epoch: the epoch it came from, counted from 1; 0 before.
-        loss_sum: sum of the batch losses of the running epoch.
-        detail_sums: sums of the detailed numbers of the running epoch.
-        details: number of batches in ``detail_sums``.
+    ``epoch`` counts finished epochs, ``batch`` the batches done of the running one, ``seconds`` the
+    time in training steps and waiting for batches. ``best`` is NaN before the first validation, and
+    ``best_epoch``, from 1, is 0. Sums are of the running epoch; ``details`` of them were detailed.
     """
 
     epoch: int = 0
@@ -154,15 +140,10 @@ class LoopOptions:
 
 
 class Loop:
-    """A run: the task, its optimizer, and how far they are.
+    """A run: the task, its optimizer, and how far they are; the first process writes.
 
-    Args:
-        task: what is learnt.
-        optimizer: over the parameters of ``task.model`` and ``task.loss``.
-        schedule: learning-rate schedule, stepped after every optimizer step; None: constant.
-        scaler: loss scaler, enabled in float16 only.
-        options: settings.
-        distribution: the processes that train together; the first one writes.
+    ``schedule`` is stepped after every optimizer step (None: constant); ``scaler`` is enabled in
+    float16 only.
     """
 
     def __init__(
@@ -180,34 +161,28 @@ class Loop:
         self._marked = (0.0, 0)  # time and images seen at the last logged step
         self._unread: list[StepLoss] = []  # losses that still lie on the device
 
-    def run(self, observer: Observer) -> bool:
-        """Train to the last epoch.
-
-        Args:
-            observer: who watches.
-
-        Returns:
-            True when finished; False when interrupted (``last.pt`` holds the exact state).
+    def run(self, observer: Observer | None = None) -> bool:
+        """Train to the last epoch; False when interrupted (``last.pt`` holds the exact state).
 
         Raises:
             UserError: the loss became NaN or infinite, memory ran out, or something could not be
-                written; the checkpoints on disk stay as they are, and how to go on is told.
+                written; the checkpoints on disk stay as they are, and how to go on is said.
         """
         self.observer = observer
         try:
             with going_on(lambda: f"free some space, then {self._way_on()}"):
                 return self._run()
         except (MemoryError, RuntimeError) as error:
-            if (told := lack(error)) is None:
+            if (missing := lack(error)) is None:
                 raise
-            raise UserError(f"{told} ({self.options.smaller}); then {self._way_on()}") from error
+            raise UserError(f"{missing} ({self.options.smaller}); then {self._way_on()}") from error
 
     def _way_on(self) -> str:
         kept = goes_on_from(self.options.folder)
         return "start again" if kept is None else f"go on with: {self.options.resume} {kept}"
 
     def _run(self) -> bool:
-        with StopRequest() as stop:
+        with stop_request() as stop:
             while self.progress.epoch < self.options.epochs:
                 self.task.start_epoch(self.progress.epoch, self.optimizer)
                 if not self._train_epoch(stop):
@@ -294,8 +269,8 @@ class Loop:
                 raise self._diverged(value)
             progress.loss_sum += value
             for name, number in result.details.items():
-                told = self.distribution.mean(float(number))
-                progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + told
+                mean = self.distribution.mean(float(number))
+                progress.detail_sums[name] = progress.detail_sums.get(name, 0.0) + mean
             progress.details += bool(result.details)
         self._unread = []
 
@@ -321,7 +296,7 @@ class Loop:
         figures = {"loss": loss, "lr": self.optimizer.lr, "gradient_norm": norm}
         figures |= {name: float(number) for name, number in details.items()}
         figures["images_per_second"] = (progress.images - images) / max(now - then, 1e-9)
-        if self.distribution.first:
+        if self.observer is not None:
             self.observer.step(progress.step, figures)
 
     def _finish_epoch(self) -> None:
@@ -357,7 +332,7 @@ class Loop:
             progress.best, progress.best_epoch = figures[options.select], progress.epoch
         progress.batch, progress.loss_sum = 0, 0.0
         progress.detail_sums, progress.details = {}, 0
-        if self.distribution.first:
+        if self.observer is not None:
             self.observer.epoch(row, best)
         if best:
             self._save("best.pt", row)
@@ -399,15 +374,8 @@ class Loop:
         write_checkpoint(self.options.folder / name, content)
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
-        """Continue exactly where a checkpoint of the same run stands.
-
-        Args:
-            content: of the checkpoint.
-            name: the run's, for the message.
-            way_on: what to do where it cannot be continued.
-
-        Raises:
-            UserError: the checkpoint lacks something or is of another network.
+        """Continue exactly where a checkpoint of the same run stands; UserError where it does not
+        fit.
         """
         try:
             self._load(content)

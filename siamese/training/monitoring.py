@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,10 +16,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import make_grid
 from tqdm import tqdm
 
-from siamese.errors import UserError
-from siamese.files.places import read_bytes
+from siamese.config.reading import flatten
 from siamese.files.writing import CannotWrite, write_csv, write_text, writing
 from siamese.training.loop import Figures
+from siamese.training.runs import read_metrics
 
 # Columns of metrics.csv that say how far the run is, and those that training itself gives.
 _PROGRESS = frozenset({"epoch", "step", "images_seen", "seconds", "lr"})
@@ -47,20 +45,17 @@ def written(method: _Method) -> _Method:
 class RunLog:
     """Watches a run; see :class:`siamese.training.loop.Observer`. Each task adds its own pictures.
 
-    Args:
-        folder: the run's folder under ``runs/``.
-        epochs: epochs of the whole run.
-        step: step to continue from; TensorBoard's points beyond it are dropped.
-        epoch: epoch to continue from; rows of metrics.csv beyond it are dropped.
+    A log that continues drops TensorBoard's points beyond ``step`` and rows beyond ``epoch``.
     """
 
-    def __init__(self, folder: Path, epochs: int, step: int = 0, epoch: int = 0):
-        self.folder, self.epochs = folder, epochs
+    def __init__(self, folder: Path, settings: Any, step: int = 0, epoch: int = 0):
+        self.folder, self.settings = folder, settings
         with writing(folder):
             # What lies at `step` itself is the validation that the run goes on from: it stays.
             self.writer = SummaryWriter(folder, purge_step=step + 1 if step else None)
         self._metrics = folder / "metrics.csv"
-        self.rows = [row for row in _read_rows(self._metrics) if int(row["epoch"]) <= epoch]
+        before = read_metrics(self._metrics, "move it away, the run then begins a new one")
+        self.rows = [row for row in before if int(row["epoch"]) <= epoch]
 
     @written
     def step(self, step: int, figures: Figures) -> None:
@@ -80,8 +75,9 @@ class RunLog:
             self.writer.add_scalar(f"{part}/{name.removeprefix(f'{part}_')}", value, step)
         self.rows.append({name: repr(value) for name, value in row.items()})
         _write_rows(self._metrics, self.rows)
+        epochs = self.settings.trainer.epochs
         self.say(
-            f"epoch {int(row['epoch'])}/{self.epochs}: loss {row['train_loss']:.4f}"
+            f"epoch {int(row['epoch'])}/{epochs}: loss {row['train_loss']:.4f}"
             f"{self.line(row)}" + ("  <- best" if best else "")
         )
         self.writer.flush()
@@ -100,21 +96,17 @@ class RunLog:
         self.writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
 
     @written
-    def add_settings(
-        self, settings: Mapping[str, Any], epoch: int, figures: Sequence[str], prefix: str
-    ) -> None:
-        """TensorBoard's table of settings, with an epoch's figures.
-
-        Args:
-            settings: nested plain values.
-            epoch: the epoch that counts.
-            figures: columns of metrics.csv; those that the run lacks are left out.
-            prefix: what the epoch is, e.g. ``best``.
-        """
+    def add_settings(self, epoch: int, figures: Sequence[str], prefix: str) -> None:
+        """TensorBoard's table of settings, with an epoch's figures as far as the run has them."""
+        flat = flatten(type(self.settings), self.settings.as_dict())
+        plain = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in flat.items()
+        }
         for row in self.rows:
             if int(row["epoch"]) == epoch:
                 found = {f"{prefix}/{name}": float(row[name]) for name in figures if name in row}
-                self.writer.add_hparams(_flat_settings(settings), found, run_name=".")
+                self.writer.add_hparams(plain, found, run_name=".")
 
     @written
     def note(self, line: str) -> None:
@@ -150,38 +142,7 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     write_text(folder / "settings.yaml", text)
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    text = read_bytes(path).decode("utf-8", "replace")
-    rows: list[dict[str, Any]] = []
-    try:
-        for row in csv.DictReader(io.StringIO(text, newline="")):
-            for name, value in row.items():
-                float(value or 0)
-                if name is None:
-                    raise ValueError("a value without a column")
-            int(row["epoch"])
-            rows.append(row)
-    except (TypeError, ValueError, KeyError, csv.Error):
-        raise UserError(
-            f"{path} line {len(rows) + 2}: is damaged; move it away, the run then begins a new one"
-        ) from None
-    return rows
-
-
 def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """The whole table anew, so that a crash leaves the old or the new one."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     write_csv(path, columns, ([row.get(name, "") for name in columns] for row in rows), exact=True)
-
-
-def _flat_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as TensorBoard's table wants them: flat, numbers and text."""
-    flat: dict[str, Any] = {}
-    for group, value in settings.items():
-        items = value.items() if isinstance(value, dict) else [(None, value)]
-        for name, item in items:
-            key = group if name is None else f"{group}.{name}"
-            flat[key] = item if isinstance(item, (bool, int, float, str)) else str(item)
-    return flat

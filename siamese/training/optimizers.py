@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import schedulefree
 import timm.optim
@@ -26,19 +26,11 @@ class PairedOptimizer:
     Schedule-free optimizers train one set of weights and evaluate another, an average; so does an
     exponential moving average (EMA) over any other optimizer. ``eval()`` puts the averaged weights
     into the model, ``train()`` puts the very training weights back, bit for bit (schedule-free's
-    own way back rounds). Without an average there is one set of weights, and both calls only keep
-    account, so that no caller needs to know which kind it has.
+    own way back rounds). Without an average both calls only keep account.
 
-    Args:
-        optimizer: a torch optimizer; schedule-free ones are recognised by their ``train`` method.
-        ema: decay of the moving average, below 1; None: none. After t steps the decay is at most
-            (1 + t) / (10 + t), as in TensorFlow's average, so that a short run does not end at an
-            average of its random beginning. The average is kept in float32 at least.
-
-    Attributes:
-        inner: the optimizer itself.
-        averages: whether the evaluated weights are an average of the trained ones.
-        mode: "train" or "eval".
+    After t steps the decay of the EMA is at most (1 + t) / (10 + t), as in TensorFlow's average, so
+    that a short run does not end at an average of its random beginning. It is kept in float32 at
+    least.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, ema: float | None = None):
@@ -83,15 +75,9 @@ class PairedOptimizer:
         self.mode = "eval"
 
     def step(self, scaler: torch.amp.GradScaler) -> None:
-        """One optimizer step from gradients that are unscaled and clipped already.
+        """One step from gradients that are unscaled and clipped already; RuntimeError in eval mode.
 
         Where the scaler finds a broken gradient it leaves the step out, and the average with it.
-
-        Args:
-            scaler: the loss scaler, which is updated, too; disabled but for float16.
-
-        Raises:
-            RuntimeError: called in evaluation mode, whose weights are not the ones that learn.
         """
         if self.mode != "train":
             raise RuntimeError("call train() first: these are not the weights that learn")
@@ -111,11 +97,7 @@ class PairedOptimizer:
         self._ema_steps += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """State in eval mode; an EMA's weights are the model's own then.
-
-        Raises:
-            RuntimeError: called in training mode, whose weights are not the ones to save.
-        """
+        """State in eval mode (else RuntimeError); an EMA's weights are the model's own then."""
         self._require_eval()
         state: dict[str, Any] = self.inner.state_dict()
         if self._ema is not None:
@@ -134,8 +116,7 @@ class PairedOptimizer:
     def load_state_dict(self, state: dict[str, Any], train_weights: list[torch.Tensor]) -> None:
         """Continue from a saved state; the model must hold the weights saved beside it.
 
-        Raises:
-            ValueError, KeyError, IndexError, TypeError: it is no state of this optimizer.
+        ValueError, KeyError, IndexError, TypeError: it is no state of this optimizer.
         """
         require_alike(self.inner.state_dict()["param_groups"], state["param_groups"])
         require_moments(list(self.parameters()), state["state"])
@@ -214,16 +195,11 @@ def parameter_groups(
     factors: dict[str, float],
     decay_norms: bool = False,
 ) -> list[Group]:
-    """Named groups: weights decay; norms and biases (one-dimensional) do not unless asked to.
+    """Named groups: weights decay; norms and biases (one-dimensional) do not unless
+    ``decay_norms``.
 
-    Frozen parameters are listed, too, so that thawing them needs no new optimizer.
-
-    Args:
-        modules: name -> module; a parameter belongs to the first module that has it.
-        weight_decay: decay of weights.
-        lr: learning rate.
-        factors: name -> factor on the learning rate, 1 where absent.
-        decay_norms: norms and biases decay like weights.
+    Frozen parameters are listed, too, so that thawing them needs no new optimizer. ``factors`` on
+    the learning rate are by module.
     """
     groups: list[Group] = []
     spared = weight_decay if decay_norms else 0.0
@@ -257,21 +233,10 @@ def build_optimizer(
     steps_per_epoch: int,
     epochs: int,
 ) -> tuple[PairedOptimizer, LambdaLR | None]:
-    """The optimizer of a run and its schedule, which schedule-free ones do without.
+    """The optimizer of a run and its schedule, to be stepped after each of its steps.
 
-    Args:
-        optimizer: which optimizer, and what it listens to.
-        schedule: learning rate over the run; of it schedule-free optimizers take the warm-up.
-        groups: parameter groups with their own lr and weight decay.
-        lr: learning rate of the run, for groups that set none.
-        steps_per_epoch: optimizer steps of an epoch.
-        epochs: epochs of the whole run.
-
-    Returns:
-        The optimizer, and the schedule to step after each of its steps.
-
-    Raises:
-        UserError: ``schedule.min_lr`` is above ``lr``.
+    Schedule-free optimizers have none and take the warm-up only. ``lr`` is for groups that set
+    none, UserError where ``schedule.min_lr`` is above it.
     """
     if optimizer.name in SCHEDULE_FREE:
         warmup = in_steps(schedule.warmup, steps_per_epoch, epochs)
@@ -286,47 +251,40 @@ def build_optimizer(
 def _schedule_free(
     settings: OptimizerSettings, groups: list[Group], lr: float, warmup: int
 ) -> torch.optim.Optimizer:
-    inner: torch.optim.Optimizer
     if settings.name == "radam_schedulefree":
         inner = schedulefree.RAdamScheduleFree(groups, lr=lr, betas=settings.betas)
     elif settings.name == "adamw_schedulefree":
-        betas = settings.betas
-        inner = schedulefree.AdamWScheduleFree(groups, lr=lr, betas=betas, warmup_steps=warmup)
+        inner = schedulefree.AdamWScheduleFree(
+            groups, lr=lr, betas=settings.betas, warmup_steps=warmup
+        )
     else:
-        momentum = settings.momentum
-        inner = schedulefree.SGDScheduleFree(groups, lr=lr, momentum=momentum, warmup_steps=warmup)
-    return inner
+        inner = schedulefree.SGDScheduleFree(
+            groups, lr=lr, momentum=settings.momentum, warmup_steps=warmup
+        )
+    return cast(torch.optim.Optimizer, inner)
 
 
 def _scheduled(
     settings: OptimizerSettings, groups: list[Group], lr: float
 ) -> torch.optim.Optimizer:
-    name, betas = settings.name, settings.betas
-    momentum, nesterov = settings.momentum, settings.nesterov
-    inner: torch.optim.Optimizer
-    if name == "sgd":
-        inner = torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
-    elif name in ("adam", "amsgrad"):
-        inner = torch.optim.Adam(groups, lr=lr, betas=betas, amsgrad=name == "amsgrad")
-    elif name == "radam":
-        inner = torch.optim.RAdam(groups, lr=lr, betas=betas)
-    elif name in ("adabound", "adaboundw"):
+    name = settings.name
+    adaptive: dict[str, Any] = {"lr": lr, "betas": settings.betas}
+    heavy = {"lr": lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
+    if name in ("adabound", "adaboundw"):
         # A group with its own learning rate keeps its proportion to the end.
-        scaled = [{**g, "final_lr": settings.final_lr * g.get("lr", lr) / lr} for g in groups]
-        inner = AdaBound(scaled, lr=lr, betas=betas, decoupled=name == "adaboundw")
-    elif name == "lars":
-        inner = timm.optim.Lars(
-            groups,
-            lr=lr,
-            momentum=momentum,
-            nesterov=nesterov,
-            # With timm's own values it is not the published LARS.
-            trust_coeff=1.0,
-            always_adapt=True,
-        )
-    elif name == "lamb":
+        groups = [{**g, "final_lr": settings.final_lr * g.get("lr", lr) / lr} for g in groups]
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "sgd": (torch.optim.SGD, heavy),
+        "adam": (torch.optim.Adam, adaptive),
+        "amsgrad": (torch.optim.Adam, {**adaptive, "amsgrad": True}),
+        "radam": (torch.optim.RAdam, adaptive),
+        "adabound": (AdaBound, adaptive),
+        "adaboundw": (AdaBound, {**adaptive, "decoupled": True}),
+        # With timm's own values it is not the published LARS.
+        "lars": (timm.optim.Lars, {**heavy, "trust_coeff": 1.0, "always_adapt": True}),
         # Clipping is the loop's, after all gradients of a step are averaged.
-        inner = timm.optim.Lamb(groups, lr=lr, betas=betas, max_grad_norm=None)
-    else:
-        inner = torch.optim.AdamW(groups, lr=lr, betas=betas)
-    return inner
+        "lamb": (timm.optim.Lamb, {**adaptive, "max_grad_norm": None}),
+        "adamw": (torch.optim.AdamW, adaptive),
+    }
+    kind, options = kinds[name]
+    return cast(torch.optim.Optimizer, kind(groups, **options))

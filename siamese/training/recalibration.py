@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
@@ -17,16 +16,10 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
     """Set the running statistics of every training batch norm from some batches, in float32.
 
     Averaged weights (schedule-free, EMA) never saw a training step, so the running statistics
-    belong to other weights. Each layer gets the mean of the per-batch means and unbiased
-    variances (PyTorch's ``momentum=None``); momentum and modes are restored after, and no random
-    state moves. Layers in eval mode when the model is in train mode (frozen ones) stay untouched.
-
-    Args:
-        model: the model with the weights to measure; left in train mode.
-        batches: the model's inputs, on its device.
-
-    Returns:
-        number of batches used; with none, or without such layers, nothing changes.
+    belong to other weights. Each layer gets the mean of the per-batch means and unbiased variances
+    (PyTorch's ``momentum=None``); momentum and modes are restored after, and no random state moves.
+    Layers in eval mode when the model is in train mode (frozen ones) stay untouched. Returns the
+    batches used.
     """
     model.train()
     norms = [norm for norm in batch_norms(model) if norm.training]
@@ -54,9 +47,12 @@ def recalibrate(model: nn.Module, batches: Iterable[torch.Tensor]) -> int:
 def _full_precision() -> AbstractContextManager[None]:
     """Convolutions without TF32; cuDNN stays on, and chooses its algorithms as before."""
     cudnn = torch.backends.cudnn
-    # Whatever is not given gets the function's own default, and that of enabled is False: on a GPU
-    # it would turn cuDNN off. fp32_precision alone is left to it, as it says TF32 a second time.
-    names = set(inspect.signature(cudnn.flags).parameters) - {"allow_tf32", "fp32_precision"}
-    kept = {name: getattr(cudnn, name) for name in sorted(names)}
-    context: AbstractContextManager[None] = cudnn.flags(**kept, allow_tf32=False)
+    # What is not given gets the function's own default: that of enabled would turn cuDNN off.
+    context: AbstractContextManager[None] = cudnn.flags(
+        enabled=cudnn.enabled,
+        benchmark=cudnn.benchmark,
+        benchmark_limit=cudnn.benchmark_limit,
+        deterministic=cudnn.deterministic,
+        allow_tf32=False,
+    )
     return context

@@ -14,18 +14,11 @@ import torch
 
 
 def require_alike(fresh: Any, saved: Any) -> None:
-    """Refuse a saved state of another form than a fresh one of the same thing has.
+    """ValueError where a saved state has another form than a fresh one of the same thing.
 
     Numbers may differ but are finite; dictionaries have the same keys, lists the same length. What
     a fresh state does not know yet (None) may be anything plain; a group of an optimizer may have
     got further entries.
-
-    Args:
-        fresh: plain values and tensors.
-        saved: likewise.
-
-    Raises:
-        ValueError: it has another form.
     """
     if isinstance(fresh, Mapping):
         if not (isinstance(saved, Mapping) and fresh.keys() <= saved.keys()):
@@ -53,15 +46,11 @@ def require_alike(fresh: Any, saved: Any) -> None:
 
 
 def require_moments(parameters: Sequence[torch.Tensor], saved: Any) -> None:
-    """Refuse what an optimizer cannot have kept about its parameters.
+    """Refuse what an optimizer cannot have kept about its parameters, by position.
 
-    Args:
-        parameters: in the optimizer's order.
-        saved: by position in it, dictionaries of tensors of the parameter's shape, single numbers,
-            or None; alike for all parameters that have learnt.
-
-    Raises:
-        ValueError, IndexError, TypeError, AttributeError: it is something else.
+    That are dictionaries of tensors of the parameter's shape, single numbers, or None; alike for
+    all parameters that have learnt. ValueError, IndexError, TypeError, AttributeError for something
+    else.
     """
     kinds: dict[str, bool] | None = None
     for position, state in saved.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import time
@@ -31,22 +33,10 @@ def free_name(base: str, runs: str, checkpoints: str) -> str:
 
 
 def take_name(name: str, runs: str, checkpoints: str, resume: str) -> str | None:
-    """Make sure that a run's name is free; one that was begun in vain is taken over.
+    """Make sure that a run's name is free; a line where one that was begun in vain is taken over.
 
-    A run that was killed before its first checkpoint cannot be gone on with. What it left is what
-    a run writes before its first step, and is removed; anything else is not touched.
-
-    Args:
-        name: the run.
-        runs: folder of all runs' logs.
-        checkpoints: folder of all runs' checkpoints.
-        resume: how a run is continued, e.g. ``--resume``.
-
-    Returns:
-        a line where a name was taken over; None where it was free.
-
-    Raises:
-        UserError: there is such a run, or one is at work under that name.
+    A run that was killed before its first checkpoint cannot be gone on with. What it left is what a
+    run writes before its first step, and is removed; anything else is not touched, but a UserError.
     """
     places = [Path(root) / name for root in (runs, checkpoints)]
     there = [place for place in places if os.path.lexists(place)]
@@ -82,11 +72,11 @@ def _is_begun_in_vain(place: Path) -> bool:
             file.is_file() and any(fnmatch(file.name, known) for known in _FIRST_FILES)
             for file in place.iterdir()
         )
-        and _epochs_told(place / "metrics.csv") <= 1
+        and _epochs_written(place / "metrics.csv") <= 1
     )
 
 
-def _epochs_told(metrics: Path) -> int:
+def _epochs_written(metrics: Path) -> int:
     """Rows of a table of figures; the first is written just before the first checkpoint."""
     return max(0, read_bytes(metrics).count(b"\n") - 1) if is_regular(metrics) else 0
 
@@ -103,23 +93,12 @@ def goes_on_from(folder: Path) -> Path | None:
 
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
-    """Hold a run's name while a process works on it; a kill sets it free.
-
-    Raises:
-        UserError: another process holds it.
+    """Hold a run's name while a process works on it; a kill sets it free. UserError where it is
+    held.
     """
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        path = folder.parent / f".{folder.name}.work"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            lock_file(handle)
-        except BlockingIOError:
-            raise UserError(
-                f"{folder}: another process is at work on this run; wait for it, or choose "
-                "another `name`"
-            ) from None
+    path = folder.parent / f".{folder.name}.work"
+    busy = f"{folder}: another process is at work on this run; wait for it, or choose a new `name`"
+    with held(path, UserError(busy)):
         try:
             yield
         finally:
@@ -127,21 +106,45 @@ def at_work(folder: Path) -> Iterator[None]:
             # is over.
             with suppress(OSError):
                 path.unlink()
+
+
+@contextmanager
+def held(path: Path, busy: UserError) -> Iterator[None]:
+    """Hold a lock file, made where it is missing; ``busy`` is raised where another process does."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            lock_file(handle)
+        except BlockingIOError:
+            raise busy from None
+        yield
     finally:
         os.close(handle)
 
 
-def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
-    """The checkpoint that a run goes on from.
-
-    Args:
-        target: a run's name, its folder with checkpoints, or a checkpoint file.
-        checkpoints: folder of all runs' checkpoints.
-        resume: how a run is continued, e.g. ``--resume``.
-
-    Raises:
-        UserError: there is none; names the latest runs.
+def read_metrics(path: Path, way_on: str) -> list[dict[str, str]]:
+    """The rows of a run's ``metrics.csv``, numbers or empty; UserError. None while there is no
+    file.
     """
+    if not path.exists():
+        return []
+    text = read_bytes(path).decode("utf-8", "replace")
+    rows: list[dict[str, str]] = []
+    try:
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            for value in row.values():
+                float(value or 0)  # a list, where there are more values than columns
+            int(row["epoch"])
+            rows.append(row)
+    except (TypeError, ValueError, KeyError, csv.Error):
+        raise UserError(f"{path} line {len(rows) + 2}: is damaged; {way_on}") from None
+    return rows
+
+
+def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
+    """The checkpoint that a run, given by name, folder or file, goes on from; UserError."""
     given, folder = Path(target), Path(checkpoints)
     for path in (given, given / "last.pt", folder / target / "last.pt"):
         if is_regular(path):
@@ -158,11 +161,7 @@ def find_checkpoint(target: str, checkpoints: str, resume: str) -> Path:
 
 
 def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
-    """Refuse to go on from a copy of a checkpoint while its run lies elsewhere.
-
-    Raises:
-        UserError: the run's own folder exists and is not the checkpoint's.
-    """
+    """UserError where a checkpoint is a copy, while its run lies elsewhere."""
     home = Path(checkpoints) / name
     if home.exists() and home.resolve() != checkpoint.parent.resolve():
         raise UserError(
@@ -174,18 +173,12 @@ def refuse_other_home(checkpoint: Path, checkpoints: str, name: str) -> None:
 def refuse_far_places(
     checkpoint: Path, saved: Mapping[str, Any], parse: Callable[[dict[str, Any]], Any]
 ) -> None:
-    """Refuse to write where nobody but a checkpoint, which may come from anywhere, says so.
+    """UserError where only a checkpoint, which may come from anywhere, names a far place to write.
 
-    Args:
-        checkpoint: the file.
-        saved: its settings, nested plain values.
-        parse: lays the user's settings over saved ones.
-
-    Raises:
-        UserError: names the setting that must be given.
+    ``saved`` are its settings, nested plain values; ``parse`` lays the user's over them.
     """
-    told = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
-    far = [name for name, place in told.items() if not is_near(place, checkpoint)]
+    named = {name: saved[name] for name in _WRITTEN if isinstance(saved.get(name), str)}
+    far = [name for name, place in named.items() if not is_near(place, checkpoint)]
     given = parse({**saved, **dict.fromkeys(far, _UNSAID)}) if far else None
     for name in far:
         if getattr(given, name) == _UNSAID:
@@ -202,17 +195,9 @@ def refuse_changes(
     way_on: str,
     prefix: str = "",
 ) -> None:
-    """Refuse settings that would make a resumed run another one.
+    """UserError where settings, nested plain values, would make a resumed run another one.
 
-    Args:
-        saved: the checkpoint's settings, nested plain values.
-        now: the settings to go on with.
-        may_change: dotted names that may differ.
-        way_on: what to do instead, the end of the message.
-        prefix: dotted name of the group that ``now`` is.
-
-    Raises:
-        UserError: names the setting.
+    ``may_change``: dotted names that may differ; ``way_on``: what to do instead.
     """
     for key, value in now.items():
         name = f"{prefix}{key}"

@@ -27,24 +27,14 @@ def polynomial(done: float, power: float, low: float = 0.0) -> float:
 
 
 def multistep(step: int, milestones: Sequence[int], gamma: float) -> float:
-    """``gamma`` to the number of milestones that the step has reached.
-
-    Args:
-        step: the step, from 0.
-        milestones: rising steps; the rate falls at the milestone itself.
-        gamma: factor at each of them.
-    """
+    """``gamma`` to the number of milestones that the step has reached."""
     return gamma ** bisect_right(milestones, step)
 
 
 def warm_restarts(step: int, first: float, growth: float, low: float = 0.0) -> float:
-    """Cosine waves that start anew at 1 (SGDR, arXiv 1608.03983).
+    """Cosine waves that start anew at 1 and end at ``low`` (SGDR, arXiv 1608.03983).
 
-    Args:
-        step: the step, from 0.
-        first: steps of the first wave.
-        growth: each wave's length over the one before, at least 1.
-        low: value at the end of each wave.
+    The first takes ``first`` steps, each later one ``growth`` (at least 1) times the one before.
     """
     position, length = math.fmod(step, first) if growth == 1 else step, first
     while position >= length:
@@ -58,11 +48,7 @@ def warmup_ramp(
 ) -> float:
     """The rise to 1 over the first ``steps`` steps; 1 from then on.
 
-    Args:
-        step: the step, from 0.
-        steps: length of the warm-up, 0 for none.
-        shape: linear, or exponential (the same factor from step to step).
-        start: value at step 0; None: 1 / (steps + 1) (linear), 0.001 (exponential).
+    ``start`` None: 1 / (steps + 1) (linear), 0.001 (exponential: the same factor each step).
     """
     if step >= steps:
         return 1.0
@@ -81,14 +67,8 @@ def schedule_factor(
     multiplies their beginning by its rise. So milestones stay where they are, a decay ends with the
     run, and nothing jumps where the warm-up ends.
 
-    Args:
-        schedule: settings; ``auto`` is the cosine.
-        lr: the run's learning rate, which the absolute ``min_lr`` is put in relation to.
-        steps_per_epoch: optimizer steps of an epoch.
-        epochs: epochs of the whole run.
-
     Raises:
-        UserError: ``min_lr`` is above the learning rate.
+        UserError: ``min_lr``, an absolute value, is above the learning rate.
     """
     if schedule.min_lr > lr:
         raise UserError(
@@ -119,10 +99,7 @@ def schedule_factor(
 
 
 def schedule_remarks(schedule: ScheduleSettings, epochs: int) -> list[str]:
-    """What of the schedule a run of so many epochs never comes to; lines for the terminal.
-
-    A run cut short for a first look is no error, but nobody should take it for the whole recipe.
-    """
+    """What of the schedule a run of so many epochs never comes to; lines for the terminal."""
     remarks = []
     if schedule.warmup >= max(1, epochs):
         remarks.append(
@@ -139,21 +116,14 @@ def schedule_remarks(schedule: ScheduleSettings, epochs: int) -> list[str]:
 
 
 def lr_line(lr: float, why: str, optimizer: OptimizerSettings, schedule: ScheduleSettings) -> str:
-    """A run's first line: its learning rate, how it changes, and where it comes from.
-
-    Args:
-        lr: the learning rate.
-        why: where it comes from.
-        optimizer: what it is for; schedule-free ones have no schedule, and some a warm-up.
-        schedule: how it changes.
-    """
+    """A run's first line: its learning rate, how it changes, and where it comes from."""
     free = optimizer.name in SCHEDULE_FREE
     warms_up = schedule.warmup > 0 and optimizer.name != "radam_schedulefree"
     changes = ["after a warm-up"] if warms_up else []
     if not free and schedule.name != "constant":
         changes.append(f"then {_SHAPES.get(schedule.name, schedule.name)}")
-    told = f" {', '.join(changes)}" if changes else ""
-    return f"learning rate {lr:g}{told}: {why}"
+    shape = f" {', '.join(changes)}" if changes else ""
+    return f"learning rate {lr:g}{shape}: {why}"
 
 
 _SHAPES = {

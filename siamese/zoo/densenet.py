@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option
+from siamese.zoo.network import (
+    Network,
+    blocks_per_stage,
+    chain,
+    conv,
+    last_activation,
+    require_option,
+)
 
 _BOTTLENECK = 4  # channels between the two convolutions, in growth rates
 
@@ -44,15 +51,11 @@ class DenseLayer(nn.Module):
 class DenseNet(Network):
     """A 3x3 stem and three dense blocks; between them a 1x1 convolution and average pooling.
 
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        depth: layers, 3n + 4 (basic) or 6n + 4 (bottleneck).
-        block: basic, or bottleneck (DenseNet-B; with compression below 1 DenseNet-BC).
-        growth: maps that each layer adds (k).
-        compression: share of the maps that a transition keeps, above 0 and at most 1.
-        stem: maps of the stem; null: 2 x growth. The paper: 16 for DenseNet, 2 x growth for BC.
-        dropout: after each convolution but the stem (the paper: 0.2 without augmentation).
+    ``depth`` is 3n + 4 (basic) or 6n + 4 (bottleneck: DenseNet-B; with compression below 1
+    DenseNet-BC). ``growth`` maps (k) are added by each layer, ``compression`` in (0, 1] is the
+    share that a transition keeps, ``stem`` maps leave the stem (null: 2 x growth; the paper: 16 for
+    DenseNet, 2 x growth for BC), ``dropout`` follows each convolution but the stem (the paper: 0.2
+    without augmentation).
     """
 
     def __init__(
@@ -93,5 +96,5 @@ class DenseNet(Network):
                     pool=nn.AvgPool2d(2),
                 )
                 channels = kept
-        modules["bn"], modules["relu"] = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+        modules |= last_activation(channels)
         super().__init__(chain(**modules), channels, num_classes)

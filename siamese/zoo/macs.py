@@ -9,19 +9,11 @@ from torch import nn
 
 
 def count_cost(network: nn.Module, in_channels: int, image_size: int) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of one image.
+    """Parameters, and multiply-accumulates of one image (in_channels, image_size, image_size).
 
     Counted are convolutions and matrix products (linear layers, attention) in eval mode, as torch's
     FlopCounterMode counts them; a multiply-accumulate is two of its operations. Nothing is
     computed: the network runs on the meta device, the one given stays as it is.
-
-    Args:
-        network: takes images (N, in_channels, image_size, image_size).
-        in_channels: channels of the images.
-        image_size: their side in pixels.
-
-    Returns:
-        parameters, multiply-accumulates.
     """
     from torch.utils.flop_counter import FlopCounterMode  # it imports triton
 

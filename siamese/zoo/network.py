@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +13,12 @@ from siamese.config.ranges import require
 
 
 class Network(nn.Module):
-    """Convolutional features, averaged over the image, and a linear classifier.
+    """Convolutional features (num_features maps), averaged over the image, and a linear classifier.
 
     Weights start as in the papers on networks for small images: convolutions normal with He's
-    variance 2 / fan-out (arXiv 1502.01852; fan-out is kernel area times output channels, groups
-    not taken off, as in the original code), batch norms 1 and 0, linear layers normal with
-    variance 1 / fan-in and no bias at the start.
-
-    Args:
-        features: images (N, channels, H, W) to feature maps (N, num_features, h, w).
-        num_features: channels of the feature maps.
-        num_classes: length of the logits; 0: the network gives its pooled features.
+    variance 2 / fan-out (arXiv 1502.01852; fan-out is kernel area times output channels, groups not
+    taken off, as in the original code), batch norms 1 and 0, linear layers normal with variance 1 /
+    fan-in and no bias. With ``num_classes`` 0 the network gives its pooled features.
     """
 
     def __init__(self, features: nn.Module, num_features: int, num_classes: int):
@@ -79,20 +75,40 @@ def chain(**modules: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(modules))
 
 
-def require_option(condition: bool, name: str, value: object, wanted: str) -> None:
-    """Refuse a value of a constructor argument.
+def stages(
+    channels: int,
+    widths: Sequence[Sequence[int]],
+    block: Callable[[int, int, int, int, int], nn.Module],
+) -> dict[str, nn.Module]:
+    """Stages of blocks by name; the first block of each stage after the first halves the size.
 
-    Raises:
-        UserError: the condition does not hold.
+    ``widths`` has the output channels of every block of every stage; ``block`` makes one from
+    channels in and out, stride, and its stage and place in it, from 0.
     """
+    made: dict[str, nn.Module] = {}
+    for stage, outs in enumerate(widths):
+        parts = []
+        for index, out in enumerate(outs):
+            stride = 2 if stage > 0 and index == 0 else 1
+            parts.append(block(channels, out, stride, stage, index))
+            channels = out
+        made[f"stage{stage + 1}"] = nn.Sequential(*parts)
+    return made
+
+
+def last_activation(channels: int) -> dict[str, nn.Module]:
+    """What ends a network of pre-activation blocks."""
+    return {"bn": nn.BatchNorm2d(channels), "relu": nn.ReLU(inplace=True)}
+
+
+def require_option(condition: bool, name: str, value: object, wanted: str) -> None:
+    """UserError for a value of a constructor argument that does not hold a condition."""
     require(condition, f"model.options.{name}", value, wanted)
 
 
 def blocks_per_stage(depth: int, step: int, others: int) -> int:
-    """Blocks n in each stage of a network whose depth is ``step`` x n + ``others`` layers.
-
-    Raises:
-        UserError: no whole number of blocks gives this depth.
+    """Blocks n in each stage of a network of ``step`` x n + ``others`` layers; UserError if not
+    whole.
     """
     blocks, rest = divmod(depth - others, step)
     low = max(blocks, 1) * step + others

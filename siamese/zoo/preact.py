@@ -8,25 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option
+from siamese.zoo.network import (
+    Network,
+    blocks_per_stage,
+    chain,
+    conv,
+    last_activation,
+    require_option,
+    stages,
+)
 from siamese.zoo.resnet import EXPANSION
 
 
 class PreActBlock(nn.Module):
     """Batch norm, ReLU, convolution, two or three times, beside a shortcut; nothing after the sum.
 
-    Args:
-        in_channels: channels that come in.
-        out_channels: channels that leave.
-        stride: of the first (basic) or the 3x3 (bottleneck) convolution.
-        bottleneck: 1x1, 3x3, 1x1 with a quarter of the channels between, instead of twice 3x3.
-        shortcut: what the input goes through beside the convolutions; None: a 1x1 convolution
-            where the shape changes, else nothing.
-        preact_shortcut: the shortcut starts after the first batch norm and ReLU.
-        first_relu: a ReLU after the first batch norm.
-        last_bn: a batch norm after the last convolution.
-        se_reduction: channels over the hidden units of a squeeze-and-excitation; None: without.
-        dropout: before the last convolution (wide residual networks).
+    The stride is the first (basic) or the 3x3 (bottleneck) convolution's; a bottleneck has a
+    quarter of the channels between. ``shortcut`` None: a 1x1 convolution where the shape changes,
+    else nothing; with ``preact_shortcut`` it starts after the first batch norm and ReLU.
+    ``dropout`` comes before the last convolution (wide residual networks).
     """
 
     def __init__(
@@ -103,22 +103,14 @@ class SqueezeExcitation(nn.Module):
 class PreActResNet(Network):
     """A 3x3 stem, three stages of pre-activation blocks, a last batch norm and ReLU.
 
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        depth: layers, 6n + 2 (basic) or 9n + 2 (bottleneck).
-        block: basic or bottleneck.
-        width: channels of the stem and of the first stage (four times as many leave a
-            bottleneck); they double from stage to stage.
-        remove_first_relu: no ReLU between the first batch norm and the first convolution of a block
-            (arXiv 1610.02915), but for blocks whose shortcut is pre-activated.
-        add_last_bn: a batch norm after the last convolution of a block (arXiv 1610.02915).
-        preact_stage: for each stage, whether the shortcut of its first block starts after the
-            block's first batch norm and ReLU.
-        narrow_first_stage: ``width`` channels leave the first stage even of bottlenecks, as in a
-            known code base whose results are often cited; the paper widens it, too.
-        se_reduction: squeeze-and-excitation at the end of each block, with channels over this
-            number of hidden units; null: without.
+    ``depth`` is 6n + 2 (basic) or 9n + 2 (bottleneck). ``width`` channels leave the stem and the
+    first stage (four times as many leave a bottleneck); they double from stage to stage.
+    ``remove_first_relu`` takes the first ReLU of a block, ``add_last_bn`` adds a batch norm at its
+    end (arXiv 1610.02915). ``preact_stage``: for each stage, whether the shortcut of its first
+    block is pre-activated. ``narrow_first_stage``: ``width`` channels leave the first stage even of
+    bottlenecks, as in a known code base whose results are often cited; the paper widens it, too.
+    ``se_reduction``: squeeze-and-excitation at the end of each block, channels over this number of
+    hidden units.
     """
 
     def __init__(
@@ -137,27 +129,23 @@ class PreActResNet(Network):
     ):
         bottleneck = block == "bottleneck"
         count = blocks_per_stage(depth, 9 if bottleneck else 6, 2)
-        channels = width
-        modules: dict[str, nn.Module] = {"stem": conv(in_channels, width, 3)}
-        for stage, preact in enumerate(preact_stage):
-            narrow = not bottleneck or (narrow_first_stage and stage == 0)
-            out = width * 2**stage * (1 if narrow else EXPANSION)
-            parts = []
-            for index in range(count):
-                preact_shortcut = preact and index == 0
-                parts.append(
-                    PreActBlock(
-                        channels,
-                        out,
-                        2 if stage > 0 and index == 0 else 1,
-                        bottleneck=bottleneck,
-                        preact_shortcut=preact_shortcut,
-                        first_relu=preact_shortcut or not remove_first_relu,
-                        last_bn=add_last_bn,
-                        se_reduction=se_reduction,
-                    )
-                )
-                channels = out
-            modules[f"stage{stage + 1}"] = nn.Sequential(*parts)
-        modules["bn"], modules["relu"] = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-        super().__init__(chain(**modules), channels, num_classes)
+        outs = [width * 2**stage * (EXPANSION if bottleneck else 1) for stage in range(3)]
+        if narrow_first_stage:
+            outs[0] = width
+
+        def block_of(before: int, out: int, stride: int, stage: int, index: int) -> nn.Module:
+            preact_shortcut = preact_stage[stage] and index == 0
+            return PreActBlock(
+                before,
+                out,
+                stride,
+                bottleneck=bottleneck,
+                preact_shortcut=preact_shortcut,
+                first_relu=preact_shortcut or not remove_first_relu,
+                last_bn=add_last_bn,
+                se_reduction=se_reduction,
+            )
+
+        body = stages(width, [[out] * count for out in outs], block_of)
+        features = chain(stem=conv(in_channels, width, 3), **body, **last_activation(outs[-1]))
+        super().__init__(features, outs[-1], num_classes)

@@ -8,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option
+from siamese.zoo.network import (
+    Network,
+    blocks_per_stage,
+    chain,
+    conv,
+    last_activation,
+    require_option,
+    stages,
+)
 from siamese.zoo.preact import PreActBlock
 from siamese.zoo.resnet import EXPANSION
 
@@ -28,17 +36,11 @@ class PaddedShortcut(nn.Module):
 
 
 class PyramidNet(Network):
-    """A 3x3 stem of 16 channels and three stages of additively widening blocks.
+    """A 3x3 stem of ``width`` channels and three stages of additively widening blocks.
 
-    Blocks have no first ReLU and a last batch norm.
-
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        depth: layers, 6n + 2 (basic) or 9n + 2 (bottleneck).
-        block: basic or bottleneck.
-        alpha: channels added from the stem to the last block (before a bottleneck's factor 4).
-        width: channels of the stem.
+    ``depth`` is 6n + 2 (basic) or 9n + 2 (bottleneck); ``alpha`` channels are added from the stem
+    to the last block (before a bottleneck's factor 4). Blocks have no first ReLU and a last batch
+    norm.
     """
 
     def __init__(
@@ -54,28 +56,26 @@ class PyramidNet(Network):
         require_option(alpha >= 0, "alpha", alpha, "0 or more")
         bottleneck = block == "bottleneck"
         count = blocks_per_stage(depth, 9 if bottleneck else 6, 2)
-        channels = width
-        modules: dict[str, nn.Module] = {
-            "stem": chain(conv=conv(in_channels, width, 3), bn=nn.BatchNorm2d(width))
-        }
-        for stage in range(3):
-            parts = []
-            for index in range(count):
-                done = stage * count + index + 1
-                out = round(width + alpha * done / (3 * count)) * (EXPANSION if bottleneck else 1)
-                stride = 2 if stage > 0 and index == 0 else 1
-                parts.append(
-                    PreActBlock(
-                        channels,
-                        out,
-                        stride,
-                        bottleneck=bottleneck,
-                        shortcut=PaddedShortcut(channels, out, stride),
-                        first_relu=False,
-                        last_bn=True,
-                    )
-                )
-                channels = out
-            modules[f"stage{stage + 1}"] = nn.Sequential(*parts)
-        modules["bn"], modules["relu"] = nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
-        super().__init__(chain(**modules), channels, num_classes)
+        factor = EXPANSION if bottleneck else 1
+        outs = [
+            round(width + alpha * done / (3 * count)) * factor for done in range(1, 3 * count + 1)
+        ]
+
+        def block_of(before: int, out: int, stride: int, stage: int, index: int) -> nn.Module:
+            return PreActBlock(
+                before,
+                out,
+                stride,
+                bottleneck=bottleneck,
+                shortcut=PaddedShortcut(before, out, stride),
+                first_relu=False,
+                last_bn=True,
+            )
+
+        widths = [outs[stage * count : (stage + 1) * count] for stage in range(3)]
+        features = chain(
+            stem=chain(conv=conv(in_channels, width, 3), bn=nn.BatchNorm2d(width)),
+            **stages(width, widths, block_of),
+            **last_activation(outs[-1]),
+        )
+        super().__init__(features, outs[-1], num_classes)

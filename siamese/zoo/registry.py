@@ -56,14 +56,9 @@ def presets() -> list[Preset]:
 
 
 def require_preset(name: str, setting: str | None = None) -> Preset:
-    """The preset of a name.
+    """The preset of a name; UserError, with the nearest, where there is none.
 
-    Args:
-        name: e.g. ``preact20``.
-        setting: how the user said it, for the message; None: ```model.name``` and the name.
-
-    Raises:
-        UserError: there is none; names the nearest.
+    ``setting``: how the user said it, for the message; None: ```model.name``` and the name.
     """
     if name in _BY_NAME:
         return _BY_NAME[name]
@@ -78,16 +73,9 @@ def require_preset(name: str, setting: str | None = None) -> Preset:
 
 
 def require_network(name: str, options: Mapping[str, Any] | None = None) -> None:
-    """Refuse a network that cannot be, without building it.
+    """UserError for a network (a preset, or ``timm/NAME``) or options that cannot be.
 
-    Args:
-        name: a preset, or ``timm/NAME``.
-        options: constructor arguments over the preset's; those of timm's models show only when
-            they are built.
-
-    Raises:
-        UserError: no such preset, model or option, with the nearest name; an option of a wrong
-            kind, or one that has a setting of its own.
+    Nothing is built; options of timm's models show only when they are.
     """
     reserved = [key for key in options or {} if key in _ARGUMENTS]
     if reserved:
@@ -116,25 +104,17 @@ def create_network(
     drop_path: float = 0.0,
     **options: Any,
 ) -> nn.Module:
-    """Build a network.
+    """Build a preset of the zoo, e.g. ``preact20``, or ``timm/NAME``.
 
     Every network has ``num_features``, ``forward_features(images)`` to feature maps and a forward
-    pass from normalised float images (N, in_channels, H, W) to logits (N, num_classes). Presets
-    take images of any size; a timm model with learnt positions takes ``image_size`` only. With
-    ``timm/`` the feature maps are what timm gives (tokens, for transformers).
-
-    Args:
-        name: a preset, e.g. ``preact20``, or ``timm/NAME``, e.g. ``timm/resnet50``.
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        image_size: side of the images in pixels.
-        pretrained: timm's weights (``timm/NAME`` only).
-        drop_path: stochastic depth, in [0, 1) (``timm/NAME`` only).
-        options: constructor arguments over the preset's, e.g. ``dropout=0.3``.
+    pass from normalised float images (N, in_channels, H, W) to logits (N, num_classes), with 0
+    classes to pooled features. Presets take images of any size; a timm model with learnt positions
+    takes ``image_size`` only. Only timm's have pretrained weights and stochastic depth
+    (``drop_path``). ``options`` are constructor arguments over the preset's, e.g. ``dropout=0.3``.
 
     Raises:
-        UserError: no such preset, model or option, with the nearest name; an option that does not
-            fit; pretrained weights or stochastic depth that are not to be had.
+        UserError: no such preset, model or option; pretrained weights or stochastic depth that are
+            not to be had.
     """
     require_network(name, options)
     if name.startswith(_TIMM):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option
+from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option, stages
 
 EXPANSION = 4  # output channels of a bottleneck over those of its middle, before widening
 
@@ -61,18 +61,20 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     return chain(conv=conv(in_channels, out_channels, 1, stride), bn=nn.BatchNorm2d(out_channels))
 
 
+def stem(in_channels: int, width: int) -> nn.Module:
+    """The first convolution, 3x3, with batch norm and ReLU."""
+    return chain(
+        conv=conv(in_channels, width, 3), bn=nn.BatchNorm2d(width), relu=nn.ReLU(inplace=True)
+    )
+
+
 class ResNet(Network):
     """A 3x3 stem and stages of residual blocks; each stage after the first halves the size.
 
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        depth: layers of a network of three equal stages, 6n + 2 (basic) or 9n + 2 (bottleneck).
-        blocks: blocks of each stage instead, e.g. (3, 4, 6, 3) with bottlenecks and width 64: the
-            ResNet-50 of ImageNet behind a stem for small images.
-        block: basic or bottleneck.
-        width: channels of the stem and of the first stage (four times as many leave a
-            bottleneck); they double from stage to stage.
+    ``depth`` is that of three equal stages, 6n + 2 (basic) or 9n + 2 (bottleneck); or ``blocks`` of
+    each stage are given, e.g. (3, 4, 6, 3) with bottlenecks and width 64: the ResNet-50 of ImageNet
+    behind a stem for small images. ``width`` channels leave the stem and the first stage (four
+    times as many leave a bottleneck); they double from stage to stage.
     """
 
     def __init__(
@@ -91,25 +93,13 @@ class ResNet(Network):
             blocks = (blocks_per_stage(depth or 0, 6 if basic else 9, 2),) * 3
         else:
             require_option(depth is None, "depth", depth, "null where blocks is set")
-        channels = width
-        modules: dict[str, nn.Module] = {
-            "stem": chain(
-                conv=conv(in_channels, width, 3),
-                bn=nn.BatchNorm2d(width),
-                relu=nn.ReLU(inplace=True),
-            )
-        }
-        for stage, count in enumerate(blocks):
-            middle = width * 2**stage
-            out = middle if basic else middle * EXPANSION
-            parts: list[nn.Module] = []
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                parts.append(
-                    BasicBlock(channels, out, stride)
-                    if basic
-                    else Bottleneck(channels, out, stride, middle)
-                )
-                channels = out
-            modules[f"stage{stage + 1}"] = nn.Sequential(*parts)
-        super().__init__(chain(**modules), channels, num_classes)
+        outs = [width * 2**stage * (1 if basic else EXPANSION) for stage in range(len(blocks))]
+
+        def block_of(before: int, out: int, stride: int, stage: int, index: int) -> nn.Module:
+            if basic:
+                return BasicBlock(before, out, stride)
+            return Bottleneck(before, out, stride, width * 2**stage)
+
+        widths = [[out] * count for out, count in zip(outs, blocks, strict=True)]
+        features = chain(stem=stem(in_channels, width), **stages(width, widths, block_of))
+        super().__init__(features, outs[-1], num_classes)

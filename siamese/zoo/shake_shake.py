@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option
+from siamese.zoo.network import Network, blocks_per_stage, chain, conv, require_option, stages
 
 _STEM = 16
 
@@ -34,16 +34,9 @@ class _Mix(torch.autograd.Function):
 def mix(
     one: torch.Tensor, two: torch.Tensor, alpha: torch.Tensor, beta: torch.Tensor
 ) -> torch.Tensor:
-    """Sum of two branches, weighted anew on the way back.
+    """Mix alpha one + (1 - alpha) two; the gradient g becomes beta g and (1 - beta) g.
 
-    Args:
-        one: first branch, (N, C, H, W).
-        two: second branch, of the same shape.
-        alpha: weight of ``one`` in the sum, (N, 1, 1, 1) or (1, 1, 1, 1), in [0, 1].
-        beta: weight of ``one`` in the gradient, shaped alike.
-
-    Returns:
-        alpha one + (1 - alpha) two. The gradient g comes to the branches as beta g, (1 - beta) g.
+    Branches are (N, C, H, W), weights (N, 1, 1, 1) or (1, 1, 1, 1), in [0, 1].
     """
     mixed: torch.Tensor = _Mix.apply(one, two, alpha, beta)
     return mixed
@@ -52,10 +45,7 @@ def mix(
 class Shake(nn.Module):
     """Mixes two branches at random in training (torch's global generator), evenly in eval mode.
 
-    Args:
-        forward_shake: draw the weight of the values, else a half.
-        backward_shake: draw another weight for the gradients, else a half.
-        per_image: draw for each image, else once for the batch.
+    The weights of values and of gradients are drawn, anew and for each image, or are a half.
     """
 
     def __init__(self, forward_shake: bool, backward_shake: bool, per_image: bool):
@@ -136,14 +126,10 @@ class ShiftedShortcut(nn.Module):
 class ShakeShake(Network):
     """Shake-Shake depth 2 x width: a stem of 16 channels, three stages, a last ReLU.
 
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        depth: layers, 6n + 2.
-        width: channels of the first stage (even); they double from stage to stage.
-        shake_forward: mix the branches at random in the forward pass (paper: S, else E).
-        shake_backward: mix their gradients at random, anew (the second S, else E).
-        shake_image: draw the weights for each image (I), else for the batch (B).
+    ``depth`` is 6n + 2, ``width`` the even number of channels of the first stage; they double from
+    stage to stage. ``shake_forward`` and ``shake_backward``: mix the branches, and anew their
+    gradients, at random (paper: S, else E); ``shake_image``: for each image (I), else for the batch
+    (B).
     """
 
     def __init__(
@@ -159,18 +145,15 @@ class ShakeShake(Network):
     ):
         require_option(width % 2 == 0, "width", width, "even")
         count = blocks_per_stage(depth, 6, 2)
-        channels = _STEM
-        modules: dict[str, nn.Module] = {
-            "stem": chain(conv=conv(in_channels, _STEM, 3), bn=nn.BatchNorm2d(_STEM))
-        }
-        for stage in range(3):
-            out = width * 2**stage
-            parts = []
-            for index in range(count):
-                stride = 2 if stage > 0 and index == 0 else 1
-                shake = Shake(shake_forward, shake_backward, shake_image)
-                parts.append(ShakeBlock(channels, out, stride, shake))
-                channels = out
-            modules[f"stage{stage + 1}"] = nn.Sequential(*parts)
-        modules["relu"] = nn.ReLU(inplace=True)
-        super().__init__(chain(**modules), channels, num_classes)
+        outs = [width * 2**stage for stage in range(3)]
+
+        def block(before: int, out: int, stride: int, stage: int, index: int) -> nn.Module:
+            shake = Shake(shake_forward, shake_backward, shake_image)
+            return ShakeBlock(before, out, stride, shake)
+
+        features = chain(
+            stem=chain(conv=conv(in_channels, _STEM, 3), bn=nn.BatchNorm2d(_STEM)),
+            **stages(_STEM, [[out] * count for out in outs], block),
+            relu=nn.ReLU(inplace=True),
+        )
+        super().__init__(features, outs[-1], num_classes)

@@ -34,15 +34,10 @@ def prefix_of(setting: str, name: str) -> str:
 
 
 def require_timm_model(name: str, setting: str, others: tuple[str, ...] = ()) -> None:
-    """Refuse a model that timm does not have.
+    """UserError where timm has no model of a name (with or without a tag); ``others`` are
+    suggested, too.
 
-    Args:
-        name: timm's name, with or without a tag.
-        setting: how the user said it, for the message.
-        others: further names that may have been meant.
-
-    Raises:
-        UserError: names the nearest one.
+    ``setting``: how the user said it, for the message.
     """
     base = name.split(".")[0]
     if not timm.is_model(base):
@@ -62,20 +57,9 @@ def create_timm_model(
     instead: str = "",
     **options: Any,
 ) -> nn.Module:
-    """Build a model of timm.
+    """Build a model of timm; 0 classes: pooled features. UserError where that cannot be.
 
-    Args:
-        name: timm's name, with or without a tag.
-        setting: how the user said it, for the message.
-        num_classes: length of the logits; 0: pooled features.
-        pretrained: load timm's weights (from its cache, or the network).
-        drop_path: stochastic depth, in [0, 1).
-        instead: what else the user can start from, for the message.
-        options: further arguments of the model.
-
-    Raises:
-        UserError: no such model; it lacks an option, or stochastic depth; pretrained weights cannot
-            be had.
+    ``setting``: how the user said it, ``instead``: what else to start from; both for messages.
     """
     given = {**options, **({"drop_path_rate": drop_path} if drop_path > 0 else {})}
     # The hub client logs every retry; the one line raised below says all of it.
@@ -111,14 +95,7 @@ def create_timm_model(
 def _from_cache_when_offline(name: str | None, unreachable: list[str]) -> Iterator[None]:
     """Let timm look for a model's weights in its cache only where their server does not answer.
 
-    Else the hub's client tries again for a minute before it says so, or looks into the cache.
-
-    Args:
-        name: the model; None: it needs no weights.
-        unreachable: gets the reason why the server cannot be reached.
-
-    Raises:
-        OSError: the weights come from a plain address, which cannot be reached, and are not cached.
+    Else the hub's client tries for a minute before it says so. ``unreachable`` gets the reason.
     """
     from huggingface_hub import constants
 

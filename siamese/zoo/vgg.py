@@ -8,17 +8,10 @@ from siamese.zoo.network import Network, chain, require_option
 
 
 class VGG(Network):
-    """Stages of 3x3 convolutions (with bias), each ended by a 2x2 max pooling.
+    """Stages of 3x3 convolutions (with bias), each ended by a 2x2 max pooling; one linear layer.
 
-    The only linear layer is the classifier. Pooling keeps a last odd row and column, so that 28
-    pixels end at 1 as 32 do; where sizes are even it is the ordinary one.
-
-    Args:
-        num_classes: length of the logits; 0: pooled features.
-        in_channels: channels of the images.
-        layers: convolutions of each stage.
-        widths: channels of each stage.
-        batch_norm: a batch norm after each convolution.
+    Pooling keeps a last odd row and column, so that 28 pixels end at 1 as 32 do. ``layers`` counts
+    the convolutions of each stage, ``widths`` their channels.
     """
 
     def __init__(

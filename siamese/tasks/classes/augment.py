@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from timm.data.auto_augment import rand_augment_transform
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms.v2 import functional as pictures
 
 from siamese.config import PictureSettings
@@ -47,15 +46,8 @@ def augment_pixels(
 ) -> Tensor:
     """The changes made to pixels as they are: crop, flip and RandAugment, in this order.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        settings: what is on.
-        mean: of each channel in [0, 1]; RandAugment fills with it.
-        generator: of the images' device.
-        size: side of the result; None: as it was.
-
-    Returns:
-        uint8 (N, C, size, size).
+    uint8 (N, C, H, W) to (N, C, size, size); ``mean`` of each channel in [0, 1] fills what
+    RandAugment moves into view.
 
     Raises:
         UserError: a reflected border as wide as the image; a RandAugment notation unknown to timm.
@@ -91,47 +83,25 @@ def random_crop(images: Tensor, padding: int, mode: Padding, generator: torch.Ge
 
 
 def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Padding) -> Tensor:
-    """The crop whose upper left corner lies at (top, left) of the padded image.
+    """The crop whose upper left corner, int64 (N,) each, lies at (top, left) of the padded image.
 
-    Args:
-        images: (N, C, H, W) of any type.
-        top: int64 (N,), in [0, 2 * padding].
-        left: likewise.
-        padding: border in pixels; with ``reflect`` below H and W.
-        mode: ``zero`` or ``reflect`` (the border mirrors the image, whose edge is not repeated).
-
-    Returns:
-        As ``images``.
-
-    Raises:
-        UserError: a reflected border as wide as the image.
+    Images are (N, C, H, W) of any type; ``reflect`` mirrors the image, whose edge is not repeated,
+    and raises UserError for a border as wide as the image.
     """
     count, channels, height, width = images.shape
+    if mode == "reflect" and padding >= min(height, width):
+        raise UserError(
+            f"`augment.crop` {padding}: an image of {height} x {width} pixels reflects at most "
+            f"{min(height, width) - 1}; use less, or `augment.crop_padding` zero"
+        )
+    kind = "constant" if mode == "zero" else "reflect"
+    source: Tensor = pictures.pad(images, [padding], padding_mode=kind)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
-    if mode == "zero":
-        source = functional.pad(images, (padding,) * 4)
-    else:
-        if padding >= min(height, width):
-            raise UserError(
-                f"`augment.crop` {padding}: an image of {height} x {width} pixels reflects at most "
-                f"{min(height, width) - 1}; use less, or `augment.crop_padding` zero"
-            )
-        source = images
-        rows, columns = (
-            _mirrored(rows - padding, height),
-            _mirrored(columns - padding, width),
-        )
     # One index per pixel into the flattened image, the same for all its channels.
     pixels = (rows[:, :, None] * source.shape[3] + columns[:, None, :]).view(count, 1, -1)
     cut = source.reshape(count, channels, -1).gather(2, pixels.expand(-1, channels, -1))
     return cut.view(images.shape)
-
-
-def _mirrored(index: Tensor, length: int) -> Tensor:
-    """Indices outside [0, length) thrown back at the first and the last pixel."""
-    last = length - 1
-    return last - (last - index.abs()).abs()
 
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
@@ -143,16 +113,10 @@ def random_flip(images: Tensor, probability: float, generator: torch.Generator) 
 def random_resized_crop(
     images: Tensor, size: int, scale: tuple[float, float], generator: torch.Generator
 ) -> Tensor:
-    """A rectangle of each image, resized: area and ratio drawn as torchvision does.
+    """A rectangle of each image, resized: area (a share in ``scale``) and ratio drawn as
+    torchvision does.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        size: side of the result in pixels.
-        scale: least and greatest share of the area.
-        generator: of the images' device.
-
-    Returns:
-        uint8 (N, C, size, size).
+    uint8 (N, C, H, W) to (N, C, size, size).
     """
     height, width = images.shape[2:]
     high, wide, fits = _rectangles(len(images), (height, width), scale, _CROP_RATIO, generator)
@@ -174,8 +138,7 @@ def _rectangles(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Heights and widths, int64 (count,), of which each fits into an image, and whether one did.
 
-    The area is uniform, the ratio of width to height uniform in its logarithm; of several attempts
-    the first counts that fits.
+    The area is uniform, the ratio uniform in its logarithm; the first attempt counts that fits.
     """
     drawn = torch.rand((2, count, _ATTEMPTS), generator=generator, device=generator.device)
     areas = (area[0] + (area[1] - area[0]) * drawn[0]) * (shape[0] * shape[1])
@@ -201,21 +164,11 @@ def _up_to(greatest: Tensor, generator: torch.Generator) -> Tensor:
 def resized_crop(
     images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
 ) -> Tensor:
-    """Cut a rectangle of each image and resize it: bilinear, antialiased.
+    """Cut a rectangle of each image, int64 (N,) each, and resize it: bilinear, antialiased.
 
     torchvision resizes one rectangle a call. Resampling is linear in rows and in columns, so a
-    batch of different rectangles is two products with matrices of weights.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        top: int64 (N,), the rectangles' first row.
-        left: int64 (N,), their first column.
-        height: int64 (N,), their rows.
-        width: int64 (N,), their columns.
-        size: side of the result in pixels.
-
-    Returns:
-        uint8 (N, C, size, size).
+    batch of different rectangles is two products with matrices of weights. uint8 (N, C, H, W) to
+    (N, C, size, size).
     """
     rows = _resampling(top, height, size, images.shape[2])
     columns = _resampling(left, width, size, images.shape[3])
@@ -238,20 +191,7 @@ def _resampling(start: Tensor, length: Tensor, size: int, pixels: int) -> Tensor
 def rand_augment(
     images: Tensor, notation: str, mean: Sequence[float], generator: torch.Generator
 ) -> Tensor:
-    """RandAugment (arXiv 1909.13719) by timm, picture by picture.
-
-    Args:
-        images: uint8 (N, C, H, W), C 1 or 3.
-        notation: timm's, e.g. ``rand-m7-mstd0.5-inc1``.
-        mean: of each channel in [0, 1]; what is moved into view is filled with it.
-        generator: of the images' device; each picture's seed comes from it.
-
-    Returns:
-        As ``images``.
-
-    Raises:
-        UserError: timm does not know the notation.
-    """
+    """RandAugment (arXiv 1909.13719) by timm, picture by picture; uint8 (N, C, H, W), C 1 or 3."""
     transform = rand_augment_of(notation, images.shape[-1], tuple(mean))
     seeds = torch.randint(2**62, (len(images),), generator=generator, device=images.device)
     changed = []
@@ -265,11 +205,7 @@ def rand_augment(
 
 @lru_cache(maxsize=16)
 def rand_augment_of(notation: str, size: int, mean: tuple[float, ...]) -> Any:
-    """RandAugment by timm for pictures of a size, with the constants of timm's own recipes.
-
-    Raises:
-        UserError: timm does not know the notation.
-    """
+    """RandAugment with the constants of timm's own recipes; UserError for an unknown notation."""
     fill = tuple(min(255, round(255 * value)) for value in mean)
     options: dict[str, Any] = {
         "translate_const": int(size * 0.45),
@@ -320,20 +256,10 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) -> Tensor:
-    """Blank one square of each image (arXiv 1708.04552).
+    """Blank one square of each normalised image (arXiv 1708.04552), float (N, C, H, W).
 
-    Args:
-        images: normalised, float (N, C, H, W); 0 is the mean.
-        size: side of the square in pixels.
-        edge: ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as
-            in the paper; ``inside``: the whole square lies in the image.
-        generator: of the images' device.
-
-    Returns:
-        New images of the same shape.
-
-    Raises:
-        UserError: a square larger than the image that is to lie inside.
+    ``clipped``: any pixel may be the centre, and what lies outside the image is lost, as in the
+    paper; ``inside``: the whole square lies in the image, a UserError where it is too large.
     """
     height, width = images.shape[2:]
     room = torch.empty((2, len(images)), dtype=torch.int64, device=images.device)
@@ -352,19 +278,11 @@ def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) ->
 
 
 def random_erasing(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Blank one rectangle of some images (arXiv 1708.04896), each with draws of its own.
+    """Blank one rectangle of some images (arXiv 1708.04896); normalised, float (N, C, H, W).
 
     timm's and torchvision's versions draw from global generators, image by image. The erased share
     of the area is the paper's, the ratio is drawn as both libraries draw it (uniform in its
-    logarithm), the rectangle is filled with the mean.
-
-    Args:
-        images: normalised, float (N, C, H, W); 0 is the mean.
-        probability: of an image to be erased.
-        generator: of the images' device.
-
-    Returns:
-        New images of the same shape.
+    logarithm).
     """
     height, width = images.shape[2:]
     chosen = torch.rand(len(images), generator=generator, device=images.device) < probability

@@ -40,10 +40,8 @@ _ORDER, _BATCH, _PICTURE = 1, 2, 3
 class Draws(NamedTuple):
     """One process's share of a batch.
 
-    Attributes:
-        batch: the batch's number in its epoch, from 0.
-        images: positions in the set, int64 (n,).
-        first: the number of the first of them among all the epoch's draws, from 0.
+    ``batch`` is its number in the epoch, ``images`` its positions in the set, int64 (n,), ``first``
+    the number of the first of them among all the epoch's draws; numbers count from 0.
     """
 
     batch: int
@@ -53,19 +51,12 @@ class Draws(NamedTuple):
 
 @dataclass(frozen=True)
 class EpochOrder:
-    """Which images the batches of an epoch hold; (seed, epoch) alone decide.
+    """Which of ``images`` images the batches of an epoch hold; (seed, epoch) alone decide.
 
-    Attributes:
-        images: number of images in the set.
-        size: images per batch, over all processes; a smaller set gives one smaller batch.
-        seed: seed of the order.
-        repeats: repeated augmentation (arXiv 1901.09335): how often each image stands in its batch
-            (some once less where the size is no multiple); an epoch draws as many images as ever,
-            so only a part of the set is seen.
-        drop_last: leave out a last batch that is not full, where there is a full one.
-        rank: number of this process.
-        world_size: number of processes; each gets an equal part of every batch, for which a batch
-            that is not full gives up what is left over.
+    ``size`` counts the images of a batch over all processes, which share it equally; a smaller set
+    gives one smaller batch. ``repeats`` is repeated augmentation (arXiv 1901.09335): how often each
+    image stands in its batch; an epoch draws as many images as ever, so only a part of the set is
+    seen. A last batch that is not full is left out, where there is a full one.
 
     Raises:
         UserError: batches that the processes cannot share equally, or fewer images than processes.
@@ -75,7 +66,6 @@ class EpochOrder:
     size: int
     seed: int
     repeats: int = 1
-    drop_last: bool = True
     rank: int = 0
     world_size: int = 1
 
@@ -92,19 +82,12 @@ class EpochOrder:
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        full, rest = divmod(self.images, self.size)
-        return full + (rest > 0 and (full == 0 or not self.drop_last))
+        return max(1, self.images // self.size)
 
     def batches(
         self, epoch: int, first_batch: int = 0, device: torch.device | str = "cpu"
     ) -> Iterator[Draws]:
-        """An epoch's batches (counted from 0), from some batch on.
-
-        Args:
-            epoch: from 0.
-            first_batch: where to start; the batches are those of the whole epoch all the same.
-            device: where the positions shall lie.
-        """
+        """This process's share of the epoch's batches (counted from 0), from some batch on."""
         order = self._permutation(TRAINING, epoch).to(device)
         for batch in range(first_batch, len(self)):
             yield self._share(order, batch, batch)
@@ -220,12 +203,6 @@ def training_pictures(
     """Picture files with the changes that are made to each alone: crop, flip, RandAugment.
 
     What is left is :func:`siamese.tasks.classes.mixing.mix_batch`'s.
-
-    Args:
-        folder: the pictures.
-        settings: which changes are on.
-        size: side of the result in pixels.
-        mean: of each channel in [0, 1], for RandAugment.
     """
     # A crop may take a small part of a large picture: then it is decoded in full.
     read = _Reader(folder.root, folder.paths, size if settings.resized_crop is None else None)
@@ -244,13 +221,7 @@ def judged_pictures(
 ) -> Iterable[Batch]:
     """Every picture in its order, prepared for validation or test; broken ones are left out.
 
-    Args:
-        folder: the pictures.
-        size: side of the result in pixels.
-        crop: share of the shorter side that the central square keeps, in (0, 1].
-        batch_size: pictures per batch, before broken ones are left out.
-        workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
+    ``crop`` in (0, 1]: share of the shorter side that the central square keeps.
     """
     read = _Reader(folder.root, folder.paths, round(size / crop), (size, crop))
     pictures = Pictures(folder.paths, folder.labels.tolist(), read)

@@ -17,12 +17,8 @@ _NUMBERED = 20  # classes up to which the cells hold their numbers
 def confusion_figure(
     confused: npt.NDArray[np.int64], classes: Sequence[str], title: Title
 ) -> Figure:
-    """A confusion matrix: rows are the true classes, cells the share of the row in per cent.
-
-    Args:
-        confused: int64 (C, C), rows true.
-        classes: names of the classes.
-        title: above the picture.
+    """A confusion matrix, int64 (C, C): rows are the true classes, cells the row's share in per
+    cent.
     """
     number = len(classes)
     side = min(12.0, max(5.0, 0.42 * min(number, 30) + 2.2))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from siamese.config import ClassificationSettings
 from siamese.training.loop import Figures
 from siamese.training.monitoring import RunLog, written
 
@@ -12,34 +9,21 @@ _FIGURES = ("validation_error", "validation_loss", "test_error", "test_loss")
 
 
 class ClassLog(RunLog):
-    """Watches a classification run.
-
-    Args:
-        folder: the run's folder under ``runs/``.
-        settings: the run's settings, resolved.
-        step: step to continue from.
-        epoch: epoch to continue from.
-    """
-
-    def __init__(
-        self, folder: Path, settings: ClassificationSettings, step: int = 0, epoch: int = 0
-    ):
-        super().__init__(folder, settings.trainer.epochs, step, epoch)
-        self.settings = settings
+    """Watches a classification run."""
 
     def line(self, row: Figures) -> str:
         """Errors in per cent; the test's is marked as a curve that selects nothing."""
-        told = [f"training error {row['train_error']:.2f} %"]
+        words = [f"training error {row['train_error']:.2f} %"]
         if "validation_error" in row:
-            told.append(f"validation error {row['validation_error']:.2f} %")
+            words.append(f"validation error {row['validation_error']:.2f} %")
         if "test_error" in row:
-            told.append(f"test error {row['test_error']:.2f} % (selects nothing)")
-        told.append(f"{row['seconds']:.0f} s")
-        return ", " + ", ".join(told)
+            words.append(f"test error {row['test_error']:.2f} % (selects nothing)")
+        words.append(f"{row['seconds']:.0f} s")
+        return ", " + ", ".join(words)
 
     @written
     def finish(self, epoch: int) -> None:
         """Hyper-parameters with the figures of the epoch that counts; closes the log."""
         prefix = "best" if self.settings.data.validation else "last"
-        self.add_settings(self.settings.as_dict(), epoch, _FIGURES, prefix)
+        self.add_settings(epoch, _FIGURES, prefix)
         self.close()

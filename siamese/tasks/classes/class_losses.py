@@ -14,13 +14,8 @@ class ClassLoss(nn.Module):
     """A scalar from logits and a batch's targets; it has no parameters.
 
     Of two views (dual cutout) the loss is the mean of both views' losses plus ``dual_cutout`` times
-    the mean squared difference of their logits, over images and classes. This is what the code
-    published with arXiv 1802.07426 computes (0.1 for its CIFAR-10 figures); it sends the two views
-    through the network one after the other, so that batch norms measure each alone.
-
-    Args:
-        settings: name, smoothing, target threshold.
-        dual_cutout: weight of the views' difference.
+    the mean squared difference of their logits, over images and classes, as the code published with
+    arXiv 1802.07426 computes (0.1 for its CIFAR-10 figures).
     """
 
     def __init__(self, settings: ClassLossSettings, dual_cutout: float = 0.0):
@@ -49,20 +44,9 @@ def binary_cross_entropy(
 ) -> Tensor:
     """One yes-or-no decision per class, averaged over images and classes (arXiv 2110.00476).
 
-    The threshold comes first, then the smoothing, so that a class of the mix has the target
-    1 - smoothing + smoothing / classes and any other smoothing / classes. timm's
-    ``BinaryCrossEntropy`` smooths labels only, before its threshold, and takes targets of the
-    logits' shape for smoothed already (its ``Mixup`` does that). So it gives the same for labels
-    without a threshold, for targets without smoothing, and for targets that were smoothed before
-    where there is no threshold; not for smoothing and mixed targets given to it alike, nor for
-    labels with both: comparing smoothed targets with the threshold undoes the smoothing, and makes
-    every class a 1 at the threshold 0.
-
-    Args:
-        logits: float32 (N, classes).
-        targets: float32 (N, classes), rows summing to 1.
-        smoothing: in [0, 1).
-        threshold: targets above it become 1, others 0; None: targets as they are.
+    Targets, float32 (N, classes), above the threshold become 1, others 0; then they are smoothed.
+    timm's ``BinaryCrossEntropy`` smooths before the threshold, which undoes the smoothing, and does
+    not smooth mixed targets at all.
     """
     if threshold is not None:
         targets = (targets > threshold).to(targets.dtype)

@@ -28,8 +28,7 @@ from siamese.tasks.classes.datasets import (
 from siamese.tasks.classes.mixing import augment_batch
 
 _COLUMNS = 8
-# Inches: a picture, the room around it, a line below it, the titles.
-_CELL, _GAP, _LINE, _LEFT = 1.1, 0.08, 0.12, 1.4
+_CELL, _LEFT = 1.2, 1.4  # inches of a picture with the room around it, of the titles
 
 
 @dataclass(frozen=True)
@@ -74,21 +73,7 @@ def _rows(side: int) -> list[_Row]:
 def write_augmentations(
     out: Path, name: str, root: str, download: bool = True, seed: int = 0
 ) -> Path:
-    """Draw every augmentation of a few training images of a set.
-
-    Args:
-        out: the PNG to write.
-        name: the set, as :class:`siamese.config.DatasetSettings` calls it.
-        root: where it lies.
-        download: download it where it is missing.
-        seed: of the images and of the augmentation.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        UserError: no such set; see :func:`siamese.tasks.classes.datasets.load_part`.
-    """
+    """Draw every augmentation of a few training images of a set into the PNG ``out``."""
     names = get_args(DatasetName)
     require(name in names, "name", name, f"one of {', '.join(names)}")
     if name == "folder":
@@ -112,47 +97,24 @@ def _one_of_each(labels: Tensor, seed: int) -> Tensor:
 
 
 def augmentation_grid(out: Path, images: ImageSet, seed: int = 0) -> Path:
-    """Draw every augmentation, a labelled row each, of the same images.
+    """Draw every augmentation, a labelled row each, of the same images into the PNG ``out``.
 
     Each picture comes from a draw of its own, so a row shows how an augmentation varies. Below it
     stand its target's classes with their shares where there is more than one.
-
-    Args:
-        out: the PNG to write.
-        images: a few images.
-        seed: of the draws.
-
-    Returns:
-        ``out``.
     """
     rows = _rows(images.images.shape[-1])
-    examples = [[_example(row, images, at, seed) for at in range(len(images))] for row in rows]
-    captions = [
-        [_caption(target, images.classes, always=number == 0) for _, target in row]
-        for number, row in enumerate(examples)
-    ]
-    # Below each row as much room as its longest caption takes.
-    below = [_GAP + _LINE * max(len(lines) for lines in row) for row in captions]
-    width = _LEFT + (_CELL + _GAP) * len(images)
-    height = _GAP + _CELL * len(rows) + sum(below)
+    width, height = _LEFT + _CELL * len(images), 1.2 * _CELL * len(rows)
     figure = Figure(figsize=(width, height), dpi=120)
     FigureCanvasAgg(figure)
-    bottom = height - _GAP
-    for row, pictures, lines, room in zip(rows, examples, captions, below, strict=True):
-        bottom -= _CELL
-        for column, ((pixels, _), own) in enumerate(zip(pictures, lines, strict=True)):
-            left = (_LEFT + (_CELL + _GAP) * column) / width
-            axis = figure.add_axes((left, bottom / height, _CELL / width, _CELL / height))
-            _show(axis, pixels, own)
-        figure.text(
-            (_LEFT - _GAP) / width,
-            (bottom + _CELL / 2) / height,
-            row.title,
-            ha="right",
-            va="center",
-            fontsize=9,
-        )
-        bottom -= room
+    room = {"left": _LEFT / width, "right": 1, "bottom": 0.02, "top": 0.995}
+    panels = figure.subplots(
+        len(rows), len(images), squeeze=False, gridspec_kw={**room, "wspace": 0.08, "hspace": 0.3}
+    )
+    for number, (row, axes) in enumerate(zip(rows, panels, strict=True)):
+        for column, axis in enumerate(axes):
+            pixels, target = _example(row, images, column, seed)
+            _show(axis, pixels, _caption(target, images.classes, always=number == 0))
+        axes[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9)
     with replacing(out) as temporary:
         figure.savefig(temporary, format="png")
     return out

@@ -17,7 +17,7 @@ from siamese.models.checkpoint import package_versions
 from siamese.models.device import autocast, choose_precision
 from siamese.tasks.classes.class_batches import EpochOrder
 from siamese.tasks.classes.class_losses import ClassLoss
-from siamese.tasks.classes.class_sources import training_source
+from siamese.tasks.classes.class_sources import TrainingSource
 from siamese.tasks.classes.classifier import ClassifierSpec, judge_images
 from siamese.tasks.classes.datasets import ImageSet
 from siamese.tasks.classes.judging import summarise_logits
@@ -31,17 +31,9 @@ from siamese.training.optimizers import PairedOptimizer
 class ClassificationTask:
     """What the loop learns; see :class:`siamese.training.loop.Task`.
 
-    Args:
-        settings: the run's settings, resolved.
-        parts: the images.
-        network: with the weights to start from.
-        spec: its description.
-        device: where to train; resident images are moved there.
-        distribution: the processes that train together.
-
     Raises:
-        UserError: a precision, or batch norms over all GPUs, that the device does not have;
-            batches that cannot be shared.
+        UserError: a precision, or batch norms over all GPUs, that the device does not have; batches
+            that cannot be shared.
     """
 
     def __init__(
@@ -92,7 +84,7 @@ class ClassificationTask:
         self.micro_batch = min(settings.batches.ghost or share, share)
         self.accumulate = len(part_edges(share, self.micro_batch)) - 1
         self._share, self._batches = share, len(order)
-        self._source = training_source(
+        self._source = TrainingSource(
             self.parts["train"],
             order,
             settings.augment,
@@ -109,11 +101,7 @@ class ClassificationTask:
 
     @torch.inference_mode()
     def refuse_sizes(self) -> None:
-        """Try the network on an image of each size, so that none stops it after an epoch.
-
-        Raises:
-            UserError: the network cannot take images of a size.
-        """
+        """Try the network on an image of each size, lest one stops it after an epoch; UserError."""
         self.model.eval()
         for name in ("size", "test_size"):
             size = getattr(self.spec, name)

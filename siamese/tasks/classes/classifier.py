@@ -27,17 +27,10 @@ from siamese.zoo import create_network, require_network
 class ClassifierSpec:
     """What is needed to build a classifier again, and to feed it.
 
-    Attributes:
-        network: preset of the zoo, or ``timm/NAME``.
-        options: constructor arguments over the preset's.
-        drop_path: stochastic depth of timm's networks.
-        classes: their names, in the order of the logits.
-        channels: of the input.
-        size: side of the square input in training, in pixels.
-        test_size: side of the square input in validation and test, in pixels.
-        test_crop: share of the side that the central crop keeps in validation and test.
-        mean: of each channel, pixels in [0, 1].
-        std: of each channel.
+    ``network`` is a preset of the zoo or ``timm/NAME``, ``options`` lie over the preset's. ``size``
+    is the side of the square input in training, ``test_size`` in validation and test, in pixels;
+    ``test_crop`` the share of the side that the central crop keeps there. ``mean`` and ``std`` are
+    of each channel, pixels in [0, 1].
     """
 
     network: str
@@ -72,11 +65,7 @@ class ClassifierSpec:
 def load_classifier(
     path: Path, limits: LimitSettings | None = None
 ) -> tuple[nn.Module, ClassifierSpec, dict[str, Any]]:
-    """The network of a checkpoint on the CPU in eval mode, its description, its content.
-
-    Raises:
-        UserError: the file is no readable checkpoint of a classifier.
-    """
+    """The network of a checkpoint on the CPU in eval mode, its description, its content."""
     content = read_checkpoint(path, "classifier", keys=JUDGED, limits=limits)
     spec = spec_of(content)
     try:
@@ -108,16 +97,7 @@ def judge_images(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Classify images as they are prepared for validation and test; the network goes to eval mode.
 
-    Args:
-        network: on ``device``; its weights may be of low precision.
-        spec: its description.
-        images: in memory, or files; broken files are left out.
-        device: where the network is.
-        precision: precision of the network's arithmetic.
-        batch: images at a time.
-        workers: loader processes for files.
-        channels_last: memory layout of the images.
-        distribution: the processes that share images in memory; each must call this.
+    Processes share images in memory, and each must call this; broken files are left out.
 
     Returns:
         logits float32 (N, classes) and labels int64 (N,), on ``device``, in every process.
@@ -136,8 +116,9 @@ def judge_images(
         labels.append(truth.to(device))
     if isinstance(images, PictureFolder):
         return torch.cat(logits), torch.cat(labels)
-    total = len(images)
-    return distribution.gather(torch.cat(logits), total), images.labels.to(device)
+    positions = torch.arange(distribution.rank, len(images), distribution.world)
+    gathered, _ = distribution.gather_shares(torch.cat(logits).cpu(), positions)
+    return gathered.to(device), images.labels.to(device)
 
 
 def _test_batches(
@@ -165,6 +146,7 @@ def _test_batches(
         if not good:
             raise UserError(f"{images.root}: none of its {len(images)} pictures can be decoded")
         return
-    own = distribution.share(torch.arange(len(images), device=images.labels.device))
-    for chosen in torch.split(own, batch):
+    rank, world = distribution.rank, distribution.world
+    positions = torch.arange(rank, len(images), world, device=images.labels.device)
+    for chosen in torch.split(positions, batch):
         yield images.images[chosen], images.labels[chosen]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -23,15 +22,7 @@ from siamese.tasks.classes.parts import load_parts
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What was found, and where it lies.
-
-    Attributes:
-        figures: ``error``, ``top5_error``, ``loss``, ``ece``; see :func:`summarise_logits`.
-        classes: names of the classes.
-        table: figures of each class.
-        origin: what was judged, in words.
-        out: the folder with all files.
-    """
+    """Figures, see :func:`summarise_logits`, and the folder where everything lies."""
 
     figures: dict[str, float]
     classes: tuple[str, ...]
@@ -42,8 +33,8 @@ class Evaluated:
 
 def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
     """Judge a checkpoint and write ``figures.json``, ``classes.csv``, ``predictions.npz`` (logits
-    float32 (N, C), probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as
-    PNG, SVG and PDF.
+    and probabilities float32 (N, C), labels int64 (N,), classes), and ``confusion`` as PNG, SVG and
+    PDF.
 
     Raises:
         UserError: no usable checkpoint, no images, no validation images in that run.
@@ -96,22 +87,18 @@ def evaluate(settings: ClassifierEvalSettings) -> Evaluated:
 
 
 def _write_classes(path: Path, classes: tuple[str, ...], table: ClassTable) -> None:
-    def number(value: float) -> Any:
-        return "" if np.isnan(value) else f"{value:.6g}"
-
-    rows = []
-    for at, name in enumerate(classes):
-        other = int(table.confused_with[at])
-        rows.append(
-            [
-                name,
-                int(table.images[at]),
-                int(table.correct[at]),
-                number(table.recall[at]),
-                number(table.precision[at]),
-                number(table.f1[at]),
-                "" if other < 0 else classes[other],
-            ]
-        )
+    rows = [
+        [
+            name,
+            int(table.images[label]),
+            int(table.correct[label]),
+            *(
+                "" if np.isnan(figure[label]) else f"{figure[label]:.6g}"
+                for figure in (table.recall, table.precision, table.f1)
+            ),
+            "" if table.confused_with[label] < 0 else classes[table.confused_with[label]],
+        ]
+        for label, name in enumerate(classes)
+    ]
     header = ["class", "images", "correct", "recall", "precision", "f1", "most_taken_for"]
     write_csv(path, header, rows)

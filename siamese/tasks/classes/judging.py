@@ -15,49 +15,23 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What happened to each class; all arrays (C,).
-
-    Attributes:
-        images: images of the class.
-        correct: those of them that were recognised.
-        predicted: images that were given this class.
-        confused_with: the class that its images were most often taken for; -1: none ever was.
-    """
+    """What happened to each class; all arrays (C,), NaN where a figure has no images to go by."""
 
     images: Counts
     correct: Counts
-    predicted: Counts
-    confused_with: Counts
-
-    @property
-    def recall(self) -> Floats:
-        """Share of the class's images that were recognised, NaN where there are none."""
-        return _ratio(self.correct, self.images)
-
-    @property
-    def precision(self) -> Floats:
-        """Share of the images given this class that belong to it, NaN where there are none."""
-        return _ratio(self.correct, self.predicted)
-
-    @property
-    def f1(self) -> Floats:
-        """Harmonic mean of precision and recall."""
-        return _ratio(2 * self.correct, self.images + self.predicted)
+    recall: Floats
+    precision: Floats
+    f1: Floats
+    confused_with: Counts  # the class that its images were most often taken for; -1: none ever was
 
 
 def summarise_logits(
     logits: torch.Tensor, labels: torch.Tensor, bins: int = 15
 ) -> dict[str, float]:
-    """Errors, loss and calibration.
+    """Errors, loss and calibration of logits, float32 (N, C), and labels, int64 (N,).
 
-    Args:
-        logits: float32 (N, C).
-        labels: int64 (N,).
-        bins: bins of the calibration error.
-
-    Returns:
-        ``error`` (top 1) and ``top5_error`` in per cent (the latter with more than five classes
-        only), ``loss`` (mean cross entropy in nats), ``ece`` in [0, 1].
+    ``error`` (top 1) and ``top5_error`` in per cent (the latter with more than five classes only),
+    ``loss`` (mean cross entropy in nats), ``ece`` in [0, 1].
     """
     logits, labels = logits.float().cpu(), labels.cpu()  # float64 is not to be had on every device
     figures = {"error": 100 * _top_error(logits, labels, 1)}
@@ -73,12 +47,8 @@ def calibration_error(probabilities: torch.Tensor, labels: torch.Tensor, bins: i
     """Expected calibration error (Guo et al., 2017, arXiv 1706.04599).
 
     The mean over images of |accuracy - confidence| of the bin that the image's confidence (its
-    largest probability) falls in; bins of equal width, each closed on the right.
-
-    Args:
-        probabilities: float (N, C), rows that sum to 1.
-        labels: int64 (N,).
-        bins: number of bins.
+    largest probability) falls in; bins of equal width, each closed on the right. Probabilities are
+    (N, C), labels int64 (N,).
     """
     confidence, predicted = probabilities.double().max(dim=1)
     right = (predicted == labels).double()
@@ -100,7 +70,10 @@ def class_table(confused: Counts) -> ClassTable:
     """Each class's figures from a confusion matrix, (C, C), rows true."""
     wrong = confused - np.diag(np.diag(confused))
     most = np.where(wrong.sum(axis=1) > 0, wrong.argmax(axis=1), -1)
-    return ClassTable(confused.sum(axis=1), np.diag(confused), confused.sum(axis=0), most)
+    images, correct, predicted = confused.sum(axis=1), np.diag(confused), confused.sum(axis=0)
+    recall, precision = _ratio(correct, images), _ratio(correct, predicted)
+    f1 = _ratio(2 * correct, images + predicted)
+    return ClassTable(images, correct, recall, precision, f1, most)
 
 
 def _top_error(logits: torch.Tensor, labels: torch.Tensor, k: int) -> float:

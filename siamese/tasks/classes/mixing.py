@@ -28,11 +28,9 @@ from siamese.tasks.classes.augment import (
 class Mixed:
     """A batch for the network.
 
-    Attributes:
-        images: float32 (views * N, C, H, W), normalised; of two views all first ones come first.
-        targets: float32 (N, classes), the share of each class; rows sum to 1.
-        labels: int64 (N,), the class with the greatest share.
-        views: 2 for dual cutout, else 1.
+    ``images`` float32 (views * N, C, H, W), normalised; of two views (dual cutout) all first ones
+    come first. ``targets`` float32 (N, classes), rows sum to 1; ``labels`` int64 (N,), the greatest
+    share.
     """
 
     images: Tensor
@@ -78,18 +76,9 @@ def augment_batch(
 ) -> Mixed:
     """All of a batch's augmentation: crop, flip, RandAugment, normalisation, cutout, erasing, mix.
 
-    Args:
-        images: uint8 (N, C, H, W).
-        labels: int64 (N,).
-        num_classes: number of classes.
-        settings: what is on, as :func:`siamese.config.check_classification` lets it through.
-        mean: of each channel, in [0, 1].
-        std: likewise.
-        generator: of the images' device, all randomness comes from it.
-        size: side of the result in pixels; None: as it is.
-
-    Raises:
-        UserError: settings that do not fit the images' size.
+    Images are uint8 (N, C, H, W), labels int64 (N,), mean and std in [0, 1]; all randomness comes
+    from the generator, which is of the images' device. UserError: settings that do not fit the
+    size.
     """
     images = augment_pixels(images, settings, mean, generator, size)
     return mix_batch(images, labels, num_classes, settings, mean, std, generator)
@@ -139,17 +128,7 @@ def _blanked(pixels: Tensor, settings: PictureSettings, generator: torch.Generat
 def prepare_test(
     images: Tensor, mean: Sequence[float], std: Sequence[float], size: int | None = None
 ) -> Tensor:
-    """Images for validation and test: resized where ``size`` asks for it, and normalised.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        mean: of each channel, in [0, 1].
-        std: likewise.
-        size: side in pixels; None: as it is.
-
-    Returns:
-        float32 (N, C, H, W).
-    """
+    """Images, uint8 (N, C, H, W), for validation and test: normalised, and resized to ``size``."""
     return normalise(images if size is None else resize(images, size), mean, std)
 
 
@@ -163,13 +142,8 @@ def symmetric_beta(alpha: float, count: int, generator: torch.Generator) -> Tens
     """Draws from Beta(alpha, alpha), float64 (count,), in [0, 1].
 
     torch's own Beta takes no generator. For equal parameters there is an exact formula of two
-    uniform numbers (Devroye, "Random variate generation in one line of code", 1996): Student's t
-    by the polar method, carried over to [0, 1].
-
-    Args:
-        alpha: above 0.
-        count: how many.
-        generator: where they come from; they lie on its device.
+    uniform numbers (Devroye, "Random variate generation in one line of code", 1996): Student's t by
+    the polar method, carried over to [0, 1].
     """
     kind = torch.float32 if generator.device.type == "mps" else torch.float64
     drawn = torch.rand((2, count), dtype=kind, generator=generator, device=generator.device)
@@ -188,20 +162,10 @@ def mixup_or_cutmix(
 ) -> tuple[Tensor, Tensor]:
     """Mix by mixup (arXiv 1710.09412), CutMix (arXiv 1905.04899), or one of them by chance.
 
-    torchvision's and timm's versions draw from global generators and pair an image with its
+    ``mixup`` and ``cutmix`` are alphas, 0 is off; with both on ``cutmix_share`` of the batches take
+    CutMix. torchvision's and timm's versions draw from global generators and pair an image with its
     neighbour or with the one opposite, which repeated augmentation fills with copies of it; the
     partners here are a random permutation, as in the papers' code.
-
-    Args:
-        images: float (N, C, H, W).
-        targets: float (N, classes).
-        mixup: alpha; 0: off.
-        cutmix: alpha; 0: off.
-        cutmix_share: share of the batches that take CutMix where both are on.
-        generator: of the images' device.
-
-    Returns:
-        Mixed images and targets.
     """
     shape = images.shape[2], images.shape[3]
     own = torch.ones(shape, device=images.device)
@@ -221,17 +185,10 @@ def mixup_or_cutmix(
 
 
 def cutmix_mask(share: Tensor, centre: Tensor, shape: tuple[int, int]) -> Tensor:
-    """What an image keeps of itself in CutMix: 1 outside a box, 0 inside.
+    """What an image keeps of itself in CutMix, float32 ``shape`` (H, W): 1 outside a box, 0 inside.
 
-    The box has the image's ratio of sides and the area 1 - share before its clipping at the edges.
-
-    Args:
-        share: (1,), drawn share of the image that is kept, in [0, 1].
-        centre: (2,), the box's centre as shares of height and width, in [0, 1).
-        shape: height and width.
-
-    Returns:
-        float32 shape.
+    The box has the image's ratio of sides and the area 1 - ``share`` (1,) before its clipping at
+    the edges; its ``centre`` (2,) is given as shares of height and width, in [0, 1).
     """
     inside = torch.ones(shape, dtype=torch.bool, device=share.device)
     for axis, length in enumerate(shape):
@@ -246,12 +203,8 @@ def cutmix_mask(share: Tensor, centre: Tensor, shape: tuple[int, int]) -> Tensor
 def blend(images: Tensor, targets: Tensor, own: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
     """Mix each image, pixel by pixel, with a partner's; the targets by the mean over the pixels.
 
-    Args:
-        images: float (N, C, H, W).
-        targets: float (N, classes).
-        own: weight of the image itself, float (H, W), in [0, 1]; its mean is lambda, so a box that
-            was clipped counts as what is left of it.
-        partner: int64 (N,), a permutation.
+    ``own`` (H, W) in [0, 1] weighs the image itself; its mean is lambda, so a box that was clipped
+    counts as what is left of it. ``partner`` int64 (N,) is a permutation.
     """
     share = own.double().mean().float() if own.device.type != "mps" else own.mean()
     mixed = torch.lerp(images[partner], images, own)  # exact where the weight is 0 or 1
@@ -266,15 +219,6 @@ def ricap(
     Four crops of four images, which meet in a point drawn from Beta(beta, beta) on both axes, make
     a new one; the target is the four by their areas. As in the paper's listing the point and the
     crops' places are drawn once per batch, the images by four permutations.
-
-    Args:
-        images: float (N, C, H, W).
-        targets: float (N, classes).
-        beta: above 0; small: the point lies near a corner.
-        generator: of the images' device.
-
-    Returns:
-        Patched images and targets.
     """
     count, sides = len(images), images.shape[2:]
     device = images.device
@@ -295,15 +239,10 @@ def ricap(
 def patch(
     images: Tensor, targets: Tensor, meeting: Tensor, corners: Tensor, partners: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """RICAP's composition.
+    """RICAP's composition of upper left, upper right, lower left and lower right patches.
 
-    Args:
-        images: float (N, C, H, W).
-        targets: float (N, classes).
-        meeting: int64 (2,), row and column where the four patches meet.
-        corners: int64 (4, 2), row and column where each patch is cut from its image: upper left,
-            upper right, lower left, lower right.
-        partners: int64 (4, N), the image that each patch is cut from.
+    They meet at row and column ``meeting`` (2,); each is cut at ``corners`` (4, 2) from the images
+    ``partners`` (4, N).
     """
     count, channels, height, width = images.shape
     rows = torch.arange(height, device=images.device)[:, None]

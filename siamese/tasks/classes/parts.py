@@ -25,15 +25,8 @@ One = TypeVar("One", ImageSet, PictureFolder)
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a set; no image is in two of them.
-
-    Attributes:
-        train: what is learnt.
-        validation: what selects, prepared as the test images are; None: nothing selects.
-        test: what is tested.
-        mean: of each channel of the training images, in [0, 1].
-        std: likewise.
-        size: side of the training images in pixels.
+    """The parts of a set; no image is in two of them. ``validation`` is prepared as the test images
+    are.
     """
 
     train: Images
@@ -66,17 +59,7 @@ class Parts:
 def load_parts(
     data: DatasetSettings, seed: int, report: Report | None = None, progress: bool = True
 ) -> Parts:
-    """Load, or list, the images of a run.
-
-    Args:
-        data: settings of the set.
-        seed: of the draws of validation images and subsets.
-        report: called with path and reason for each picture that cannot be decoded.
-        progress: show a bar while pictures are decoded.
-
-    Raises:
-        UserError: the set is missing, damaged, too small, or cannot be downloaded.
-    """
+    """Load, or list, the images of a run; parameters and errors as of the functions of datasets."""
     resident = data.name != "folder" if data.resident is None else data.resident
     if not resident:
         files, side = scan_part(data.root, "train"), data.size or FOLDER_SIZE

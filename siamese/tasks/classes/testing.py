@@ -21,42 +21,27 @@ _LIMIT = 2**20  # bytes of it
 
 
 def is_tested(path: Path, progress: Mapping[str, Any]) -> bool:
-    """Whether the test that a file tells of is that of the epoch which counts now.
+    """Whether the test in a JSON file of :func:`test_once` is that of the epoch which counts now.
 
     A run that was given more epochs keeps its test until the new one is there.
-
-    Args:
-        path: the JSON file that :func:`test_once` writes.
-        progress: of the run's checkpoint.
     """
     counts = progress.get("best_epoch") or progress["epoch"]  # 0: nothing selects
     try:
-        told = parse_json(read_bytes(path, limit=_LIMIT))
+        saved = parse_json(read_bytes(path, limit=_LIMIT))
     except (UserError, ValueError):  # not there, or damaged: it is tested anew
         return False
-    return isinstance(told, dict) and told.get("epoch") == counts
+    return isinstance(saved, dict) and saved.get("epoch") == counts
 
 
 def test_once(
     checkpoint: Path, out: Path, task: ClassificationTask, epoch: int, limits: LimitSettings
 ) -> str:
-    """Judge the test images with a checkpoint's weights and write the figures down.
-
-    Args:
-        checkpoint: of the task's run; its weights are loaded into the task's network.
-        out: the JSON file to write.
-        task: the run's task.
-        epoch: the epoch that the checkpoint holds.
-        limits: how much the checkpoint may take.
-
-    Returns:
-        a line for the terminal.
-    """
+    """Judge the test images with a checkpoint's weights, write the figures; a line about them."""
     content = read_checkpoint(checkpoint, "classifier", keys=["model"], limits=limits)
     task.model.load_state_dict(content["model"])
     logits, labels = task.judge("test", SINGLE)
     figures = summarise_logits(logits, labels)
-    told = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}
-    write_json(out, told | figures)
+    origin = {"checkpoint": str(checkpoint), "epoch": epoch, "images": len(labels)}
+    write_json(out, origin | figures)
     error, loss = figures["error"], figures["loss"]
     return f"test: error {error:.2f} % of {len(labels)} images, loss {loss:.4f}"

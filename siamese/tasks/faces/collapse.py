@@ -19,10 +19,6 @@ def collapse_warning(loss: FaceLoss, row: Mapping[str, float]) -> str | None:
 
     With all embeddings in one place every triplet's loss is exactly the margin, and the mean
     genuine and impostor scores are equal.
-
-    Args:
-        loss: the run's loss.
-        row: the epoch's figures.
     """
     margin = loss.triplet_margin
     if margin is None or row["step"] < _STEPS:

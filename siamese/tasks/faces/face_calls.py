@@ -38,11 +38,9 @@ _WHERE = "siamese.train"
 class TrainedRun:
     """A run that is over.
 
-    Attributes:
-        name: of the run.
-        best: the checkpoint of its best epoch; ``siamese.Embedder.load`` takes it.
-        folder: its log, settings, metrics and data report.
-        figures: of the best epoch on the validation people: ``auc``, ``ap``, ``eer``, ``epoch`` ...
+    ``best`` is the checkpoint of its best epoch, which ``siamese.Embedder.load`` takes, ``folder``
+    has its log, settings, metrics and data report, ``figures`` are of the best epoch on the
+    validation people: ``auc``, ``ap``, ``eer``, ``epoch`` ...
     """
 
     name: str

@@ -27,21 +27,13 @@ _HISTOGRAM = 200  # bars of a histogram
 
 
 class FaceLog(RunLog):
-    """Watches a face run.
-
-    Args:
-        folder: the run's folder under ``runs/``.
-        task: for the pictures of the latest validation.
-        settings: the run's settings, resolved.
-        step: step to continue from.
-        epoch: epoch to continue from.
-    """
+    """Watches a face run; the task has the pictures of the latest validation."""
 
     def __init__(
         self, folder: Path, task: FaceTask, settings: TrainSettings, step: int = 0, epoch: int = 0
     ):
-        super().__init__(folder, settings.trainer.epochs, step, epoch)
-        self.task, self.settings = task, settings
+        super().__init__(folder, settings, step, epoch)
+        self.task = task
         self._best: Validation | None = None
 
     @written
@@ -105,7 +97,7 @@ class FaceLog(RunLog):
         shown = self._best or self.task.latest
         if shown is not None:
             self._projector(shown)
-        self.add_settings(self.settings.as_dict(), epoch, ("auc", "ap", "eer"), "best")
+        self.add_settings(epoch, ("auc", "ap", "eer"), "best")
         self.close()
 
     def _projector(self, validation: Validation) -> None:

@@ -58,11 +58,7 @@ def resume_training(
 
 
 class FaceRuns:
-    """See :class:`siamese.training.launch.TaskRuns`.
-
-    Args:
-        own: parts that a program hands over instead of naming them in the settings.
-    """
+    """See :class:`siamese.training.launch.TaskRuns`; ``own``: parts that a program hands over."""
 
     kind = "embedder"
     settings_class = TrainSettings

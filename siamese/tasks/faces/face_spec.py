@@ -59,8 +59,10 @@ def _workload(settings: TrainSettings) -> Workload:
         drawn = settings.batches.images_per_epoch or max(0.0, 1 - sum(shares)) * pictures
         judged = shares[0] + (shares[1] if settings.trainer.test_curve else 0)
         images = settings.trainer.epochs * (TRAINING_STEP * drawn + judged * pictures)
+    preset = model.backbone.removeprefix("zoo/")
+    network = f"timm/{preset}" if preset == model.backbone else preset
     return Workload(
-        model.backbone, {}, model.drop_path, model.embedding_dim, 3, settings.images.size, images
+        network, {}, model.drop_path, model.embedding_dim, 3, settings.images.size, images
     )
 
 

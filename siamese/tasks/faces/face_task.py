@@ -47,13 +47,8 @@ _VALIDATION_LOSS_BATCHES = 50
 
 @dataclass
 class Validation:
-    """The latest validation, kept for pictures of it.
-
-    Attributes:
-        embeddings: float32 (N, D).
-        indices: positions of the embedded pictures in the validation folder, int64 (N,).
-        counts: all pairs by score.
-        figures: figures by name.
+    """The latest validation: embeddings (N, D), their positions in the folder (N,), counts,
+    figures.
     """
 
     embeddings: torch.Tensor
@@ -65,20 +60,9 @@ class Validation:
 class FaceTask:
     """What the loop learns; see :class:`siamese.training.loop.Task`.
 
-    Args:
-        settings: the run's settings, resolved.
-        split: the people of each part.
-        model: the embedder, on ``device``.
-        spec: its description, for the checkpoint.
-        loss: the loss, on ``device``.
-        device: where to train.
-        precision: arithmetic of the network.
-        workers: loader processes.
-        report_failed: called with (path, reason) of each picture that fails to decode.
-        cache: has the pictures of all parts; None: they are decoded each time.
-        distribution: the processes that train together; each takes some people of a batch, and the
-            loss is that of the whole batch.
-        own: parts that a program handed over.
+    Each process takes some people of a batch, and the loss is that of the whole batch.
+    ``report_failed`` is called with (path, reason) of each picture that fails to decode; without a
+    ``cache`` pictures are decoded each time.
 
     Raises:
         UserError: too few people; fewer of them in a batch than processes.

@@ -39,23 +39,14 @@ def fixed_scale(classes: int) -> float:
     """AdaCos' fixed scale for losses with class weights, sqrt(2) ln(C - 1) (arXiv 1905.00292).
 
     It puts the steepest part of the right class's probability at 45 degrees from its weight, the
-    others being at right angles. Below ten classes the formula falls to 0 (at two), where logits no
-    longer tell people apart: fewer than ten count as ten. That is 3.1, with which the right one of
-    ten evenly spread classes can reach the probability 0.78, of two classes 0.998.
-
-    Args:
-        classes: number C of training identities, at least 1.
+    others being at right angles. Fewer than ten classes count as ten: below, the formula falls to 0
+    (at two).
     """
     return math.sqrt(2) * math.log(max(classes, _FEWEST_CLASSES) - 1)
 
 
 def with_scale(settings: LossSettings, classes: int) -> LossSettings:
-    """The settings with the scale of arcface and its kin filled in.
-
-    Args:
-        settings: those of other losses, or with a value of the user's, stay.
-        classes: number of training identities.
-    """
+    """The settings with the scale of arcface and its kin filled in where the user gave none."""
     if settings.name not in _EARLIER_SCALE:
         return settings
     return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
@@ -75,12 +66,8 @@ def active_share(
 ) -> float:
     """Share of a batch's triplets that violate a margin on cosine similarity, in [0, 1].
 
-    PML's triplet loss averages only these, so the loss can look flat while their number falls.
-
-    Args:
-        embeddings: (N, D).
-        labels: int64 (N,).
-        margin: by which an impostor must be farther than a genuine picture.
+    Embeddings (N, D), labels int64 (N,). PML's triplet loss averages only these, so the loss can
+    look flat while their number falls.
     """
     unit = nn.functional.normalize(embeddings.float(), dim=1)
     similarity = unit @ unit.T
@@ -92,13 +79,7 @@ def active_share(
 
 
 class MetricLoss(nn.Module):
-    """A loss on embeddings and labels, in float32.
-
-    Args:
-        settings: which loss, miner and reducer; a scale that is not set is :func:`fixed_scale`.
-        classes: number of training identities; labels are 0 ... classes - 1.
-        embedding_dim: length D of the embeddings.
-    """
+    """A loss on embeddings and labels (0 ... classes - 1), in float32."""
 
     def __init__(self, settings: LossSettings, classes: int, embedding_dim: int):
         super().__init__()

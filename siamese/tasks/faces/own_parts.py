@@ -49,14 +49,8 @@ class OwnParts:
         }
 
     def require_same(self, versions: dict[str, str], source: str) -> None:
-        """Refuse to go on with other parts than a run began with.
-
-        Args:
-            versions: of the run's checkpoint.
-            source: what a message calls the checkpoint.
-
-        Raises:
-            UserError: names the part.
+        """UserError where the parts are others than those whose names a checkpoint's ``versions``
+        keep.
         """
         saved = {kind: name for kind, name in versions.items() if kind.startswith(_VERSION)}
         given = self.names()
@@ -107,11 +101,7 @@ class DatasetReader:
         self._dataset, self._prepare = dataset, prepare
 
     def read(self, root: Path, path: str) -> torch.Tensor:
-        """The picture at the position that a path spells, uint8 (3, H, W).
-
-        Raises:
-            DecodeError: the data set raised something, or gave no picture.
-        """
+        """The picture at the position that a path spells, uint8 (3, H, W); DecodeError."""
         try:
             picture = self._dataset[int(path)][0]
             if not isinstance(picture, Image.Image):
@@ -125,12 +115,7 @@ class DatasetReader:
 def dataset_folder(dataset: Any) -> FaceFolder:
     """A data set's pictures as those of a face folder; each path spells a position.
 
-    Args:
-        dataset: with ``labels`` (or torchvision's ``targets``), one per picture, and ``classes``
-            where the labels are positions in a list of names.
-
-    Raises:
-        UserError: no labels, or another number of them than pictures.
+    UserError: no ``labels`` (or torchvision's ``targets``), or another number than pictures.
     """
     name = type(dataset).__name__
     labels = getattr(dataset, "labels", getattr(dataset, "targets", None))

@@ -7,6 +7,8 @@
   not killed, must give the embeddings of a call without a cache, and leave nothing half-made.
 - study: `siamese-zoo compare` is killed again and again; in the end its figures must be those of
   a study that was never killed.
+- enroll: `siamese-use enroll` is killed; each person must be there with all pictures or not at
+  all, and the next call must complete the gallery.
 - mend: `siamese-data mend` of many files on one disk is killed between its renames; `restore` of
   its manifest must give the folder back, file by file, and the next `mend` must find it so.
 """
@@ -30,6 +32,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from siamese import Gallery
 from siamese.demo.demo_faces import write_demo_faces
 
 STUDY = """
@@ -168,6 +171,36 @@ def _require_same_study(one: Path, other: Path) -> None:
         raise SystemExit("study: the figures differ from those of a study that was never killed")
 
 
+def kill_enroll(place: Path, times: int, rng: random.Random) -> str:
+    """See the module."""
+    people, images = 200, 8
+    faces = write_demo_faces(place / "faces", people, images, 32, 0)
+    whole(place, "train", "--data", faces, *MODEL)
+    enroll = ("enroll", faces, "--gallery", "g.db", "--checkpoint", "checkpoints/run/best.pt")
+    gallery, seconds, done = place / "g.db", 0.5, 0
+    with tqdm(total=times, desc="enroll", unit="kill", disable=None) as bar:
+        while done < times:
+            for path in place.glob("g.db*"):
+                path.unlink()
+            stopped = killed(start(place, "use", *enroll), gallery.exists, rng.uniform(0, seconds))
+            with Gallery(gallery, create=False) as opened:
+                there = opened.people()
+            if any(one.pictures != images for one in there):
+                raise SystemExit("enroll: a person is there with some of the pictures")
+            if not stopped or len(there) == people:
+                seconds *= 0.9
+                continue
+            seconds *= 1.0 if there else 1.2
+            done += 1
+            bar.update()
+            if done % 10 == 0:
+                whole(place, "use", *enroll)
+                with Gallery(gallery, create=False) as opened:
+                    if [one.pictures for one in opened.people()] != [images] * people:
+                        raise SystemExit("enroll: the gallery is not complete after another call")
+    return f"enroll: {done} kills; nobody was half enrolled, and the next call completes it"
+
+
 def kill_mend(place: Path, times: int, rng: random.Random) -> str:
     """See the module."""
     people, files = 80, 50
@@ -231,6 +264,7 @@ def _quarantined(quarantine: Path) -> list[str]:
 KILLS: dict[str, Callable[[Path, int, random.Random], str]] = {
     "cache": kill_cache,
     "study": kill_study,
+    "enroll": kill_enroll,
     "mend": kill_mend,
 }
 

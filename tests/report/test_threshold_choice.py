@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
+from siamese import Embedder, Gallery
+from siamese.config import ThresholdSettings
 from siamese.errors import UserError
 from siamese.models.checkpoint import (
     newest_best,
@@ -17,9 +19,10 @@ from siamese.models.checkpoint import (
     update_checkpoint,
     write_checkpoint,
 )
-from siamese.report.threshold_choice import _require_support
+from siamese.report.threshold_choice import _require_support, choose_threshold
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
+from siamese.verification.identification import identify
 from tests.report.conftest import TEST, VALIDATION
 
 BEST = Path("checkpoints/run/best.pt")
@@ -98,6 +101,23 @@ def test_later_commands_use_it_and_the_probability_follows_the_prior(
     assert low < even
     odds = float(even / (1 - even)) / 99
     assert float(low) == pytest.approx(odds / (1 + odds))
+
+
+def test_a_threshold_of_searches_keeps_its_rate_and_is_used(trained: Path, evaluate) -> None:
+    told = evaluate("threshold", "--target-fmr", "0.25", "--target-fpir", "0.2", "--gallery", "2")
+    decision = Decision.from_dict(read_checkpoint(BEST)["decision"])
+    chosen = decision.identification
+    labels = embedded(evaluate)[1]
+    judged = identify(np.load("e.npz")["embeddings"], labels, images_per_person=2)
+    assert chosen["fnir"] == judged.fnir_at(0.2)
+    assert chosen["fpir"] == np.mean(judged.non_mated >= chosen["threshold"]) <= 0.2
+    assert f"threshold {chosen['threshold']:.4f} for FPIR 0.2" in told
+    gallery = Gallery("g.db", Embedder.load(BEST, "cpu"))
+    found = gallery.identify_embeddings(np.load("e.npz")["embeddings"][:1])[0]
+    assert found.threshold == chosen["threshold"]
+    assert found.chosen_for == "FPIR 0.2 of identification"
+    with pytest.raises(UserError, match=r"`target_fpir` 1e-05: \d+ searches support FPIR >= "):
+        choose_threshold(ThresholdSettings(target_fmr=0.25, target_fpir=1e-5))
 
 
 def test_other_people_without_those_who_trained_or_chose(trained: Path, evaluate) -> None:

@@ -106,6 +106,10 @@ def test_searches_equal_naive_loops_with_ties(
     for wanted in (0.0, 0.04, 0.1, 0.29, 0.5, 1.0):
         least = min(fnir for fpir, fnir in rates if fpir <= wanted)
         assert result.fnir_at(wanted) == pytest.approx(least, abs=1e-12)
+        chosen = result.threshold_at(wanted)
+        fpir, fnir = _naive_rates(searches, chosen if chosen > 1 else chosen - shift)
+        assert fpir <= wanted
+        assert fnir == pytest.approx(least, abs=1e-12)
 
 
 def test_galleries_are_random_seeded_and_of_the_stated_size() -> None:

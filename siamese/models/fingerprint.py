@@ -25,5 +25,5 @@ def fingerprint(spec: EmbedderSpec, weights: Mapping[str, torch.Tensor]) -> str:
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         values = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(memoryview(values.numpy()))
+        digest.update(values.numpy().data)
     return digest.hexdigest()

@@ -34,8 +34,9 @@ SUFFIXES = (".onnx", ".safetensors")
 _GIVEN = ("embedder", "progress", "settings", "figures", "versions", "fingerprint")
 _MAYBE = ("split", "decision")
 _DIGEST = re.compile("[0-9a-f]{64}")
-# Python's memory for a value of JSON that takes two characters, and protobuf's for a message.
-_VALUE, _MESSAGE = 64, 32
+# Python's memory for a value of JSON that takes two characters, and protobuf's for a byte of what
+# may be messages in messages.
+_VALUE, _BYTE = 64, 64
 # Numbers of fields in protobuf's messages ModelProto, GraphProto and TensorProto.
 _GRAPH, _PROPERTIES, _INITIALIZER, _RAW_DATA = 7, 14, 5, 9
 
@@ -206,21 +207,22 @@ def graph_digest(data: bytes, path: Path, limits: LimitSettings) -> str:
 
     def tell(size: int) -> None:
         nonlocal told
-        told += size
-        _spend(_MESSAGE * told, path, limits)
+        told += _BYTE * (size + 2)
+        _spend(told, path, limits)
 
     for number, whole, content in _fields(memoryview(data)):
         if number != _PROPERTIES:
             digest.update(whole)
         if number != _GRAPH:
-            # One long text is one object.
-            tell(len(whole) // (_MESSAGE if number == _PROPERTIES else 1) + 2)
+            # A long text is one object.
+            tell(len(whole) // (_BYTE if number == _PROPERTIES else 1))
             continue
         graphs += 1
         for inner, part, tensor in _fields(content):
             if inner != _INITIALIZER:
                 tell(len(part))
                 continue
+            tell(len(part) - len(tensor))
             for field, entry, raw in _fields(tensor):
                 tell(len(entry) - (len(raw) if field == _RAW_DATA else 0))
     if graphs != 1:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what the names are, for type checkers and editors; see __ge
     from siamese.models.inference import Verification as Verification
     from siamese.models.inference import load_embedder as load_embedder
     from siamese.recognition.gallery import Gallery as Gallery
+    from siamese.report.model_export import export as export
     from siamese.tasks.faces.face_calls import TrainedRun as TrainedRun
     from siamese.tasks.faces.face_calls import train as train
     from siamese.verification.counts import count_pairs as count_pairs
@@ -31,6 +32,7 @@ __all__ = [
     "VerificationFigures",
     "count_pairs",
     "evaluate",
+    "export",
     "load_embedder",
     "summarise",
     "train",
@@ -47,6 +49,7 @@ _MODULES = {
     "VerificationFigures": "siamese.verification.evaluate_embeddings",
     "count_pairs": "siamese.verification.counts",
     "evaluate": "siamese.verification.evaluate_embeddings",
+    "export": "siamese.report.model_export",
     "load_embedder": "siamese.models.inference",
     "summarise": "siamese.verification.metrics",
     "train": "siamese.tasks.faces.face_calls",

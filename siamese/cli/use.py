@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from siamese.cli.commands import Command, preload, run_chosen, run_command
+from siamese.cli.parsing import require_places
 from siamese.config.using import (
     EnrollSettings,
     ExportPersonSettings,
+    ExportSettings,
     ForgetSettings,
     GallerySettings,
     ListSettings,
@@ -21,6 +23,7 @@ from siamese.config.using import (
     SearchSettings,
     UseSettings,
     VerifySettings,
+    check_export,
     check_use,
 )
 from siamese.errors import UserError
@@ -31,6 +34,7 @@ if TYPE_CHECKING:  # torch is loaded where the work begins: --help and a typo an
     from siamese.models.inference import Embedder, Verification
     from siamese.recognition.comparing import PairScores
     from siamese.recognition.gallery import Enrolment, Gallery, Identity
+    from siamese.report.model_export import Exported
 
 NOT_THE_SAME = 1  # exit status of verify
 _SHOWN = 20
@@ -326,6 +330,39 @@ def _migrate(settings: MigrateSettings) -> None:
     print(f"{pictures} pictures embedded anew in {shown(settings.gallery)}")
 
 
+def _export(settings: ExportSettings) -> None:
+    check_export(settings)
+    require_places(settings, {"data": "no such folder"})
+    preload("siamese.report.model_export")
+    from siamese.report.model_export import export_model
+
+    _print_exported(export_model(settings, say=lambda line: print(line, flush=True)))
+
+
+def _print_exported(result: Exported) -> None:
+    if result.difference is not None:
+        print(
+            f"checked on {result.checked} {result.on}: largest difference of a score "
+            f"{result.difference:.1e}"
+        )
+    if (cost := result.cost) is not None:
+        auc = cost.auc
+        limits = "" if auc.interval is None else " [{:+.4f}, {:+.4f}]".format(*auc.interval)
+        print(
+            f"AUC {auc.a:.4f} before, {auc.b:.4f} after, difference {auc.difference:+.4f}{limits} "
+            f"({cost.people})"
+        )
+        if not limits:
+            print("note: no interval, so the quantised model is kept whatever it costs")
+        if cost.before is not None and cost.after is not None:
+            print(
+                "at the checkpoint's threshold: FMR {:.2e}, FNMR {:.4f} before; "
+                "FMR {:.2e}, FNMR {:.4f} after".format(*cost.before, *cost.after)
+            )
+    print(f"fingerprint {result.fingerprint}")
+    print(f"wrote {shown(str(result.path))} ({result.size / 1e6:.1f} MB)")
+
+
 def _json(answer: Verification) -> str:
     return json.dumps(asdict(answer), ensure_ascii=False)
 
@@ -354,6 +391,9 @@ COMMANDS = {
     ),
     "migrate": Command(
         MigrateSettings, "embed everybody anew with another model, or copy to a database", _migrate
+    ),
+    "export": Command(
+        ExportSettings, "the model as one file for other programs: ONNX, safetensors", _export
     ),
 }  # fmt: skip
 

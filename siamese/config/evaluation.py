@@ -38,7 +38,8 @@ class EmbedSettings:
     """Settings of siamese-eval embed, and of everything that embeds pictures."""
 
     checkpoint: str | None = None
-    """A checkpoint file; null: the newest checkpoints/*/best.pt."""
+    """A checkpoint file, or an exported model (.onnx, .safetensors); null: the newest
+    checkpoints/*/best.pt."""
     data: str | None = None
     """A folder with one folder per person; null: people of the checkpoint's own split."""
     part: Literal["validation", "test", "train"] | None = None

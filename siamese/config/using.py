@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from siamese.config.common import PrecisionName
-from siamese.config.evaluation import Score
-from siamese.config.ranges import OpenUnit, PositiveInt, check_values
+from siamese.config.common import LimitSettings, PrecisionName
+from siamese.config.evaluation import Resamples, Score
+from siamese.config.ranges import NonNegativeInt, OpenUnit, PositiveInt, check_values
 from siamese.errors import UserError
 
 
@@ -142,3 +142,52 @@ def check_use(settings: Any) -> None:
             raise UserError("`pairs`: give it without pictures of your own")
         if settings.data is not None and settings.pairs is None:
             raise UserError("`data`: is where the paths in `pairs` start from; give it with them")
+
+
+@dataclass
+class ExportSettings:
+    """Settings of siamese-use export."""
+
+    checkpoint: str | None = None
+    """The model: a checkpoint or a run's name; null: the newest checkpoints/*/best.pt."""
+    to: Literal["onnx", "safetensors", "torch"] = "onnx"
+    """onnx (pictures in, embeddings out, on any runtime); safetensors (the weights and a
+    description); torch (an archive of torch.export)."""
+    out: str | None = None
+    """The file to write; null: beside the checkpoint."""
+    quantize: Literal["int8"] | None = None
+    """With --to onnx: int8 makes the network of 8-bit integers, and judges it before it is kept."""
+    data: str | None = None
+    """Pictures to check the exported model on, one folder per person: the new place of the
+    checkpoint's own people, or others; null: the checkpoint's own where they were."""
+    people: bool = False
+    """Let the split travel along, so that siamese-eval finds the validation people. It holds names
+    of people and of folders, which are personal data: true only where whoever gets the file may
+    know them."""
+    pictures: PositiveInt = 256
+    """Most training pictures that --quantize finds the ranges on."""
+    resamples: Resamples = 1000
+    """Bootstrap resamples of the people for the interval of what --quantize costs; 0: none, and
+    nothing is refused."""
+    workers: NonNegativeInt | None = None
+    """Loader processes; null: sized to the machine; 0: load in this process."""
+    checkpoints: str = "checkpoints"
+    """Folder in which runs and the newest checkpoint are looked for."""
+    limits: LimitSettings = field(default_factory=LimitSettings)
+
+
+EXPORT_SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "torch": ".pt2"}
+
+
+def check_export(settings: ExportSettings) -> None:
+    """Refuse values that cannot work.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    check_values(settings)
+    suffix = EXPORT_SUFFIXES[settings.to]
+    if settings.out is not None and not settings.out.endswith(suffix):
+        raise UserError(f"`out` {settings.out}: the file's name must end in {suffix}")
+    if settings.quantize is not None and settings.to != "onnx":
+        raise UserError(f"`quantize` {settings.quantize}: is there with `to` onnx only")

@@ -473,6 +473,8 @@ def _model_notes(people: _People, settings: AuditSettings) -> tuple[Sequence[str
             "pictures and suspects right ones; look before you move anything"
         )
     if settings.embeddings is None:  # people that trained it flatter the model
-        known = read_checkpoint(checkpoint_path(settings))["figures"].get("auc", value)
+        known = read_checkpoint(checkpoint_path(settings), keys=["figures"])["figures"].get(
+            "auc", value
+        )
         value = min(value, float(known))
     return notes, too_weak_to_audit(value)

@@ -17,6 +17,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.places import is_regular
 from siamese.files.writing import replacing
 from siamese.models.checkpoint_schema import faults
+from siamese.models.exported import is_exported, read_exported
 from siamese.models.torch_file import NotReadable, read_torch_file
 
 FORMAT = "siamese-checkpoint"
@@ -109,10 +110,16 @@ def update_checkpoint(
         limits: how much the file may take; None: the defaults.
 
     Raises:
-        UserError: the file is not a readable checkpoint; it holds other weights by now.
+        UserError: the file is not a readable checkpoint, or an exported model; it holds other
+            weights by now.
     """
     if key not in EXTRAS:
         raise ValueError(f"{key} is none of {', '.join(EXTRAS)}")
+    if is_exported(path):
+        raise UserError(
+            f"{path}: nothing is written into an exported model; choose it for the checkpoint and "
+            "export again"
+        )
     # Through a link: the file it points to is replaced, not the link.
     file = Path(path).resolve()
     before = file.stat() if file.exists() else None
@@ -148,6 +155,9 @@ def read_checkpoint(
 ) -> dict[str, Any]:
     """Read a checkpoint to the CPU; nothing in the file can run code (``weights_only``).
 
+    An exported model (``.onnx``, ``.safetensors``) gives what it holds of one: no state of its
+    training, and a ``split`` that is empty where the people did not travel.
+
     Sizes that the file declares are checked before anything is allocated for them, and every value
     that is read is checked against :mod:`siamese.models.checkpoint_schema`.
 
@@ -166,22 +176,42 @@ def read_checkpoint(
     if not os.path.exists(path):
         raise UserError(f"{path}: no such checkpoint")
     wanted = KEYS if keys is None else tuple(keys)
+    if is_exported(path):
+        return _of_exported(path, kind, wanted, limits)
     content = _read(path, {*_HEAD, *KINDS, *EXTRAS, *wanted}, limits)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{path}: is not a siamese checkpoint; train one with siamese-train")
     if type(content.get("version")) is not int or not 1 <= content["version"] <= VERSION:
         raise UserError(f"{path}: written by a newer siamese; update siamese to read it")
+    _require_kind(content, kind, path)
+    missing = [key for key in (kind, *wanted) if key not in content]
+    if missing:
+        raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
+    if wrong := faults(content):
+        raise UserError(f"{path}: is damaged, its {first_few(wrong)} cannot be used")
+    return content
+
+
+def _require_kind(content: Mapping[str, Any], kind: str, path: Path) -> None:
     others = [other for other in KINDS if other != kind and other in content]
     if others and kind not in content:
         raise UserError(
             f"{path}: its kind is {others[0]} ({KINDS[others[0]]}), but {kind} ({KINDS[kind]}) is "
             "needed"
         )
-    missing = [key for key in (kind, *wanted) if key not in content]
-    if missing:
-        raise UserError(f"{path}: is damaged, it lacks {', '.join(missing)}")
-    if wrong := faults(content):
-        raise UserError(f"{path}: is damaged, its {first_few(wrong)} cannot be used")
+
+
+def _of_exported(
+    path: Path, kind: str, wanted: Collection[str], limits: LimitSettings | None
+) -> dict[str, Any]:
+    """What an exported model holds, where that is enough."""
+    content = {"split": {}, **read_exported(path, limits or LimitSettings())}
+    _require_kind(content, kind, path)
+    if missing := [key for key in wanted if key not in content]:
+        raise UserError(
+            f"{path}: an exported model has no {missing[0]}, it is there to be used; take the "
+            "checkpoint that it was made of"
+        )
     return content
 
 

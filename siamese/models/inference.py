@@ -24,11 +24,11 @@ from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.files.places import is_regular
 from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
-from siamese.models.device import choose_device
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import PictureBatch, embed
-from siamese.models.fingerprint import fingerprint
-from siamese.models.loading import decision_of, embedder_of, precision_of, spec_of
+from siamese.models.fingerprint import fingerprint as fingerprint_of
+from siamese.models.loading import decision_of, network_of, precision_of, spec_of
+from siamese.models.onnx_network import OnnxNetwork
 from siamese.verification.decision import Decision
 from siamese.verification.scores import level_scores, prepare
 
@@ -117,7 +117,7 @@ class Embedder:
 
     def __init__(
         self,
-        network: SiameseEmbedder,
+        network: SiameseEmbedder | OnnxNetwork,
         spec: EmbedderSpec,
         *,
         device: torch.device,
@@ -152,11 +152,13 @@ class Embedder:
         batch: int = 128,
         checkpoints: str | Path = "checkpoints",
     ) -> Embedder:
-        """Load the embedder of a checkpoint.
+        """Load the embedder of a checkpoint, or an exported model.
 
         Args:
-            checkpoint: a file, e.g. a run's ``best.pt``; the folder that holds it; or a run's name.
+            checkpoint: a file, e.g. a run's ``best.pt`` or an exported ``.onnx`` or
+                ``.safetensors``; the folder that holds a ``best.pt``; or a run's name.
             device: ``auto`` (a GPU when there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+                A ``.onnx`` runs on those that onnxruntime has.
             backbone: the network, where it was a module of a program's own: one made as the trained
                 one was. It gets the checkpoint's weights, and is used as it is, not copied.
             precision: arithmetic of the network; ``auto``: as ``siamese-eval`` takes it.
@@ -172,9 +174,10 @@ class Embedder:
                 out of its range.
         """
         path = find_best(checkpoint, Path(checkpoints))
-        content, place = read_checkpoint(path, keys=JUDGED), choose_device(device)
+        content = read_checkpoint(path, keys=JUDGED)
+        network, place = network_of(content, path, device, backbone=backbone)
         return cls(
-            embedder_of(content, path, backbone=backbone),
+            network,
             spec_of(content),
             device=place,
             precision=precision_of(content, precision, place),
@@ -185,15 +188,21 @@ class Embedder:
             origin=os.path.abspath(path),
         )
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest (64 hexadecimal digits) of the network's weights and of its preprocessing.
+
+        Embeddings of two models can be compared where it is the same: a checkpoint and its exports
+        in float32 share it, a quantised model has another. Taken when it is first asked for.
+        """
+        if isinstance(self.network, OnnxNetwork):
+            return self.network.fingerprint
+        return fingerprint_of(self.spec, self.network.state_dict())
+
     @property
     def dimensions(self) -> int:
         """Length D of an embedding."""
         return self.spec.embedding_dim
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """What tells this model from every other; see :mod:`siamese.models.fingerprint`."""
-        return fingerprint(self.spec, self.network.state_dict())
 
     def embed(self, pictures: Picture | Iterable[Picture], *, flip: bool | None = None) -> Vectors:
         """Embed a folder, one picture or many; only one batch of them is held at a time.
@@ -209,8 +218,8 @@ class Embedder:
             flip: average with the mirrored pictures; None: as this embedder was loaded.
 
         Returns:
-            embeddings float32 (N, D), in the order of the pictures, not normalised: scores are
-            cosines. N is 1 for a single picture.
+            embeddings float32 (N, D), in the order of the pictures, not normalised (an exported
+            graph's are): scores are cosines. N is 1 for a single picture.
 
         Raises:
             DecodeError: a file cannot be decoded; names it.

@@ -13,8 +13,9 @@ from siamese.config import LimitSettings
 from siamese.errors import UserError
 from siamese.files.shown import shown
 from siamese.models.building import DoesNotFit, build_fitting, first_difference, load_fitting
-from siamese.models.device import choose_precision
+from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import MODULE, EmbedderSpec, SiameseEmbedder
+from siamese.models.onnx_network import OnnxNetwork
 from siamese.models.torch_file import (
     GIB,
     NotReadable,
@@ -83,6 +84,38 @@ def embedder_of(
     return model.eval()
 
 
+def network_of(
+    content: Mapping[str, Any],
+    path: Path,
+    device: str = "auto",
+    *,
+    backbone: nn.Module | None = None,
+) -> tuple[SiameseEmbedder | OnnxNetwork, torch.device]:
+    """What embeds: the embedder of a checkpoint's content, or an exported graph.
+
+    Args:
+        content: of the checkpoint or the exported model.
+        path: of it, for messages.
+        device: a setting; where it runs.
+        backbone: as of :func:`embedder_of`.
+
+    Returns:
+        the network in eval mode, and the device that it takes pictures on. A graph takes them on
+        the CPU, wherever onnxruntime runs it.
+
+    Raises:
+        UserError: as of :func:`embedder_of`; this machine has no such device.
+    """
+    if "onnx" not in content:
+        place = choose_device(device)
+        return embedder_of(content, path, backbone=backbone).to(place), place
+    spec = spec_of(content)
+    if backbone is not None:
+        raise UserError(f"`backbone`: {path} holds its whole network; leave `backbone` out")
+    graph = OnnxNetwork(content["onnx"], spec, content["fingerprint"], str(path), device)
+    return graph.eval(), torch.device("cpu")
+
+
 def _features(weights: Mapping[str, torch.Tensor], spec: EmbedderSpec) -> int:
     """Width of the backbone's features, by the weights of the head."""
     head = weights.get("head.weight")
@@ -117,8 +150,15 @@ def precision_of(content: Mapping[str, Any], name: str, device: torch.device) ->
         device: where it runs.
 
     Raises:
-        UserError: the device does not have that precision.
+        UserError: the device does not have that precision; an exported graph has its own.
     """
+    if "onnx" in content:
+        if name not in ("auto", "fp32"):
+            raise UserError(
+                f"`precision` {name}: an exported graph runs in the arithmetic that it was "
+                "exported in; leave it at auto"
+            )
+        return torch.float32
     trained = content["settings"].get("trainer", {}).get("precision")
     in_fp32 = name == "auto" and trained == "fp32"  # as it was validated
     return choose_precision("fp32" if in_fp32 else name, device)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from siamese.config import (
@@ -32,10 +33,9 @@ from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
-from siamese.models.device import choose_device
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedder import EmbedderSpec
 from siamese.models.embedding import embed
-from siamese.models.loading import decision_of, embedder_of, precision_of, spec_of
+from siamese.models.loading import decision_of, network_of, precision_of, spec_of
 from siamese.verification.decision import Decision
 
 
@@ -66,10 +66,10 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint that is ready to embed.
+    """A checkpoint or an exported model that is ready to embed.
 
     Attributes:
-        path: the checkpoint's file.
+        path: its file.
         content: what is in it.
         spec: the embedder's description.
         network: the embedder, in eval mode, on the device.
@@ -80,7 +80,7 @@ class Model:
     path: Path
     content: dict[str, Any]
     spec: EmbedderSpec
-    network: SiameseEmbedder
+    network: nn.Module
     device: torch.device
     precision: torch.dtype
 
@@ -110,11 +110,10 @@ def load_model(settings: EmbedSettings) -> Model:
     """
     path = checkpoint_path(settings)
     content = read_checkpoint(path, keys=JUDGED, limits=settings.limits)
-    device = choose_device(settings.device)
+    network, device = network_of(content, path, settings.device)
     precision = precision_of(content, settings.precision, device)
-    spec, network = spec_of(content), embedder_of(content, path)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Model(path, content, spec, network, device, precision)
+    return Model(path, content, spec_of(content), network, device, precision)
 
 
 def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddings:
@@ -262,7 +261,11 @@ def _people(model: Model, data: str | None, part: str | None) -> tuple[FaceFolde
     if data is not None and part is None:
         folder = scan_folder(Path(data))
         notes = [folder.summary()] if folder.left_out else []
-        seen = shared_names(folder.names, names_of(split["train"]))
+        if not split:
+            notes.append(
+                f"{model.path} does not say who trained it: figures on people who did would flatter"
+            )
+        seen = shared_names(folder.names, names_of(split["train"])) if split else []
         if seen:
             notes.append(
                 f"{len(seen)} of the {len(folder.names)} people in {folder.root} have names that "
@@ -286,6 +289,11 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
         UserError: no such part; the folder or some of the people are not there.
     """
     path, content = model.path, model.content
+    if not content["split"]:
+        raise UserError(
+            f"{path}: it was exported without the people whom it was trained and validated on; give"
+            " a folder with `data`, or export it with `people` true"
+        )
     if part_name not in content["split"]:
         raise UserError(f"{path}: it has no {part_name} people; give a folder with `data`")
     part = content["split"][part_name]

@@ -18,7 +18,7 @@ from siamese.report.embedding_sources import (
     load_model,
     own_people,
 )
-from siamese.report.threshold_choice import Choice, rates_of, write_choice
+from siamese.report.threshold_choice import Choice, rates_of, require_writable, write_choice
 from siamese.report.verification_report import (
     FoldFigures,
     Judgement,
@@ -58,6 +58,7 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
     Raises:
         UserError: as :func:`judge_folds`; too few people for that FMR.
     """
+    require_writable(settings)
     model = load_model(settings)
     people, folds, _ = _embed_folds(settings, checkpoints)
     verified = with_figures(folds.pooled, folds.bootstrap)

@@ -16,9 +16,11 @@ from siamese.drawing.figure import save_figure
 from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
+from siamese.models.exported import is_exported
 from siamese.report.embedding_sources import (
     Embeddings,
     Model,
+    checkpoint_path,
     embed_folder,
     load_model,
     naming,
@@ -104,6 +106,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     Raises:
         UserError: too few validation people for that FMR; unusable checkpoint or folder.
     """
+    require_writable(settings)
     model = load_model(settings)
     model.content.pop("decision", None)  # it is chosen anew, even where it is damaged
     validation = own_people(
@@ -172,6 +175,20 @@ def _choose_for_searches(
     }
 
 
+def require_writable(settings: ThresholdSettings) -> None:
+    """Refuse before the work to write into an exported model.
+
+    Raises:
+        UserError: the settings' checkpoint is one, and the threshold is to be written.
+    """
+    path = checkpoint_path(settings)
+    if settings.write and is_exported(path):
+        raise UserError(
+            f"{path}: a threshold is not written into an exported model; choose it for the "
+            "checkpoint and export again (`write` false only shows it)"
+        )
+
+
 def _verify(people: Embeddings, settings: ThresholdSettings) -> Verified:
     return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
 
@@ -236,6 +253,8 @@ def _validation_place(model: Model, data: str | None, part: str | None) -> str |
     Raises:
         UserError: they are not where they were, and no --part says that --data has them.
     """
+    if "validation" not in model.content["split"]:
+        return data  # own_people says what is missing
     before = Path(model.content["split"]["validation"]["folder"])
     if before.exists() or model.content["settings"].get("data") is None:
         return None

@@ -15,6 +15,7 @@ from siamese.data.identity_folds import Fold, folds_by_person, pairs_of_people
 from siamese.data.split_lists import list_content, pictures_by_person
 from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
+from siamese.models.exported import is_exported
 from siamese.report.embedding_sources import Model, load_model, own_people
 from siamese.studies.expand import Run, settings_hash
 from siamese.studies.running import Say, make_run, status
@@ -40,6 +41,11 @@ def fold_checkpoints(
     if settings.fold_checkpoints is not None:
         return _given(settings.fold_checkpoints, settings.folds)
     model = load_model(settings)
+    if is_exported(model.path):
+        raise UserError(
+            f"{model.path}: an exported model does not say how it was trained; give `folds` the "
+            "checkpoint"
+        )
     pictures, root = _everybody(model, settings.data)
     counts = {name: len(paths) for name, paths in pictures.items()}
     if isinstance(settings, ThresholdSettings):

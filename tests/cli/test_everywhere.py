@@ -17,12 +17,14 @@ from siamese.cli.data import COMMANDS as DATA
 from siamese.cli.eval import COMMANDS as EVAL
 from siamese.cli.parsing import name_arguments
 from siamese.cli.train import parse
+from siamese.cli.use import COMMANDS as USE
 from siamese.cli.zoo import COMMANDS as ZOO
 from siamese.config.starting import brought, starting_point
 from siamese.errors import UserError
 from siamese.files.terminal import PlainStream, plain_output
 
 PROGRAMS = {"train": (), "eval": tuple(EVAL), "data": tuple(DATA), "zoo": tuple(ZOO)}
+PROGRAMS["use"] = tuple(USE)
 EVERY = [(program, name) for program, names in PROGRAMS.items() for name in names]
 WITH_FOLDER = [("eval", name) for name in EVAL if name != "compare"]
 WITH_FOLDER += [("data", name) for name, one in DATA.items() if one.folder]

@@ -51,7 +51,7 @@ def test_an_export_is_judged_as_its_checkpoint(place, run_here):
     assert told.returncode == 0, told.stderr
     lines = told.stdout.splitlines()
     assert lines[0] == f"exporting {RUN} (onnx) takes some seconds"
-    assert lines[1].startswith("checked on 40 pictures of faces: largest difference of a score ")
+    assert lines[1].startswith(f"checked on 40 pictures of {place / 'faces'}: largest difference ")
     assert float(lines[1].split()[-1]) < 1e-4
     assert lines[3].startswith("wrote checkpoints/run/best.onnx (1.5 MB)")
     told = run_here("use", "export", *options, "--to", "safetensors")

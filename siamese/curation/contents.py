@@ -50,11 +50,9 @@ class Contents:
     """Everything in a face folder, by name; all paths are relative with forward slashes.
 
     Attributes:
-        root: the folder.
         people: per person's folder its files, hidden ones left out.
         names: per folder that is looked into, every name in it.
         linked: links to a folder that is here under another name already.
-        hidden: hidden files and folders.
         outside: files beside the people's folders.
         nested: deeper folders.
         special: broken links, pipes, devices and the like.

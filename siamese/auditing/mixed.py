@@ -9,10 +9,11 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit
+from scipy.stats import norm
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from siamese.auditing.calibrated import probability
 from siamese.auditing.two_covariance import Floats, Labels, fit
 
 # How often a folder holds two people, before it is looked at.
@@ -85,13 +86,7 @@ def find_mixed(embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = iter
 
 
 class _Cutter:
-    """Cuts folders in two, by a model that was fitted to the others.
-
-    Args:
-        embeddings: (N, D).
-        labels: (N,).
-        unseen: labels of the people whom the model does not see.
-    """
+    """Cuts folders in two, by a model that does not see the people of the labels ``unseen``."""
 
     def __init__(self, embeddings: npt.ArrayLike, labels: Labels, unseen: Labels):
         self.model = fit(embeddings, labels, np.where(np.isin(labels, unseen), 0.0, 1.0))
@@ -123,3 +118,23 @@ def _cut(points: Floats) -> npt.NDArray[np.bool_]:
         warnings.simplefilter("ignore", ConvergenceWarning)  # copies of one picture are one cluster
         parts = KMeans(2, n_init=5, random_state=0).fit_predict(points)
     return np.asarray(parts == int(parts.mean() < 0.5))
+
+
+def probability(
+    evidence: npt.ArrayLike, present: npt.ArrayLike, absent: npt.ArrayLike, prior: float
+) -> Floats:
+    """Probability of what the evidence, of any shape, speaks for; rises with it.
+
+    Two normal distributions are laid through quantiles that a minority of contrary cases does not
+    move: one of evidence where it is so (``present``, at least one value), one where it mostly is
+    not (``absent``). How often it is so (``prior``, in (0, 1)) is not estimated: where the two
+    overlap, that climbs to anything.
+    """
+    low, middle, high = np.quantile(np.asarray(present, np.float64), [0.16, 0.5, 0.84])
+    below, centre = np.quantile(np.asarray(absent, np.float64), [0.16, 0.5])
+    # The hidden cases are all above: only the lower side tells how absent values scatter.
+    narrow = max(centre - below, 1e-6)
+    wide = max((high - low) / 2, narrow)
+    raised = np.maximum(evidence, centre)  # below, the wider distribution would win again
+    so = norm.logpdf(raised, max(middle, centre), wide)
+    return np.asarray(expit(so - norm.logpdf(raised, centre, narrow) + logit(prior)))

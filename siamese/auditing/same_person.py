@@ -29,12 +29,9 @@ _HALVES = 2000
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Pairs of folders that seem to be one person, the most probable first.
+    """Pairs of folders that seem to be one person: labels (K,), and probabilities in [0, 1].
 
-    Attributes:
-        first: int64 (K,), labels.
-        second: int64 (K,).
-        probability: (K,), in [0, 1].
+    The most probable stand first.
     """
 
     first: Labels
@@ -74,11 +71,8 @@ def same_people(
     convince twice: by Bayes' rule with ``PRIOR``, shared among a folder's possible seconds; and by
     being as strong, for so many pictures, as that of most folders here when they are cut into two.
 
-    Args:
-        embeddings: (N, D), finite.
-        labels: int64 (N,), values 0 ... P - 1.
-        weights: (N,), how much each picture belongs to its folder; wrong ones near 0.
-        least: probability from which a pair is returned.
+    Arguments as of :func:`find_same_people`; ``weights`` (N,) say how much each picture belongs to
+    its folder, wrong ones near 0.
     """
     people = np.arange(int(labels.max()) + 1)
     return _judged(embeddings, labels, weights, people, people, least)
@@ -144,10 +138,8 @@ def mean_cosines(
 ) -> Floats:
     """Mean cosine between the pictures of a folder here and one there, (K,).
 
-    Args:
-        sides: embeddings (N, D) and (M, D); the same twice for pairs within one folder.
-        labels: int64 (N,) and (M,).
-        pairs: a label of each side.
+    The two sides are embeddings (N, D) and (M, D) with labels (N,) and (M,); the same twice for
+    pairs within one folder. A pair has a label of each.
     """
     here, there = (
         means_by_label(normalised(side), values, np.ones(len(values)))[0]
@@ -164,10 +156,8 @@ def _by_prior(evidence: Floats, folders: int) -> Floats:
 def _by_halves(evidence: Floats, pictures: Floats, halves: Callable[[float], Floats]) -> Floats:
     """Probability by what halves of one folder give: a half where one in twenty gives less.
 
-    Args:
-        evidence: of pairs, (K,).
-        pictures: of the smaller folder of each, (K,).
-        halves: evidence of halves where the second has so many pictures at most.
+    ``evidence`` and ``pictures`` of the smaller folder are of pairs, (K,); ``halves`` gives the
+    evidence of halves where the second has so many pictures at most.
     """
     probability = np.ones(len(evidence))
     sizes = 2.0 ** np.floor(np.log2(np.clip(np.rint(pictures), 1, _TELLING)))

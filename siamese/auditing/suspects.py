@@ -57,17 +57,9 @@ class Suspicion:
     mixed: Mixed
 
 
-@dataclass(frozen=True)
-class _Evidence:
-    """Two log likelihoods of each picture (rows) by each person (columns), the last: nobody.
-
-    Attributes:
-        model: of the two-covariance model, (n, P + 1).
-        neighbours: of how near the person's pictures are, (n, P + 1).
-    """
-
-    model: Floats
-    neighbours: Floats
+# Two log likelihoods of each picture (rows) by each person (columns), the last: nobody, (n, P + 1):
+# of the two-covariance model, and of how near the person's pictures are.
+_Evidence = tuple[Floats, Floats]
 
 
 def find_suspects(
@@ -148,10 +140,7 @@ class _Judges:
         own = self._given[1][np.concatenate(samples)]
         at = np.arange(len(own))
         stacked = np.stack(
-            [
-                np.concatenate([part.model[:, :-1] for part in found]),
-                np.concatenate([part.neighbours[:, :-1] for part in found]),
-            ]
+            [np.concatenate([part[kind][:, :-1] for part in found]) for kind in (0, 1)]
         )
         del found
         stacked -= stacked.mean(2, keepdims=True)
@@ -186,7 +175,7 @@ class _Judge:
     def odds(self, rows: Labels, wrong: Floats, factors: Floats) -> tuple[Floats, Labels]:
         """Log odds that pictures are wrong, and whom each looks like beside its own."""
         evidence = self.evidence(rows)
-        total = factors[0] * evidence.model + factors[1] * evidence.neighbours
+        total = factors[0] * evidence[0] + factors[1] * evidence[1]
         at, own = np.arange(len(rows)), self.labels[rows]
         kept = total[at, own].copy()
         people = total.shape[1] - 1
@@ -222,7 +211,7 @@ class _Judge:
         # One picture's worth of background: a folder of few pictures says little by silence.
         near[:, :-1] = np.log(sums + background[:, None] + 1e-30) - np.log(counts + 1)
         near[:, -1] = np.log(background + 1e-30)
-        return _Evidence(by_model, near)
+        return by_model, near
 
 
 def _folds(rows: Floats) -> list[Labels]:

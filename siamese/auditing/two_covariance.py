@@ -42,15 +42,10 @@ class TwoCovariance:
         return (normalised(embeddings) - self.centre) @ self.axes
 
     def log_likelihood(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
-        """How well points fit to people.
+        """How well points (N, d) fit to people: (N, P), log densities without the constant.
 
-        Args:
-            points: (N, d) coordinates.
-            sums: (P, d), each person's sum of coordinates (weighted, where pictures are).
-            counts: (P,), each person's number (or weight) of pictures; 0: nobody known.
-
-        Returns:
-            (N, P), log densities without the constant.
+        ``sums`` (P, d) and ``counts`` (P,) are each person's sum of coordinates (weighted, where
+        pictures are) and number (or weight) of pictures; 0: nobody known.
         """
         mean, variance = self._predicted(sums, counts)
         precision = 1 / variance
@@ -154,10 +149,7 @@ def fit_to_halves(embeddings: npt.ArrayLike, labels: Labels, weights: Floats) ->
     two people. Halves of folders are such cases, so the variances are measured again by their
     means; the fitted ones count as much as many pictures per dimension make them worth.
 
-    Args:
-        embeddings: (N, D), finite.
-        labels: int64 (N,), values 0 ... P - 1.
-        weights: (N,), in [0, 1].
+    Arguments as of :func:`fit`.
     """
     model = fit(embeddings, 2 * labels + _places(labels) % 2, weights)
     one, other, n, m = means_of_halves(model.coordinates(embeddings), labels, weights)
@@ -177,13 +169,8 @@ def means_of_halves(
 ) -> tuple[Floats, Floats, Floats, Floats]:
     """Means of a first and of a second half of each folder (P, d), and their sums of weights (P,).
 
-    The halves are random; those that :func:`fit_to_halves` takes.
-
-    Args:
-        points: (N, d).
-        labels: (N,).
-        weights: (N,).
-        most: so many pictures of each second half are taken.
+    The halves are random, those that :func:`fit_to_halves` takes; of each second half ``most``
+    pictures are taken.
     """
     place = _places(labels)
     taken = (place % 2 == 0) | (place // 2 < most)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from types import ModuleType
 from typing import Any, NoReturn
 
 from siamese import __version__
@@ -89,19 +90,17 @@ class Command:
 def run_chosen(
     prog: str, commands: Mapping[str, Command], argv: Sequence[str], *closing: str
 ) -> None:
-    """Run the command that a line begins with; print the usage where none is asked for.
-
-    Args:
-        prog: the program's name.
-        commands: by name.
-        argv: arguments without the program's name.
-        closing: last lines of the usage.
+    """Run the command that a line begins with; print the usage, with ``closing``, where none is.
 
     Raises:
         UserError: there is no such command; names the nearest.
     """
     if not argv or argv[0] in ("-h", "--help"):
-        print(_usage(prog, commands, closing))
+        width = 1 + max(map(len, commands))
+        print(f"usage: {prog} COMMAND [settings]   ({prog} COMMAND --help lists them)\n")
+        for name, command in commands.items():
+            print(f"  {name:{width}} {command.description}")
+        print("", *closing, sep="\n")
     elif argv[0] == "--version":
         print(f"{prog} {__version__}")
     elif argv[0] in commands:
@@ -112,23 +111,10 @@ def run_chosen(
         raise UserError(f"unknown command {argv[0]}; {hint}")
 
 
-def _usage(prog: str, commands: Mapping[str, Command], closing: Sequence[str]) -> str:
-    width = 1 + max(map(len, commands))
-    return "\n".join(
-        [
-            f"usage: {prog} COMMAND [settings]   ({prog} COMMAND --help lists them)",
-            "",
-            *(f"  {name:{width}} {command.description}" for name, command in commands.items()),
-            "",
-            *closing,
-        ]
-    )
-
-
-def preload(module: str) -> None:
-    """Import what a command's work needs, and all that it imports."""
+def preload(module: str) -> ModuleType:
+    """Import the module of a command's work, and all that it imports."""
     with without_collection():
-        import_module(module)
+        return import_module(module)
 
 
 def run_command(prog: str, command: Callable[[Sequence[str]], None]) -> NoReturn:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,25 +43,17 @@ def _require_judged(settings: AuditSettings | SplitListSettings) -> None:
     _require_usable(settings)
 
 
-def _check(settings: CheckSettings) -> None:
-    _require_usable(settings)
-    from siamese.curation.check import check_folder
+def _work(
+    module: str, function: str, require: Callable[[Any], None] = _require_usable
+) -> Callable[[Any], None]:
+    """A command whose work is one function of ``siamese.curation``, whose text is printed."""
 
-    print(check_folder(settings).text())
+    def run(settings: Any) -> None:
+        require(settings)
+        work = getattr(import_module(f"siamese.curation.{module}"), function)
+        print(work(settings).text())
 
-
-def _audit(settings: AuditSettings) -> None:
-    _require_judged(settings)
-    from siamese.curation.audit import audit_folder
-
-    print(audit_folder(settings).text())
-
-
-def _mend(settings: MendSettings) -> None:
-    _require_usable(settings)
-    from siamese.curation.moves import mend_folder
-
-    print(mend_folder(settings).text())
+    return run
 
 
 def _restore(settings: RestoreSettings) -> None:
@@ -71,27 +64,6 @@ def _restore(settings: RestoreSettings) -> None:
         None if place is None else Path(place) for place in (settings.root, settings.quarantine)
     )
     print(restore(Path(str(settings.manifest)), root, quarantine).text())
-
-
-def _split(settings: SplitListSettings) -> None:
-    _require_judged(settings)
-    from siamese.curation.identity_split import write_split
-
-    print(write_split(settings).text())
-
-
-def _convert(settings: ConvertSettings) -> None:
-    _require_usable(settings)
-    from siamese.curation.convert import convert_folder
-
-    print(convert_folder(settings).text())
-
-
-def _fetch(settings: FetchSettings) -> None:
-    _require_usable(settings)
-    from siamese.curation.fetch import fetch
-
-    print(fetch(settings).text())
 
 
 def _demo(settings: DemoSettings) -> None:
@@ -107,15 +79,18 @@ def _demo(settings: DemoSettings) -> None:
 _OUT = {"out": "the folder to write"}
 COMMANDS = {
     "check": Command(
-        CheckSettings, "what is wrong with a folder's files and names", _check,
+        CheckSettings, "what is wrong with a folder's files and names",
+        _work("check", "check_folder"),
         first=("data",), folder=True, needed={"data": _FOLDER},
     ),
     "audit": Command(
-        AuditSettings, "wrong pictures and one person under two names, by a model", _audit,
+        AuditSettings, "wrong pictures and one person under two names, by a model",
+        _work("audit", "audit_folder", _require_judged),
         first=("data",), folder=True,
     ),
     "mend": Command(
-        MendSettings, "carry out a plan of check or audit; moves, never deletes", _mend,
+        MendSettings, "carry out a plan of check or audit; moves, never deletes",
+        _work("moves", "mend_folder"),
         first=("data",), folder=True,
         needed={"data": _FOLDER, "plan": "a plan that siamese-data check or audit wrote"},
     ),
@@ -124,15 +99,18 @@ COMMANDS = {
         first=("manifest",), needed={"manifest": "the manifest that siamese-data mend wrote"},
     ),
     "split": Command(
-        SplitListSettings, "train, validation and test lists that share no person", _split,
+        SplitListSettings, "train, validation and test lists that share no person",
+        _work("identity_split", "write_split", _require_judged),
         first=("data",), folder=True,
     ),
     "convert": Command(
-        ConvertSettings, "any folder to RGB pictures of one size", _convert,
+        ConvertSettings, "any folder to RGB pictures of one size",
+        _work("convert", "convert_folder"),
         first=("data",), folder=True, needed={"data": _FOLDER, **_OUT},
     ),
     "fetch": Command(
-        FetchSettings, "LFW or Olivetti faces into one folder per person", _fetch,
+        FetchSettings, "LFW or Olivetti faces into one folder per person",
+        _work("fetch", "fetch"),
         first=("name",), needed={"name": "lfw or olivetti", **_OUT},
     ),
     "demo": Command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, NoReturn
 
 from siamese.cli import printing
@@ -35,13 +36,13 @@ _PLACES = {
 # torch and matplotlib are imported where the work begins: --help and a typo answer at once.
 
 
-def _begin(settings: Any, work: str) -> None:
+def _begin(settings: Any, work: str) -> ModuleType:
     """Refuse what cannot work, then import the module that does the work."""
     check_evaluation(settings)
     require_places(settings, _PLACES)
     if settings.out is not None:
         _require_place(Path(settings.out), is_folder=type(settings) is not EmbedSettings)
-    preload(f"siamese.report.{work}")
+    return preload(f"siamese.report.{work}")
 
 
 def _require_place(out: Path, *, is_folder: bool) -> None:
@@ -55,11 +56,14 @@ def _require_place(out: Path, *, is_folder: bool) -> None:
         raise UserError(f"--out {out}: {above} may not be written to; choose another place")
 
 
-def _embed(settings: EmbedSettings) -> None:
-    _begin(settings, "verification_report")
-    from siamese.report.verification_report import write_embeddings
+def _work(module: str, function: str, show: Callable[[Any], None]) -> Callable[[Any], None]:
+    """A command whose work is one function, whose result is printed."""
 
-    printing.embeddings(*write_embeddings(settings))
+    def run(settings: Any) -> None:
+        work = getattr(_begin(settings, module), function)
+        show(work(settings))
+
+    return run
 
 
 def _curve(kind: Literal["roc", "pr", "det", "pairs"]) -> Callable[[CurveSettings], None]:
@@ -92,34 +96,6 @@ def _threshold(settings: ThresholdSettings) -> None:
     printing.choice(chosen, settings.prior)
 
 
-def _identify(settings: IdentifySettings) -> None:
-    _begin(settings, "identification_report")
-    from siamese.report.identification_report import judge_identification
-
-    printing.identified(judge_identification(settings))
-
-
-def _people(settings: PeopleSettings) -> None:
-    _begin(settings, "people_report")
-    from siamese.report.people_report import write_people
-
-    printing.people(write_people(settings))
-
-
-def _compare(settings: CompareSettings) -> None:
-    _begin(settings, "model_comparison")
-    from siamese.report.model_comparison import compare
-
-    printing.comparison(compare(settings))
-
-
-def _report(settings: ReportSettings) -> None:
-    _begin(settings, "report_page")
-    from siamese.report.report_page import write_report
-
-    printing.report(write_report(settings))
-
-
 _FIRST = ("data",)
 _MODELS = "two models are needed: compare A B (a file of embeddings or a checkpoint each)"
 COMMANDS = {
@@ -141,20 +117,25 @@ COMMANDS = {
         _threshold, _FIRST,
     ),
     "people": Command(
-        PeopleSettings, "who makes the errors: a table of people (CSV)", _people, _FIRST
+        PeopleSettings, "who makes the errors: a table of people (CSV)",
+        _work("people_report", "write_people", printing.people), _FIRST,
     ),
     "identify": Command(
-        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R", _identify, _FIRST
+        IdentifySettings, "1:N: rank-k, CMC, open set, MAP@R",
+        _work("identification_report", "judge_identification", printing.identified), _FIRST,
     ),
     "compare": Command(  # a model may be a run's folder, so the pictures stand last
-        CompareSettings, "two models on the same pictures: compare A B", _compare,
+        CompareSettings, "two models on the same pictures: compare A B",
+        _work("model_comparison", "compare", printing.comparison),
         ("a", "b", "data"), needed={"a": _MODELS, "b": _MODELS},
     ),
     "report": Command(
-        ReportSettings, "everything on one self-contained HTML page", _report, _FIRST
+        ReportSettings, "everything on one self-contained HTML page",
+        _work("report_page", "write_report", printing.report), _FIRST,
     ),
     "embed": Command(
-        EmbedSettings, "write embeddings of a folder to an .npz file", _embed, _FIRST
+        EmbedSettings, "write embeddings of a folder to an .npz file",
+        _work("verification_report", "write_embeddings", printing.embeddings), _FIRST,
     ),
 }  # fmt: skip
 

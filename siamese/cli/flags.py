@@ -24,10 +24,8 @@ def forget_flags() -> None:
 def use_flags(settings: Mapping[str, bool], short: Mapping[str, str]) -> None:
     """From now on these names are printed as flags.
 
-    Args:
-        settings: dotted names, and whether the setting holds a mapping, so that names below it
-            (``model.options.depth``) are flags, too.
-        short: short name -> the flag that is printed for it, both with ``--``.
+    ``settings`` say by dotted name whether it holds a mapping, so that names below it
+    (``model.options.depth``) are flags, too; ``short`` are short names and their flags.
     """
     _FLAGS.update({name: f"--{name}" for name in settings})
     _FLAGS.update({name.removeprefix("--"): flag for name, flag in short.items()})

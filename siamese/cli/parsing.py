@@ -152,10 +152,7 @@ def _split_off_configs(argv: Sequence[str]) -> tuple[list[Path], list[str]]:
 def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = False) -> list[str]:
     """Name the values that stand first: ``compare A B`` is ``compare --a=A --b=B``.
 
-    Args:
-        argv: arguments without the command's name.
-        names: what the values are, in this order.
-        data: a folder among them is ``--data``.
+    With ``data`` a folder among them is ``--data``.
 
     Raises:
         UserError: the same setting is given by its name, too, with another value.
@@ -169,7 +166,10 @@ def name_arguments(argv: Sequence[str], names: Sequence[str], *, data: bool = Fa
             break
         given["data" if folder else left.pop(0)] = rest.pop(0)
     for name, value in given.items():
-        for other in _values(rest, f"--{name}"):
+        option = f"--{name}"
+        others = [value for word, value in pairwise(rest) if word == option]
+        others += [word[len(option) + 1 :] for word in rest if word.startswith(f"{option}=")]
+        for other in others:
             if os.path.abspath(other) != os.path.abspath(value):
                 raise UserError(f"--{name} {other}: {value} stands first; give one of them")
     return [*(f"--{name}={value}" for name, value in given.items()), *rest]
@@ -205,18 +205,11 @@ def _switches(settings: type[Any]) -> set[str]:
     return {f"--{name}" for name, value in defaults_of(settings).items() if isinstance(value, bool)}
 
 
-def _values(argv: Sequence[str], option: str) -> list[str]:
-    """What an option is given on a command line."""
-    joined = [word.removeprefix(f"{option}=") for word in argv if word.startswith(f"{option}=")]
-    return joined + [value for word, value in pairwise(argv) if word == option]
-
-
 def require_places(settings: Any, reasons: Mapping[str, str]) -> None:
     """Notice what is missing before anything slow is loaded.
 
-    Args:
-        settings: of a command; settings that it lacks or that are null are passed over.
-        reasons: by the name of a setting that holds a path, what to say where nothing is there.
+    ``reasons`` say, by the name of a setting that holds a path, what is wrong where nothing is
+    there; settings that are lacking or null are passed over.
 
     Raises:
         UserError: the path of a setting does not exist.

@@ -24,8 +24,9 @@ Limits = tuple[float, float] | None
 _SHOWN = 15
 
 
-def embeddings(path: Path, people: Embeddings) -> None:
+def embeddings(written: tuple[Path, Embeddings]) -> None:
     """What was embedded, and where it lies."""
+    path, people = written
     _notes(people.notes)
     count, dimensions = people.embeddings.shape
     print(f"{shown(people.origin)}\nwrote {count} embeddings of {dimensions} dimensions to {path}")

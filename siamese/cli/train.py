@@ -22,11 +22,7 @@ SHORT = {
 
 
 def parse(argv: Sequence[str], defaults: dict[str, Any] | None = None) -> TrainSettings:
-    """Settings of a training run from its command line.
-
-    Args:
-        argv: arguments without the program's name.
-        defaults: values (nested) to start from instead of the usual ones.
+    """Settings of a training run from its command line, and from ``defaults`` (nested).
 
     Raises:
         UserError: see :func:`siamese.cli.parsing.parse_settings`; settings that cannot work.

@@ -66,12 +66,7 @@ class GridSettings:
 def parse_training(
     argv: Sequence[str], command: str = "train", defaults: dict[str, Any] | None = None
 ) -> ClassificationSettings:
-    """Settings of a classification run from its command line.
-
-    Args:
-        argv: arguments without the program's and the command's name.
-        command: train or resume.
-        defaults: values (nested) to start from instead of the usual ones.
+    """Settings of ``train`` or ``resume`` from its command line, and from ``defaults`` (nested).
 
     Raises:
         UserError: see :func:`siamese.cli.parsing.parse_settings`; settings that cannot work.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from siamese.curation.audit_page import (
     audit_text,
     write_audit,
 )
-from siamese.curation.contents import walk_folder
+from siamese.curation.contents import results_folder, walk_folder
 from siamese.curation.copies import Copies, Shot, exact_copies, near_copies, usable_shots
 from siamese.curation.inspection import FactCache, gather_facts
 from siamese.curation.manifests import restore_command
@@ -62,25 +62,17 @@ _HERE, _THERE = "here", "there"
 
 @dataclass(frozen=True)
 class AuditResult:
-    """An audit that was written.
-
-    Attributes:
-        audit: what was found.
-        files: what was written.
-        manifest: undoes the quarantine; None where nothing was moved.
-    """
+    """An audit that was written to ``out``; ``manifest`` undoes the quarantine, where one was."""
 
     audit: Audit
-    files: tuple[Path, ...]
+    out: Path
     manifest: Path | None
 
     def text(self) -> str:
         """What the command prints."""
-        text = audit_text(self.audit, self.files, moved=self.manifest is not None)
-        if self.manifest is not None:
-            count = len(self.audit.suspects)
-            text += f"\nmoved {count} suspects to {self.manifest.parent}"
-            assert self.audit.root is not None, "its suspects were moved"
+        text = audit_text(self.audit, self.out, moved=self.manifest is not None)
+        if self.manifest is not None and self.audit.root is not None:
+            text += f"\nmoved {len(self.audit.suspects)} suspects to {self.manifest.parent}"
             text += f"\nundo: {restore_command(self.manifest, self.audit.root)}"
         return text
 
@@ -94,6 +86,10 @@ class _People:
     names: tuple[str, ...]
     paths: tuple[str, ...]
 
+    @property
+    def vectors(self) -> np.ndarray:
+        return self.embeddings.embeddings
+
 
 def audit_folder(settings: AuditSettings) -> AuditResult:
     """Audit a folder; writes tables, a page and a plan, moves only when asked to.
@@ -105,7 +101,8 @@ def audit_folder(settings: AuditSettings) -> AuditResult:
     root = None if settings.data is None else Path(settings.data)
     if root is not None:
         require_folder(root)
-    out = _place(settings, root)
+    name = "" if root is not None else Path(str(settings.embeddings)).resolve().stem
+    out = results_folder("audit", root, settings.out, settings.runs, name)
     people = _people(settings, root)
     root = people.embeddings.root
     if settings.quarantine is not None:
@@ -114,22 +111,20 @@ def audit_folder(settings: AuditSettings) -> AuditResult:
         check_quarantine(root, Path(settings.quarantine))
     if settings.embeddings is None:  # another look with other settings need not embed again
         save_embeddings(out / "embeddings.npz", people.embeddings)
-    other = None if settings.against is None else Path(settings.against)
-    against = None if other is None else _against(settings, people, other)
+    against = None if settings.against is None else _against(settings, people)
     notes, weak = _model_notes(people, settings)
     suspicion, pairs = _judge(people)
-    leaks = [] if against is None else _leaks(settings, people, suspicion, against, out)
     audit = Audit(
         origin=people.embeddings.origin,
         root=root,
-        other_root=other,
+        other_root=None if settings.against is None else Path(settings.against),
         people=len(people.names),
         pictures=len(people.labels),
         suspects=_suspects(people, suspicion, settings.suspicion),
         typical=_typical(people, suspicion),
         same=_same(people, pairs),
         mixed=_mixed(people, suspicion),
-        leaks=tuple(leaks),
+        leaks=() if against is None else _leaks(settings, people, suspicion, against, out),
         notes=(
             *people.embeddings.notes,
             *(() if against is None else against.embeddings.notes),
@@ -137,28 +132,12 @@ def audit_folder(settings: AuditSettings) -> AuditResult:
         ),
         weak=weak,
     )
-    files = write_audit(out, audit, shown=settings.shown)
+    write_audit(out, audit, shown=settings.shown)
     manifest = None
     if settings.quarantine is not None and root is not None and audit.suspects:
         moves = [Move(suspect.path, None) for suspect in audit.suspects]
         manifest = carry_out(root, moves, Path(settings.quarantine), reason=f"audit in {out}")
-    return AuditResult(audit, files, manifest)
-
-
-def _place(settings: AuditSettings, root: Path | None) -> Path:
-    """The folder of the results.
-
-    Raises:
-        UserError: it would be a person of the audited folder.
-    """
-    if root is None:
-        name = Path(str(settings.embeddings)).resolve().stem
-    else:
-        name = root.resolve().name or "root"
-    out = Path(settings.runs) / f"audit-{name}" if settings.out is None else Path(settings.out)
-    if root is not None and out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"`out` {out}: lies inside {root}; give a folder outside of it")
-    return out
+    return AuditResult(audit, out, manifest)
 
 
 def _people(settings: AuditSettings, root: Path | None) -> _People:
@@ -178,18 +157,40 @@ def _people(settings: AuditSettings, root: Path | None) -> _People:
 
 def _loaded(found: Embeddings, file: Path, root: Path | None) -> Embeddings:
     """Embeddings of a file: those of the pictures that are in the folder, where there is one."""
-    own = found.root if found.paths is not None else None
-    if root is None and (own is None or not own.is_dir()):
+    if root is None and found.paths is not None and found.root is not None and found.root.is_dir():
+        root = found.root
+    if root is None:
         return replace(found, root=None)
-    return _placed(replace(found, root=root or own), file)
+    if found.paths is None:
+        raise UserError(
+            f"{file}: has no paths; without them its pictures cannot be found in {root}"
+        )
+    there = set(scan_folder(root).paths)
+    kept = [at for at, path in enumerate(found.paths) if path in there]
+    if not kept:
+        raise UserError(f"{file}: not one of its pictures is in {root}; embed that folder")
+    notes = list(found.notes)
+    if gone := [path for path in found.paths if path not in there]:
+        notes.append(f"{len(gone)} embedded pictures are not in {root}: {first_few(gone)}")
+    if len(kept) < len(there):
+        notes.append(f"{len(there) - len(kept)} pictures of {root} are not among the embeddings")
+    return replace(
+        found,
+        embeddings=found.embeddings[kept],
+        labels=found.labels[kept],
+        paths=tuple(found.paths[at] for at in kept),
+        notes=tuple(notes),
+        root=root,
+    )
 
 
-def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
+def _against(settings: AuditSettings, people: _People) -> _People:
     """What the audited people are held against.
 
     Raises:
         UserError: unusable; embeddings of another model.
     """
+    other = Path(str(settings.against))
     if settings.embeddings is None:
         require_folder(other)
         found = embed_people(replace(settings, data=str(other), part=None))
@@ -198,10 +199,9 @@ def _against(settings: AuditSettings, people: _People, other: Path) -> _People:
             f"`against` {other}: is a folder; beside `embeddings` give the .npz of its pictures"
         )
     else:
-        limit = settings.embeddings_limit
-        found = _loaded(load_embeddings(other, limit=limit), other, None)
+        found = _loaded(load_embeddings(other, limit=settings.embeddings_limit), other, None)
     against = _compact(found)
-    here, there = (side.embeddings.embeddings.shape[1] for side in (people, against))
+    here, there = people.vectors.shape[1], against.vectors.shape[1]
     if here != there:
         raise UserError(
             f"`against` {other}: its embeddings have {there} dimensions, those of the audited ones "
@@ -222,33 +222,6 @@ def _compact(found: Embeddings) -> _People:
     return _People(found, compact.astype(np.int64), names, paths)
 
 
-def _placed(found: Embeddings, file: Path) -> Embeddings:
-    """Embeddings of a file, reduced to the pictures that are in the folder."""
-    root = found.root
-    assert root is not None, "the caller gives it"
-    if found.paths is None:
-        raise UserError(
-            f"{file}: has no paths; without them its pictures cannot be found in {root}"
-        )
-    there = set(scan_folder(root).paths)
-    kept = [at for at, path in enumerate(found.paths) if path in there]
-    if not kept:
-        raise UserError(f"{file}: not one of its pictures is in {root}; embed that folder")
-    notes = list(found.notes)
-    if len(kept) < len(found.paths):
-        gone = [path for path in found.paths if path not in there]
-        notes.append(f"{len(gone)} embedded pictures are not in {root}: {first_few(gone)}")
-    if len(kept) < len(there):
-        notes.append(f"{len(there) - len(kept)} pictures of {root} are not among the embeddings")
-    return replace(
-        found,
-        embeddings=found.embeddings[kept],
-        labels=found.labels[kept],
-        paths=tuple(found.paths[at] for at in kept),
-        notes=tuple(notes),
-    )
-
-
 def _judge(people: _People) -> tuple[Suspicion, FolderPairs]:
     """Suspicion of every picture, and the folders that are one person."""
 
@@ -256,7 +229,7 @@ def _judge(people: _People) -> tuple[Suspicion, FolderPairs]:
         return tqdm(list(items), words, disable=None, leave=False)
 
     labels = people.labels
-    vectors = people.embeddings.embeddings
+    vectors = people.vectors
     suspicion = find_suspects(vectors, labels, watch=watch)
     pairs = same_people(vectors, labels, 1 - suspicion.probability)
     if not len(pairs.first):
@@ -305,8 +278,8 @@ def _typical(people: _People, suspicion: Suspicion) -> dict[str, tuple[str, ...]
 
 
 def _same(people: _People, pairs: FolderPairs) -> tuple[SamePerson, ...]:
-    scores = mean_cosines((people.embeddings.embeddings,) * 2, (people.labels,) * 2, pairs)
-    unit = normalised(people.embeddings.embeddings)
+    scores = mean_cosines((people.vectors,) * 2, (people.labels,) * 2, pairs)
+    unit = normalised(people.vectors)
     found = []
     for a, b, probability, score in zip(
         pairs.first, pairs.second, pairs.probability, scores, strict=True
@@ -338,7 +311,7 @@ def _mixed(people: _People, suspicion: Suspicion) -> tuple[MixedFolder, ...]:
             continue
         parts = []
         for part in (own[~mixed.smaller[own]], own[mixed.smaller[own]]):
-            unit = normalised(people.embeddings.embeddings[part])
+            unit = normalised(people.vectors[part])
             nearest = np.argsort(-(unit @ unit.mean(0)), kind="stable")
             parts.append(tuple(people.paths[at] for at in part[nearest]))
         found.append(
@@ -347,126 +320,79 @@ def _mixed(people: _People, suspicion: Suspicion) -> tuple[MixedFolder, ...]:
     return tuple(found)
 
 
-def picture_leaks(root: Path, other: Path, cache: Path, *, workers: int) -> list[Leak]:
-    """Files and near-duplicates that are in both folders, without a model.
-
-    Args:
-        root: the audited folder.
-        other: the folder that it is held against.
-        cache: the file of what is known about files.
-        workers: processes; 0: this one.
-    """
-    shots = [
-        *_marked(root, _HERE, cache, workers=workers),
-        *_marked(other, _THERE, cache, workers=workers),
-    ]
-    same = exact_copies(shots)[1]
-    similar = near_copies(shots, CheckSettings().near)[1]
-    leaks = [Leak("file", first, second, 1.0) for first, second in _pairs(same)]
-    known = {(leak.first, leak.second) for leak in leaks}
-    for first, second in _pairs(similar):
-        if (first, second) not in known:
-            leaks.append(Leak("picture", first, second, float("nan")))
-    return leaks
-
-
-def person_leaks(
-    here: Embeddings,
-    labels: Labels,
-    names: Sequence[str],
-    suspicion: Suspicion,
-    there: Embeddings,
-    other_labels: Labels,
-    other_names: Sequence[str],
-) -> list[Leak]:
-    """People who are in both folders: by the model, and by their names.
-
-    Args:
-        here: the audited pictures; ``labels`` (N,) are positions in ``names``.
-        labels: see ``here``.
-        names: of the audited people.
-        suspicion: what was found here.
-        there: the other folder's pictures; ``other_labels`` are positions in ``other_names``.
-        other_labels: see ``there``.
-        other_names: of the other folder's people.
-    """
-    found = same_people_across(
-        here.embeddings, there.embeddings, (labels, other_labels), 1 - suspicion.probability
-    )
-    shared: list[tuple[Literal["person", "name"], int, int]] = [
-        ("person", a, b) for a, b in zip(found.first.tolist(), found.second.tolist(), strict=True)
-    ]
-    known = {(a, b) for _, a, b in shared}
-    for name in shared_names(names, other_names):
-        same = names.index(name), other_names.index(shared_names(other_names, [name])[0])
-        if same not in known:
-            shared.append(("name", *same))
-    first, second = (np.array([one[side] for one in shared], np.int64) for side in (1, 2))
-    scores = mean_cosines(
-        (here.embeddings, there.embeddings),
-        (labels, other_labels),
-        FolderPairs(first, second, np.ones(len(shared))),
-    )
-    return [
-        Leak(kind, names[a], other_names[b], float(score))
-        for (kind, a, b), score in zip(shared, scores, strict=True)
-    ]
-
-
-def _marked(root: Path, mark: str, cache: Path, *, workers: int) -> list[Shot]:
-    """A folder's usable pictures, each said to be of the folder's one person."""
-    contents = walk_folder(root)
-    known = gather_facts(root, contents.files(), FactCache(cache), workers=workers)
-    return [replace(shot, person=mark) for shot in usable_shots(contents, known)]
-
-
-def _pairs(groups: Sequence[Copies]) -> list[tuple[str, str]]:
-    """Of each group every picture here with the best one there."""
-    pairs = []
-    for group in groups:
-        there = [shot.path for shot in group.shots if shot.person == _THERE]
-        pairs += [(shot.path, there[0]) for shot in group.shots if shot.person == _HERE]
-    return sorted(pairs)
-
-
 def _leaks(
     settings: AuditSettings, people: _People, suspicion: Suspicion, against: _People, out: Path
-) -> list[Leak]:
+) -> tuple[Leak, ...]:
     """What the audited folder shares with the other one."""
     leaks: list[Leak] = []
     here, there = people.embeddings.root, against.embeddings.root
     if here is not None and there is not None:
         workers = processors() if settings.workers is None else settings.workers
-        leaks = picture_leaks(here, there, out / "facts.jsonl", workers=workers)
-        places = [{path: at for at, path in enumerate(side.paths)} for side in (people, against)]
-        leaks = [_scored(leak, (people, against), places) for leak in leaks]
-    leaks += person_leaks(
-        people.embeddings, people.labels, people.names, suspicion,
-        against.embeddings, against.labels, against.names,
-    )  # fmt: skip
+        cache = FactCache(out / "facts.jsonl")
+        shots = [
+            *_marked(here, _HERE, cache, workers=workers),
+            *_marked(there, _THERE, cache, workers=workers),
+        ]
+        leaks = _picture_leaks(shots, people, against)
+    return (*leaks, *_person_leaks(people, suspicion, against))
+
+
+def _marked(root: Path, mark: str, cache: FactCache, *, workers: int) -> list[Shot]:
+    """A folder's usable pictures, all of them as if of one person."""
+    contents = walk_folder(root)
+    known = gather_facts(root, contents.files(), cache, workers=workers)
+    return [replace(shot, person=mark) for shot in usable_shots(contents, known)]
+
+
+def _picture_leaks(shots: Sequence[Shot], people: _People, against: _People) -> list[Leak]:
+    """Files and near-duplicates that are in both folders; the score alone is the model's."""
+    same = _pairs(exact_copies(shots)[1])
+    leaks = [Leak("file", first, second, 1.0) for first, second in same]
+    places = [{path: at for at, path in enumerate(side.paths)} for side in (people, against)]
+    for first, second in _pairs(near_copies(shots, CheckSettings().near)[1]):
+        if (first, second) in same:
+            continue
+        score = float("nan")
+        if first in places[0] and second in places[1]:
+            one = normalised(people.vectors[[places[0][first]]])[0]
+            other = normalised(against.vectors[[places[1][second]]])[0]
+            score = float(one @ other)
+        leaks.append(Leak("picture", first, second, score))
     return leaks
 
 
-def _scored(
-    leak: Leak, sides: tuple[_People, _People], places: Sequence[Mapping[str, int]]
-) -> Leak:
-    """A leak of pictures with its cosine; files are the same whatever the model says."""
-    if leak.kind != "picture":
-        return leak
-    vectors = []
-    for side, place, path in zip(sides, places, (leak.first, leak.second), strict=True):
-        if path not in place:
-            return replace(leak, score=float("nan"))
-        vectors.append(normalised(side.embeddings.embeddings[[place[path]]])[0])
-    return replace(leak, score=float(vectors[0] @ vectors[1]))
+def _pairs(groups: Sequence[Copies]) -> dict[tuple[str, str], None]:
+    """Of each group every picture here with the best one there, sorted."""
+    pairs = []
+    for group in groups:
+        there = [shot.path for shot in group.shots if shot.person == _THERE]
+        pairs += [(shot.path, there[0]) for shot in group.shots if shot.person == _HERE]
+    return dict.fromkeys(sorted(pairs))
+
+
+def _person_leaks(people: _People, suspicion: Suspicion, against: _People) -> list[Leak]:
+    """People who are in both folders: by the model, and by their names."""
+    vectors, labels = (people.vectors, against.vectors), (people.labels, against.labels)
+    found = same_people_across(*vectors, labels, 1 - suspicion.probability)
+    shared: dict[tuple[int, int], Literal["person", "name"]] = dict.fromkeys(
+        zip(found.first.tolist(), found.second.tolist(), strict=True), "person"
+    )
+    for name in shared_names(people.names, against.names):
+        other = shared_names(against.names, [name])[0]
+        shared.setdefault((people.names.index(name), against.names.index(other)), "name")
+    first, second = np.array(list(shared), np.int64).reshape(-1, 2).T
+    scores = mean_cosines(vectors, labels, FolderPairs(first, second, np.ones(len(shared))))
+    return [
+        Leak(kind, people.names[a], against.names[b], float(score))
+        for ((a, b), kind), score in zip(shared.items(), scores, strict=True)
+    ]
 
 
 def _model_notes(people: _People, settings: AuditSettings) -> tuple[Sequence[str], str | None]:
     """How far the model can be believed on these people, and why nothing should be moved by it."""
     notes = []
-    place = scoring_device(settings.device)
-    counts = count_pairs(people.embeddings.embeddings, people.labels, device=place)
-    value = auc(counts)
+    device = scoring_device(settings.device)
+    value = auc(count_pairs(people.vectors, people.labels, device=device))
     if value < _WEAK_AUC:
         notes.append(
             f"the model tells these folders apart with AUC {value:.3f} only: it misses wrong "

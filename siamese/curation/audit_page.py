@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal
 
 from tqdm import tqdm
 
@@ -17,45 +17,24 @@ from siamese.curation.findings_page import (
     Group,
     Row,
     Section,
+    Severity,
     thumbnail_of,
     write_findings_page,
 )
 from siamese.curation.plans import Move, mend_command, write_plan
 from siamese.curation.shell import command_line, path_word
-from siamese.drawing.page import Facts, Headline, Picture
+from siamese.drawing.page import Facts, Headline
 from siamese.files.writing import write_csv
 
-_PLAN = Path("plans") / "suspects.csv"
-_SAME = "same_person.csv"
+_PLAN, _SAME, _PAGE = Path("plans") / "suspects.csv", "same_person.csv", "audit.html"
 _LISTED = 5  # findings of a kind in the text
-_TYPICAL = 4  # pictures of a person beside a suspect
-_EXAMPLES = 4  # pictures of either side of two people or two folders
-_SUSPECTS_MEAN = (
-    "Pictures that seem to show somebody else than their folder's person, the most suspicious "
-    "first, beside typical pictures of that person and of the one whom they look most like. "
-    "Suspicion is the probability of this according to the model."
-)
-_SAME_MEANS = (
-    "Pairs of folders that seem to hold one person. Two people who look alike to the model stand "
-    "here, too: look before you merge. The command makes lists for training in which each pair is "
-    "one person; it moves nothing."
-)
-_MIXED_MEANS = (
-    "Folders whose pictures fall into two groups, as those of two people do. Large differences in "
-    "age, light or angle may look the same to a weak model."
-)
-_LEAKS_MEAN = (
-    "What stands in both folders. A model that is trained on one and tested on the other would be "
-    "judged by what it has seen."
-)
+_PICTURES = 4  # in a group on the page
 _LEAK_KINDS = {
     "file": "same file",
     "picture": "nearly the same picture",
     "person": "seems the same person",
     "name": "same name",
 }
-_NOTHING = "Nothing found."
-_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True)
@@ -68,7 +47,7 @@ class Suspect:
         suspicion: probability in [0, 1] that it is somebody else.
         owner: the person whom it looks most like; None: like nobody in the folder.
         own_score: cosine to the typical face of its folder, in [-1, 1].
-        owner_score: cosine to the typical face of the person whom it looks most like.
+        owner_score: cosine to the typical face of ``owner``.
     """
 
     path: str
@@ -84,7 +63,8 @@ class SamePerson:
     """Two folders that seem to hold one person.
 
     Attributes:
-        first, second: the folders' names.
+        first: the folder's name.
+        second: the other's.
         probability: in [0, 1].
         score: mean cosine between pictures of the two, in [-1, 1].
         examples: a picture of each, the pairs that are most alike first.
@@ -104,8 +84,8 @@ class MixedFolder:
     Attributes:
         person: the folder's name.
         probability: in [0, 1].
-        main: its larger cluster's pictures, the most typical first.
-        other: its smaller cluster's pictures, the most typical first.
+        main: pictures of its larger cluster, the most typical first.
+        other: of its smaller one.
     """
 
     person: str
@@ -139,8 +119,8 @@ class Audit:
         origin: what was audited, with what, in words.
         root: the audited folder; None when only embeddings are known.
         other_root: the folder it was held against; None without one.
-        people: number of people.
-        pictures: number of pictures.
+        people: their number.
+        pictures: their number.
         suspects: pictures at or above the suspicion that was set.
         typical: per person the paths of a few typical pictures.
         same: folder pairs that seem to be one person.
@@ -164,6 +144,25 @@ class Audit:
     weak: str | None = None
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """Findings of one kind, and how the text and the page show them."""
+
+    title: str
+    name: str  # of one, and of several
+    names: str
+    severity: Severity
+    meaning: str
+    found: Sequence[Any]
+    line: Callable[[Any], str]
+    row: Callable[[Audit, _Show, Any], Row]
+    command: str | None = None
+
+
+# A title, the paths of pictures, and whether they are the other folder's.
+_Show = Callable[[str, Iterable[str], bool], Group]
+
+
 def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
     """Write every result of an audit into a folder; what is there already is replaced.
 
@@ -176,168 +175,174 @@ def write_audit(out: Path, audit: Audit, *, shown: int) -> tuple[Path, ...]:
         suspects.csv, same_person.csv, mixed.csv, leaks.csv, plans/suspects.csv (a plan that
         quarantines the suspects), audit.html; without findings they are there as well.
     """
-    write = partial(write_csv, errors="surrogateescape")  # names of any bytes
-    tables = (
-        write(
-            out / "suspects.csv",
+    tables: dict[str, tuple[tuple[str, ...], list[tuple[Any, ...]]]] = {
+        "suspects.csv": (
             ("rank", "path", "person", "suspicion", "owner", "own_score", "owner_score"),
-            (
-                (rank, one.path, one.person, _number(one.suspicion), one.owner or "",
-                 _number(one.own_score), _number(one.owner_score))
-                for rank, one in enumerate(audit.suspects, start=1)
-            ),
+            [(rank, *astuple(one)) for rank, one in enumerate(audit.suspects, start=1)],
         ),
-        write(
-            out / _SAME,
+        _SAME: (
             ("first", "second", "probability", "score"),
-            (
-                (one.first, one.second, _number(one.probability), _number(one.score))
-                for one in audit.same
-            ),
-            exact=True,  # siamese-data split --merge reads it
+            [astuple(one)[:4] for one in audit.same],
         ),
-        write(
-            out / "mixed.csv",
+        "mixed.csv": (
             ("person", "probability", "pictures", "other_pictures", "example", "other_example"),
-            (
-                (one.person, _number(one.probability), len(one.main), len(one.other),
-                 _first(one.main), _first(one.other))
-                for one in audit.mixed
-            ),
+            [
+                (m.person, m.probability, len(m.main), len(m.other), m.main[0], m.other[0])
+                for m in audit.mixed
+            ],
         ),
-        write(
-            out / "leaks.csv",
-            ("kind", "first", "second", "score"),
-            ((one.kind, one.first, one.second, _number(one.score)) for one in audit.leaks),
-        ),
-    )  # fmt: skip
+        "leaks.csv": (("kind", "first", "second", "score"), list(map(astuple, audit.leaks))),
+    }
+    for name, (header, rows) in tables.items():
+        cells = ([f"{x:.6f}" if isinstance(x, float) else x for x in row] for row in rows)
+        # Names of any bytes; siamese-data split --merge reads pairs of people back.
+        write_csv(out / name, header, cells, errors="surrogateescape", exact=name == _SAME)
     write_plan(out / _PLAN, [Move(suspect.path, None) for suspect in audit.suspects])
-    files = (*tables, out / _PLAN)
-    page = _page(audit, out, shown=shown, mend=_mend(audit, files), split=_split(audit, files))
-    write_findings_page(out / "audit.html", page)
-    return (*files, out / "audit.html")
+    write_findings_page(out / _PAGE, _page(audit, out, shown))
+    return tuple(out / name for name in (*tables, str(_PLAN), _PAGE))
 
 
-def audit_text(audit: Audit, files: Sequence[Path], *, moved: bool = False) -> str:
-    """What the command prints: counts, the first few of each kind, the files, what to do next.
+def audit_text(audit: Audit, out: Path, *, moved: bool = False) -> str:
+    """What the command prints: counts, the first few of each kind, what to do next.
 
     Args:
         audit: what was found.
-        files: what :func:`write_audit` returned.
+        out: where :func:`write_audit` wrote it.
         moved: the suspects are in the quarantine already.
     """
-    lines = [audit.origin, *_summary(audit)]
-    listed = (
-        ("wrong pictures", map(_suspect_line, audit.suspects[:_LISTED]), audit.suspects),
-        ("one person under two names", map(_same_line, audit.same[:_LISTED]), audit.same),
-        ("two people under one name", map(_mixed_line, audit.mixed[:_LISTED]), audit.mixed),
-        ("in both folders", map(_leak_line, audit.leaks[:_LISTED]), audit.leaks),
-    )
-    for title, first, every in listed:
-        if every:
-            lines += [f"{title}:", *(f"  {line}" for line in first)]
-            if len(every) > _LISTED:
-                lines.append(f"  and {len(every) - _LISTED} more")
+    kinds = _kinds(audit, out)
+    lines = [audit.origin, *_summary(audit, kinds)]
+    for kind in kinds:
+        if kind.found:
+            lines.append(f"{kind.title.lower()}:")
+            lines += [f"  {kind.line(one)}" for one in kind.found[:_LISTED]]
+            if len(kind.found) > _LISTED:
+                lines.append(f"  and {len(kind.found) - _LISTED} more")
     lines += audit.notes
-    lines += [f"look: {command_line(file)}" for file in files if file.suffix == ".html"]
-    mend = None if moved else _mend(audit, files)
+    lines.append(f"look: {command_line(out / _PAGE)}")
     if audit.weak is not None:
         lines.append(f"next: no move; {audit.weak}")
-    for command in filter(None, (mend, _split(audit, files))):
-        lines.append(f"next: {command}")
+    todo = kinds[1:] if moved else kinds
+    lines += [f"next: {kind.command}" for kind in todo if kind.command is not None]
     return "\n".join(lines)
 
 
-def _mend(audit: Audit, files: Sequence[Path]) -> str | None:
-    """The command that quarantines the suspects; None where the model is too weak for that."""
-    plans = [file for file in files if file.parts[-2:] == _PLAN.parts]
-    if audit.weak is not None or audit.root is None or not audit.suspects or not plans:
-        return None
-    return mend_command(audit.root, plans[0])
+def _kinds(audit: Audit, out: Path) -> list[_Kind]:
+    mend = split = None
+    if audit.root is not None and audit.suspects and audit.weak is None:
+        mend = mend_command(audit.root, out / _PLAN)
+    if audit.root is not None and audit.same:
+        merge = ("--merge", path_word(out / _SAME))
+        split = command_line("siamese-data", "split", path_word(audit.root), *merge)
+    kinds = [
+        _Kind(
+            "Wrong pictures inside a folder", "suspicious picture", "suspicious pictures",
+            "warning",
+            "Pictures that seem to show somebody else than their folder's person, the most "
+            "suspicious first, beside typical pictures of that person and of the one whom they "
+            "look most like. Suspicion is the probability of this according to the model.",
+            audit.suspects, _suspect_line, _suspect_row, mend,
+        ),
+        _Kind(
+            "One person under two names", "pair of folders that seems to be one person",
+            "pairs of folders that seem to be one person", "warning",
+            "Two people who look alike to the model stand here, too: look before you merge. The "
+            "command makes lists for training in which each pair is one person; it moves nothing.",
+            audit.same, _same_line, _same_row, split,
+        ),
+        _Kind(
+            "Two people under one name", "folder that seems to hold two people",
+            "folders that seem to hold two people", "note",
+            "Folders whose pictures fall into two groups. Large differences in age, light or angle "
+            "may look the same to a weak model.",
+            audit.mixed, _mixed_line, _mixed_row,
+        ),
+    ]  # fmt: skip
+    if audit.other_root is not None or audit.leaks:
+        meaning = (
+            "A model that is trained on one folder and tested on the other would be judged by what "
+            "it has seen."
+        )
+        kinds.append(
+            _Kind(
+                "In both folders", "leak between the two folders", "leaks between the two folders",
+                "error", meaning, audit.leaks, _leak_line, _leak_row,
+            )
+        )  # fmt: skip
+    return kinds
 
 
-def _split(audit: Audit, files: Sequence[Path]) -> str | None:
-    """The command that makes lists in which one person's folders are together."""
-    same = [file for file in files if file.name == _SAME]
-    if audit.root is None or not audit.same or not same:
-        return None
-    root = path_word(audit.root)
-    return command_line("siamese-data", "split", root, "--merge", path_word(same[0]))
-
-
-def _number(value: float) -> str:
-    return f"{value:.6f}"
-
-
-def _first(paths: Sequence[str]) -> str:
-    return paths[0] if paths else ""
-
-
-def _shown(name: str) -> str:
-    """A name as a word of the shell: spaces and what cannot be seen are spelled out."""
-    return command_line(name)
-
-
-def _suspect_line(one: Suspect) -> str:
-    like = "nobody here" if one.owner is None else _shown(one.owner)
-    return f"{one.suspicion:.3f}  {_shown(one.path)}  looks like {like}"
-
-
-def _same_line(one: SamePerson) -> str:
-    return f"{one.probability:.3f}  {_shown(one.first)} = {_shown(one.second)}"
-
-
-def _mixed_line(one: MixedFolder) -> str:
-    return (
-        f"{one.probability:.3f}  {_shown(one.person)}: {len(one.main)} + {len(one.other)} pictures"
-    )
-
-
-def _leak_line(one: Leak) -> str:
-    return f"{one.score:.3f}  {_LEAK_KINDS[one.kind]}: {_shown(one.first)} = {_shown(one.second)}"
-
-
-def _page(
-    audit: Audit, out: Path, *, shown: int, mend: str | None, split: str | None
-) -> FindingsPage:
-    """The page of an audit; reads the pictures that are shown.
-
-    Args:
-        audit: what was found.
-        out: where the results are; named on the page.
-        shown: findings of each kind whose pictures are shown.
-        mend: the command that quarantines the suspects.
-        split: the command that makes lists in which one person's folders are together.
-    """
+def _page(audit: Audit, out: Path, shown: int) -> FindingsPage:
+    """The page; of each kind the pictures of so many findings are read."""
+    kinds = _kinds(audit, out)
+    places = (
+        ("folder", audit.root), ("results", out), ("held against", audit.other_root)
+    )  # fmt: skip
     return FindingsPage(
         title="audit" if audit.root is None else f"{audit.root.resolve().name}: audit",
         subtitle=f"{audit.origin}, {time.strftime('%Y-%m-%d %H:%M')}",
-        summary=_summary(audit),
-        headlines=_headlines(audit),
-        sections=_sections(audit, shown, mend, split),
-        facts=(_facts(audit, out),),
+        summary=_summary(audit, kinds),
+        headlines=tuple(
+            Headline(kind.title, f"{len(kind.found):,}", None, kind.names) for kind in kinds
+        ),
+        sections=_sections(audit, kinds, shown),
+        facts=(
+            Facts(
+                "Data",
+                (
+                    ("audited", audit.origin),
+                    ("people", f"{audit.people:,}"),
+                    ("pictures", f"{audit.pictures:,}"),
+                    *((name, str(place.resolve())) for name, place in places if place is not None),
+                ),
+            ),
+        ),
         notes=audit.notes,
     )
 
 
-def _summary(audit: Audit) -> tuple[str, ...]:
+def _summary(audit: Audit, kinds: Sequence[_Kind]) -> tuple[str, ...]:
     """How much was found, and what that is worth, in sentences."""
-    found = [
-        _counted(len(audit.suspects), "suspicious picture", "suspicious pictures"),
-        _counted(len(audit.same), "pair of folders that seems", "pairs of folders that seem")
-        + " to be one person",
-        _counted(len(audit.mixed), "folder that seems", "folders that seem")
-        + " to hold two people",
-    ]  # fmt: skip
-    if _has_other(audit):
-        found.append(_counted(len(audit.leaks), "leak", "leaks") + " between the two folders")
+    found = ", ".join(_counted(len(kind.found), kind.name, kind.names) for kind in kinds)
     scope = _counted(audit.people, "person", "people")
     scope += ", " + _counted(audit.pictures, "picture", "pictures")
-    honest = (
+    return (
+        f"{scope}: {found}.",
         "These are a model's guesses: look before you move anything, and what is not here may be "
-        "wrong all the same; a weak model misses many."
+        "wrong all the same; a weak model misses many.",
     )
-    return f"{scope}: {', '.join(found)}.", honest
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def _sections(audit: Audit, kinds: Sequence[_Kind], shown: int) -> tuple[Section, ...]:
+    thumbnail = cache(thumbnail_of)
+
+    def show(title: str, paths: Iterable[str], other: bool = False) -> Group:
+        root = audit.other_root if other else audit.root
+        first = list(dict.fromkeys(paths))[:_PICTURES]
+        return Group(title, tuple(thumbnail(root, path, "") for path in first))
+
+    sections = []
+    for kind in kinds:
+        rows = tqdm(
+            kind.found[:shown] if audit.root is not None else (),
+            "thumbnails", unit="row", disable=None, leave=False, delay=1,
+        )  # fmt: skip
+        sections.append(
+            Section(
+                kind.title,
+                kind.severity,
+                kind.meaning if kind.found else "Nothing found.",
+                count=len(kind.found),
+                command=kind.command,
+                rows=tuple(kind.row(audit, show, one) for one in rows),
+                paths=tuple(map(kind.line, kind.found)),
+            )
+        )
+    return tuple(sections)
 
 
 def _isolated(name: str) -> str:
@@ -345,177 +350,69 @@ def _isolated(name: str) -> str:
     return f"\u2068{name}\u2069"
 
 
-def _counted(count: int, one: str, many: str) -> str:
-    """A number with its noun."""
-    return f"{count:,} {one if count == 1 else many}"
+def _typical(audit: Audit, show: _Show, one: Suspect, person: str) -> Group:
+    others = (path for path in audit.typical.get(person, ()) if path != one.path)
+    return show(f"typical of {_isolated(person)}", others, False)
 
 
-def _has_other(audit: Audit) -> bool:
-    return audit.other_root is not None or bool(audit.leaks)
+def _suspect_line(one: Suspect) -> str:
+    like = "nobody here" if one.owner is None else command_line(one.owner)
+    return f"{one.suspicion:.3f}  {command_line(one.path)}  looks like {like}"
 
 
-def _headlines(audit: Audit) -> tuple[Headline, ...]:
-    share = len(audit.suspects) / audit.pictures if audit.pictures else 0.0
-    found = [
-        Headline("suspects", f"{len(audit.suspects):,}", None,
-                 f"{share:.1%} of {audit.pictures:,} pictures"),
-        Headline("one person, two names", f"{len(audit.same):,}", None,
-                 f"pairs among {audit.people:,} folders"),
-        Headline("two people, one name", f"{len(audit.mixed):,}", None, "folders in two groups"),
-    ]  # fmt: skip
-    if _has_other(audit):
-        found.append(Headline("leaks", f"{len(audit.leaks):,}", None, "in both folders"))
-    return tuple(found)
-
-
-def _facts(audit: Audit, out: Path) -> Facts:
-    rows = [
-        ("audited", audit.origin),
-        ("people", f"{audit.people:,}"),
-        ("pictures", f"{audit.pictures:,}"),
-        ("results", str(out.resolve())),
-    ]
-    if audit.root is not None:
-        rows.insert(1, ("folder", str(audit.root.resolve())))
-    if audit.other_root is not None:
-        rows.append(("held against", str(audit.other_root.resolve())))
-    return Facts("Data", tuple(rows))
-
-
-class _Pictures:
-    """Thumbnails, each decoded once."""
-
-    def __init__(self, audit: Audit) -> None:
-        self.audit = audit
-        self._made: dict[tuple[Path | None, str], Picture] = {}
-
-    def of(self, paths: Sequence[str], most: int, root: Path | None) -> tuple[Picture, ...]:
-        for path in paths[:most]:
-            if (root, path) not in self._made:
-                self._made[root, path] = thumbnail_of(root, path, "")
-        return tuple(self._made[root, path] for path in paths[:most])
-
-    def own(self, paths: Sequence[str], most: int) -> tuple[Picture, ...]:
-        return self.of(paths, most, self.audit.root)
-
-    def typical(self, person: str, but: str = "") -> tuple[Picture, ...]:
-        paths = [path for path in self.audit.typical.get(person, ()) if path != but]
-        return self.own(paths, _TYPICAL)
-
-
-def _sections(audit: Audit, shown: int, mend: str | None, split: str | None) -> tuple[Section, ...]:
-    pictures = _Pictures(audit)
-    with tqdm(desc="thumbnails", unit="row", disable=None, leave=False, delay=1) as bar:
-
-        def rows(found: Sequence[_Kind], row: Callable[[_Pictures, _Kind], Row]) -> tuple[Row, ...]:
-            made = []
-            for one in found[:shown] if audit.root is not None else ():
-                made.append(row(pictures, one))
-                bar.update()
-            return tuple(made)
-
-        suspects = rows(audit.suspects, _suspect_row)
-        same = rows(audit.same, _same_row)
-        mixed = rows(audit.mixed, _mixed_row)
-        leaks = rows(audit.leaks, _leak_row)
-    sections = [
-        Section(
-            "Wrong pictures inside a folder",
-            "warning",
-            _SUSPECTS_MEAN if audit.suspects else _NOTHING,
-            count=len(audit.suspects),
-            command=mend,
-            rows=suspects,
-            paths=tuple(f"{one.suspicion:.3f} {_isolated(one.path)}" for one in audit.suspects),
-        ),
-        Section(
-            "One person under two names",
-            "warning",
-            _SAME_MEANS if audit.same else _NOTHING,
-            count=len(audit.same),
-            command=split,
-            rows=same,
-            paths=tuple(map(_same_line, audit.same)),
-        ),
-        Section(
-            "Two people under one name",
-            "note",
-            _MIXED_MEANS if audit.mixed else _NOTHING,
-            count=len(audit.mixed),
-            rows=mixed,
-            paths=tuple(map(_mixed_line, audit.mixed)),
-        ),
-    ]
-    if _has_other(audit):
-        sections.append(
-            Section(
-                "In both folders",
-                "error",
-                _LEAKS_MEAN if audit.leaks else _NOTHING,
-                count=len(audit.leaks),
-                rows=leaks,
-                paths=tuple(map(_leak_line, audit.leaks)),
-            )
-        )
-    return tuple(sections)
-
-
-def _suspect_row(pictures: _Pictures, one: Suspect) -> Row:
-    groups = [
-        Group("the suspect", pictures.own([one.path], 1)),
-        Group(f"typical of {_isolated(one.person)}", pictures.typical(one.person, one.path)),
-    ]
-    words = f"suspicion {one.suspicion:.0%}, "
+def _suspect_row(audit: Audit, show: _Show, one: Suspect) -> Row:
+    groups = [show("the suspect", [one.path], False), _typical(audit, show, one, one.person)]
+    words = f"suspicion {one.suspicion:.0%}, score in its own folder {one.own_score:.3f}, "
     if one.owner is None:
-        words += f"looks like nobody here (score in its own folder {one.own_score:.3f})"
+        words += "looks like nobody here"
     else:
-        words += f"looks most like {_isolated(one.owner)} "
-        words += f"(score {one.owner_score:.3f}, in its own folder {one.own_score:.3f})"
-        owner = f"typical of {_isolated(one.owner)}"
-        groups.append(Group(owner, pictures.typical(one.owner, one.path)))
+        words += f"looks most like {_isolated(one.owner)} (score {one.owner_score:.3f})"
+        groups.append(_typical(audit, show, one, one.owner))
     return Row(one.path, words, tuple(groups))
 
 
-def _same_row(pictures: _Pictures, one: SamePerson) -> Row:
-    groups = [
-        Group(
-            name, pictures.own(list(dict.fromkeys(pair[side] for pair in one.examples)), _EXAMPLES)
-        )
-        for side, name in enumerate((one.first, one.second))
-    ]
-    title = f"{_isolated(one.first)} = {_isolated(one.second)}"
+def _same_line(one: SamePerson) -> str:
+    return f"{one.probability:.3f}  {command_line(one.first)} = {command_line(one.second)}"
+
+
+def _same_row(audit: Audit, show: _Show, one: SamePerson) -> Row:
+    first, second = zip(*one.examples, strict=True)
+    groups = show(one.first, first, False), show(one.second, second, False)
     words = f"probability {one.probability:.0%}, score {one.score:.3f}"
-    return Row(title, words, tuple(groups))
+    return Row(f"{_isolated(one.first)} = {_isolated(one.second)}", words, groups)
 
 
-def _mixed_row(pictures: _Pictures, one: MixedFolder) -> Row:
-    main = _counted(len(one.main), "picture", "pictures")
-    other = _counted(len(one.other), "other picture", "other pictures")
-    groups = (
-        Group(main, pictures.own(one.main, _EXAMPLES)),
-        Group(other, pictures.own(one.other, _EXAMPLES)),
-    )
-    return Row(one.person, f"probability {one.probability:.0%}", groups)
+def _mixed_line(one: MixedFolder) -> str:
+    numbers = f"{len(one.main)} + {len(one.other)} pictures"
+    return f"{one.probability:.3f}  {command_line(one.person)}: {numbers}"
 
 
-def _leak_row(pictures: _Pictures, one: Leak) -> Row:
-    other_root = pictures.audit.other_root
-    if one.kind in ("file", "picture"):
-        here, there = pictures.own([one.first], 1), pictures.of([one.second], 1, other_root)
-    else:
-        some = _some_pictures(other_root, one.second)
-        here, there = pictures.typical(one.first), pictures.of(some, _TYPICAL, other_root)
-    title = f"{_isolated(one.first)} = {_isolated(one.second)}"
+def _mixed_row(audit: Audit, show: _Show, one: MixedFolder) -> Row:
+    main = show(_counted(len(one.main), "picture", "pictures"), one.main, False)
+    other = show(_counted(len(one.other), "other picture", "other pictures"), one.other, False)
+    return Row(one.person, f"probability {one.probability:.0%}", (main, other))
+
+
+def _leak_line(one: Leak) -> str:
+    names = f"{command_line(one.first)} = {command_line(one.second)}"
+    return f"{one.score:.3f}  {_LEAK_KINDS[one.kind]}: {names}"
+
+
+def _leak_row(audit: Audit, show: _Show, one: Leak) -> Row:
+    here, there = [one.first], [one.second]
+    if one.kind in ("person", "name"):
+        here, there = list(audit.typical.get(one.first, ())), _files_of(audit, one.second)
     words = f"{_LEAK_KINDS[one.kind]}, score {one.score:.3f}"
-    return Row(title, words, (Group("here", here), Group("there", there)))
+    title = f"{_isolated(one.first)} = {_isolated(one.second)}"
+    return Row(title, words, (show("here", here, False), show("there", there, True)))
 
 
-def _some_pictures(root: Path | None, person: str) -> list[str]:
-    """A few files of a person of the other folder."""
-    if root is None:
+def _files_of(audit: Audit, person: str) -> list[str]:
+    """The files of a person of the other folder."""
+    if audit.other_root is None:
         return []
     try:
-        names = sorted(os.listdir(root / person))
+        names = sorted(os.listdir(audit.other_root / person))
     except OSError:
         return []
-    return [f"{person}/{name}" for name in names if not name.startswith(".")][:_TYPICAL]
+    return [f"{person}/{name}" for name in names if not name.startswith(".")]

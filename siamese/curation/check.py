@@ -15,7 +15,7 @@ from filelock import FileLock
 from matplotlib.ticker import MaxNLocator
 
 from siamese.config import CheckSettings
-from siamese.curation.contents import walk_folder
+from siamese.curation.contents import results_folder, walk_folder
 from siamese.curation.copies import (
     Copies,
     Shot,
@@ -29,7 +29,6 @@ from siamese.curation.findings import (
     Case,
     Cases,
     Finding,
-    Kind,
     file_findings,
     find_twins,
     folder_findings,
@@ -46,20 +45,16 @@ from siamese.curation.findings_page import (
 from siamese.curation.inspection import FactCache, FileFacts, gather_facts
 from siamese.curation.repairs import make_plans, write_plans
 from siamese.drawing.figure import blank_figure, svg_of
-from siamese.drawing.page import Chart, Facts, Headline, Picture
-from siamese.errors import UserError, first_few
-from siamese.files.places import is_inside
-from siamese.files.shown import shown
+from siamese.drawing.page import Chart, Facts, Headline
+from siamese.errors import first_few
+from siamese.files.shown import counted, shown
 from siamese.files.writing import write_json
 from siamese.processors import processors
 
 _ROWS = 24  # of a kind of finding
 _PICTURES = 8  # in a row
-_SINGLE = 24  # pictures of a kind that is about single files
-_GROUPS: frozenset[Kind] = frozenset({"copies_within", "copies_across", "near_within",
-                                      "near_across"})  # fmt: skip
-_FOLDERS: frozenset[Kind] = frozenset({"twin_folders", "similar_names", "shared_pictures",
-                                       "one_picture"})  # fmt: skip
+_COPIES = ("copies_within", "copies_across", "near_within", "near_across")
+_FOLDERS = ("twin_folders", "similar_names", "shared_pictures", "one_picture")
 _BLUE = "#0072b2"
 
 
@@ -71,20 +66,15 @@ def check_folder(settings: CheckSettings) -> CheckResult:
     """
     root = Path(str(settings.data))
     contents = walk_folder(root)
-    out = _results_folder(root, settings)
+    out = results_folder("check", root, settings.out, settings.runs)
     workers = processors() if settings.workers is None else settings.workers
     files = contents.files()
-    cache = FactCache(out / "facts.jsonl")
-    facts = gather_facts(root, files, cache, workers=workers)
+    facts = gather_facts(root, files, FactCache(out / "facts.jsonl"), workers=workers)
     cases = file_findings(facts, min_side=settings.min_side, max_aspect=settings.max_aspect)
     for kind, of_kind in folder_findings(contents, facts).items():
         cases.setdefault(kind, []).extend(of_kind)
-    shots = usable_shots(contents, facts)
-    counts = {
-        person: sum(facts[file.path].status == "usable" for file in mine)
-        for person, mine in contents.people.items()
-    }
-    copies = _find_copies(cases, shots, settings.near)
+    counts = contents.usable(facts)
+    copies = _find_copies(cases, usable_shots(contents, facts), settings.near)
     same_person = _find_same_people(cases, list(contents.people), copies["copies_across"], counts)
     plans = make_plans(contents, facts, cases, copies, same_person, settings.near)
     with FileLock(out / ".check.lock"):  # results of two runs at once would get mixed
@@ -94,7 +84,6 @@ def check_folder(settings: CheckSettings) -> CheckResult:
             {person: number for person, number in counts.items() if number},
             len(files),
             write_plans(root, out, cases, plans),
-            tuple(cache.notes),
         )
         _write_page(result, facts, settings)
         write_json(out / "check.json", {**result.as_dict(), "settings": vars(settings)})
@@ -111,7 +100,6 @@ class CheckResult:
         counts: usable pictures by person.
         files: number of files in people's folders.
         findings: the worst first; kinds without a case are left out.
-        notes: what the reader must know.
     """
 
     root: Path
@@ -119,33 +107,21 @@ class CheckResult:
     counts: Mapping[str, int]
     files: int
     findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
 
-    def balance(self) -> dict[str, float]:
+    def balance(self) -> dict[str, int]:
         """Pictures per person: least, quartiles, most; empty without a person."""
         ordered = sorted(self.counts.values())
-        if not ordered:
-            return {}
+        names = ("least", "lower quartile", "median", "upper quartile", "most")
         last = len(ordered) - 1
-        shares = {"least": 0.0, "lower quartile": 0.25, "median": 0.5, "upper quartile": 0.75}
-        shares["most"] = 1.0
-        return {name: ordered[round(share * last)] for name, share in shares.items()}
+        return {name: ordered[round(at / 4 * last)] for at, name in enumerate(names) if ordered}
 
     def summary(self) -> str:
         """One line."""
-        line = (
-            f"{self.root}: {len(self.counts)} people, {sum(self.counts.values())} usable pictures"
-        )
-        balance = self.balance()
-        if balance:
-            line += (
-                f"; per person {balance['least']} to {balance['most']}, median {balance['median']}"
-            )
+        usable = sum(self.counts.values())
+        line = f"{self.root}: {len(self.counts)} people, {usable} usable pictures"
+        if balance := self.balance():
+            line += "; per person {least} to {most}, median {median}".format(**balance)
         return line
-
-    def severities(self) -> Counter[str]:
-        """Kinds of findings by severity."""
-        return Counter(finding.about.severity for finding in self.findings)
 
     def verdict(self) -> str:
         """In a sentence: how many kinds of findings, or that there is nothing to find them in."""
@@ -154,19 +130,20 @@ class CheckResult:
                 "nobody has a usable picture in it; put each person's pictures into a folder of "
                 f"their own, e.g. {self.root.resolve().name}/NAME/picture.jpg"
             )
+        severities = Counter(finding.about.severity for finding in self.findings)
         kinds = [
-            f"{number} kind{'' if number == 1 else 's'} of {name}s"
+            f"{counted(number, 'kind')} of {name}s"
             for name in ("error", "warning", "note")
-            if (number := self.severities()[name])
+            if (number := severities[name])
         ]
         return f"found: {', '.join(kinds)}" if kinds else "nothing is wrong with it"
 
     def text(self) -> str:
         """All findings by severity: how many, the first of them, the command that mends them."""
-        lines = [shown(self.summary()), *(f"note: {shown(note)}" for note in self.notes)]
+        lines = [shown(self.summary())]
         for finding in self.findings:
             about = finding.about
-            named = first_few([shown(_case(case)) for case in finding.cases])
+            named = first_few([shown(case.text(3)) for case in finding.cases])
             lines += [
                 "",
                 f"{about.severity}: {about.title}: {len(finding.cases)}",
@@ -193,39 +170,17 @@ class CheckResult:
             "files": self.files,
             "findings": [finding.as_dict() for finding in self.findings],
             "pictures_per_person": {**self.balance(), "by_person": dict(self.counts)},
-            "notes": list(self.notes),
         }
 
 
-def _case(case: Case) -> str:
-    names = " = ".join(case.paths[:3]) + (" = ..." if len(case.paths) > 3 else "")
-    return f"{names} ({case.detail})" if case.detail else names
-
-
-def _results_folder(root: Path, settings: CheckSettings) -> Path:
-    name = root.resolve().name or "root"
-    out = Path(settings.runs) / f"check-{name}" if settings.out is None else Path(settings.out)
-    if is_inside(out, root):
-        raise UserError(f"`out` {out}: lies inside {root}; give a folder outside of it")
-    return out
-
-
-def _find_copies(cases: Cases, shots: Sequence[Shot], near: int) -> dict[Kind, list[Copies]]:
-    within, across = exact_copies(shots)
-    near_within, near_across = near_copies(shots, near)
-    copies: dict[Kind, list[Copies]] = {
-        "copies_within": within,
-        "copies_across": across,
-        "near_within": near_within,
-        "near_across": near_across,
-    }
+def _find_copies(cases: Cases, shots: Sequence[Shot], near: int) -> dict[str, list[Copies]]:
+    copies = dict(zip(_COPIES, (*exact_copies(shots), *near_copies(shots, near)), strict=True))
     for kind, groups in copies.items():
         groups.sort(key=lambda group: (group.distance, group.shots[0].path))
         for group in groups:
             detail = f"{group.distance} bits apart" if kind.startswith("near") else ""
-            cases.setdefault(kind, []).append(
-                Case(tuple(shot.path for shot in group.shots), detail)
-            )
+            case = Case(tuple(shot.path for shot in group.shots), detail)
+            cases.setdefault(kind, []).append(case)
     return copies
 
 
@@ -235,10 +190,9 @@ def _find_same_people(
     """Add folders that are one person; per such folder the name of its group."""
     pairs = []
     for twins in find_twins(people):
-        kind: Kind = "twin_folders" if twins.sure else "similar_names"
-        spellings = " / ".join(map(spelled, twins.names))
-        detail = f"{', '.join(twins.differences)}: {spellings}"
-        cases.setdefault(kind, []).append(Case(twins.names, detail))
+        kind = "twin_folders" if twins.sure else "similar_names"
+        case = Case(twins.names, f"written {' / '.join(map(spelled, twins.names))}")
+        cases.setdefault(kind, []).append(case)
         pairs += [(twins.names[0], name) for name in twins.names[1:]]
     named = groups_of(pairs)
     sharing = people_who_share(across, counts)
@@ -255,100 +209,76 @@ def _write_page(
     result: CheckResult, facts: Mapping[str, FileFacts], settings: CheckSettings
 ) -> None:
     """Write check.html into the folder of the results."""
-    sections = [_section(result.root, finding, facts) for finding in result.findings]
     verdict = result.verdict()
+    sections = [
+        Section(
+            finding.about.title,
+            finding.about.severity,
+            finding.about.meaning,
+            len(finding.cases),
+            finding.command,
+            _rows(result.root, finding, facts),
+            tuple(case.text() for case in finding.cases),
+        )
+        for finding in result.findings
+    ]
     page = FindingsPage(
         title=f"{result.root.resolve().name}: check",
         subtitle=f"{result.root.resolve()}, {time.strftime('%Y-%m-%d %H:%M')}",
-        summary=(
-            f"{result.summary()}.",
-            f"{verdict[0].upper()}{verdict[1:]}.",
-        ),
+        summary=(f"{result.summary()}.", f"{verdict[0].upper()}{verdict[1:]}."),
         headlines=_headlines(result),
         sections=(*sections, *_balance(result)),
         facts=(
             Facts("Settings", tuple((name, str(value)) for name, value in vars(settings).items())),
             Facts("Versions", (("Pillow", PIL.__version__), ("numpy", np.__version__))),
         ),
-        notes=result.notes,
+        notes=(),
     )
     write_findings_page(result.out / "check.html", page)
 
 
 def _headlines(result: CheckResult) -> tuple[Headline, ...]:
-    counts = {finding.kind: len(finding.cases) for finding in result.findings}
-    copies = sum(counts.get(kind, 0) for kind in _GROUPS)
+    copies = sum(len(one.cases) for one in result.findings if one.kind in _COPIES)
     usable = sum(result.counts.values())
-    balance = result.balance()
     headlines = [
         Headline("people", f"{len(result.counts)}", None, "with a usable picture"),
         Headline("pictures", f"{usable}", None, f"usable, of {result.files} files"),
         Headline("groups of copies", f"{copies}", None, "the same or nearly the same picture"),
     ]
-    if balance:
-        spread = f"{balance['least']} to {balance['most']}"
-        headlines.append(Headline("per person", f"{balance['median']}", None, f"median; {spread}"))
+    if balance := result.balance():
+        spread = f"median; {balance['least']} to {balance['most']}"
+        headlines.append(Headline("per person", f"{balance['median']}", None, spread))
     return tuple(headlines)
 
 
-def _section(root: Path, finding: Finding, facts: Mapping[str, FileFacts]) -> Section:
-    about = finding.about
-    return Section(
-        title=about.title,
-        severity=about.severity,
-        caption=about.meaning,
-        count=len(finding.cases),
-        command=finding.command,
-        rows=_rows(root, finding, facts),
-        paths=tuple(map(_line_of, finding.cases)),
-    )
-
-
-def _line_of(case: Case) -> str:
-    names = " = ".join(case.paths)
-    return f"{names} ({case.detail})" if case.detail else names
-
-
 def _rows(root: Path, finding: Finding, facts: Mapping[str, FileFacts]) -> tuple[Row, ...]:
-    def pictures(paths: Iterable[str], most: int) -> tuple[Picture, ...]:
-        shown = [path for path in paths if path in facts and facts[path].status == "usable"]
-        return tuple(thumbnail_of(root, path, path) for path in shown[:most])
+    def group(title: str, paths: Iterable[str], most: int = _PICTURES) -> Group:
+        usable = [path for path in paths if path in facts and facts[path].status == "usable"]
+        return Group(title, tuple(thumbnail_of(root, path, path) for path in usable[:most]))
 
-    if finding.kind in _GROUPS:
+    if finding.kind in _COPIES:
         return tuple(
             Row(
                 " = ".join(dict.fromkeys(path.partition("/")[0] for path in case.paths)),
                 case.detail or f"{len(case.paths)} copies",
-                (Group("", pictures(case.paths, _PICTURES)),),
+                (group("", case.paths),),
             )
             for case in finding.cases[:_ROWS]
         )
     if finding.kind in _FOLDERS:
-        inside = _by_person(facts)
+        inside: dict[str, list[str]] = {}
+        for path in facts:
+            inside.setdefault(path.partition("/")[0], []).append(path)
         return tuple(
             Row(
                 " = ".join(case.paths),
                 case.detail,
-                tuple(
-                    Group(name, pictures(inside.get(name, ()), _PICTURES // 2))
-                    for name in case.paths[:4]
-                ),
+                tuple(group(name, inside.get(name, ()), _PICTURES // 2) for name in case.paths[:4]),
             )
             for case in finding.cases[:_ROWS]
         )
-    singles = [path for case in finding.cases for path in case.paths]
-    shown = pictures(singles, _SINGLE)
-    return tuple(
-        Row("", "", (Group("", shown[start : start + _PICTURES]),))
-        for start in range(0, len(shown), _PICTURES)
-    )
-
-
-def _by_person(facts: Mapping[str, FileFacts]) -> dict[str, list[str]]:
-    inside: dict[str, list[str]] = {}
-    for path in facts:
-        inside.setdefault(path.partition("/")[0], []).append(path)
-    return inside
+    single = group("", (path for case in finding.cases for path in case.paths), _ROWS)
+    return (Row("", "", (single,)),) if single.pictures else ()
 
 
 def _balance(result: CheckResult) -> Sequence[Section]:

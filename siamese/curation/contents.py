@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
-from siamese.files.places import is_regular
+from siamese.files.places import is_inside, is_regular
+
+if TYPE_CHECKING:
+    from siamese.curation.inspection import FileFacts
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,9 @@ class Contents:
     """Everything in a face folder, by name; all paths are relative with forward slashes.
 
     Attributes:
-        root: the folder.
         people: per person's folder its files, hidden ones left out.
         names: per folder that is looked into, every name in it.
         linked: links to a folder that is here under another name already.
-        hidden: hidden files and folders.
         outside: files beside the people's folders.
         nested: deeper folders.
         special: broken links, pipes, devices and the like.
@@ -70,6 +72,29 @@ class Contents:
     def files(self) -> list[FoundFile]:
         """All people's files, person by person."""
         return [file for files in self.people.values() for file in files]
+
+    def usable(self, facts: Mapping[str, FileFacts]) -> dict[str, int]:
+        """Number of usable pictures by person."""
+        return {
+            person: sum(facts[file.path].status == "usable" for file in files)
+            for person, files in self.people.items()
+        }
+
+
+def results_folder(
+    kind: str, root: Path | None, out: str | None, runs: str, name: str = ""
+) -> Path:
+    """The folder of results about a face folder: ``out``, or ``RUNS/KIND-NAME``.
+
+    Raises:
+        UserError: it lies in the face folder, where it would be a person.
+    """
+    if root is not None:
+        name = root.resolve().name or "root"
+    place = Path(runs) / f"{kind}-{name}" if out is None else Path(out)
+    if root is not None and is_inside(place, root):
+        raise UserError(f"`out` {place}: lies inside {root}; give a folder outside of it")
+    return place
 
 
 def walk_folder(root: Path) -> Contents:

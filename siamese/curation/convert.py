@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, TypeGuard
 
@@ -36,21 +37,22 @@ _RECORD, _LOCK, _LIST = ".convert.jsonl", ".convert.lock", ".convert-left-out.cs
 _PATIENCE = 10  # seconds; the processes of a killed call end within five
 _BATCH = 8  # pictures that a process hands over at a time
 _TEMPORARY = ".convert-"
+_PLACE = re.compile(r"(?!\.\.?/)[^/\0]+/(?!\.\.?\Z)[^/\0]+")  # of a picture: PERSON/NAME
 
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion did.
+    """What a conversion did; all paths in it are relative.
 
     Attributes:
         out: the folder.
         people: how many people's pictures are in it.
         written: pictures that were written now.
         kept: pictures that an earlier call had written.
-        left_out: what is not converted and why, relative to the source.
+        left_out: what is not converted and why.
         foreign: files in the folder that no call wrote, or that were changed since.
         orphaned: pictures of earlier calls whose source is gone.
-        listed: the CSV that names all that is left out; None where there is nothing.
+        listed: the CSV of what is left out; None where there is nothing.
     """
 
     out: Path
@@ -64,9 +66,10 @@ class Converted:
 
     def text(self) -> str:
         """What was done, for the screen."""
-        total = self.written + self.kept
         there = f" ({self.kept} of them were there)" if self.kept else ""
-        lines = [f"{total} pictures of {self.people} people in {self.out}{there}"]
+        lines = [
+            f"{self.written + self.kept} pictures of {self.people} people in {self.out}{there}"
+        ]
         if self.left_out:
             reasons = Counter(item.reason.partition(" (")[0] for item in self.left_out)
             details = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -82,99 +85,85 @@ class Converted:
         return "\n".join(lines)
 
 
-@dataclass(frozen=True)
-class _Way:
-    """How a folder is converted; one folder of results has one.
-
-    Attributes:
-        data: the source, as an absolute path without links.
-        size: side in pixels.
-        fit: what becomes of the aspect.
-        format: file type.
-        quality: of JPEG and WebP; None for PNG.
-    """
-
-    data: str
-    size: int
-    fit: ConvertFit
-    format: PictureFormat
-    quality: int | None
-
-
 class _Record:
-    """What was written, in a text file with one JSON line each that only ever grows.
+    """What was written: a JSON line with the settings, then one per picture, only ever added.
 
-    Stamps are those of :func:`siamese.data.cache_files.stamp_of`: of the source when it was read,
-    and of the result.
+    A line is result, source, and the stamps of source and result
+    (:func:`siamese.data.cache_files.stamp_of`).
 
     Attributes:
-        newest: by result its source, the source's stamp and its own, as last written.
+        newest: by result the rest of its last line.
         written: every result with its stamp, of now or of earlier.
     """
 
     def __init__(self, file: TextIO, lines: Iterable[list[str]]):
         self._file = file
-        self.newest: dict[str, tuple[str, str, str]] = {}
+        self.newest: dict[str, tuple[str, ...]] = {}
         self.written: set[tuple[str, str]] = set()
         for line in lines:
             self._note(*line)
 
-    def _note(self, target: str, source: str, source_stamp: str, stamp: str) -> None:
-        self.newest[target] = (source, source_stamp, stamp)
-        self.written.add((target, stamp))
+    def _note(self, target: str, *rest: str) -> None:
+        self.newest[target] = rest
+        self.written.add((target, rest[-1]))
 
-    def add(self, target: str, source: str, source_stamp: str, stamp: str) -> None:
+    def add(self, *line: str) -> None:
         """Note a result that is about to get its place."""
-        self._file.write(json.dumps([target, source, source_stamp, stamp]) + "\n")
+        self._file.write(json.dumps(line) + "\n")
         self._file.flush()
-        self._note(target, source, source_stamp, stamp)
+        self._note(*line)
 
 
 @contextmanager
-def _open_record(path: Path, way: _Way) -> Iterator[_Record]:
-    """Read a folder's record, or begin one; a line that was cut off is none.
+def _open_record(path: Path, way: Mapping[str, object]) -> Iterator[_Record]:
+    """Read a folder's record, or begin one; lines that were cut off count for nothing.
 
     Raises:
         UserError: the folder was converted in another way; the record is damaged.
     """
-    lines: list[object] = []
-    ending = "\n"
-    if os.path.lexists(path):
-        if os.path.islink(path) or not is_regular(path):
-            raise UserError(f"{path}: is no file of its own; remove it, or name another `out`")
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for text in file:
-                ending = text[-1]
-                with suppress(ValueError):
-                    if ending == "\n":
-                        lines.append(parse_json(text))
-                if ending == "\n" and not (lines and isinstance(lines[0], dict)):
-                    raise UserError(
-                        f"{path}: is damaged; remove it (the files that are there then stay as "
-                        "they are), or name another `out`"
-                    )
-    for name, value in asdict(way).items() if lines else ():
-        before = lines[0].get(name) if isinstance(lines[0], dict) else None
-        if before != value:
-            raise UserError(
-                f"`{name}` {value}: {path.parent} was converted with {before}; name another `out`"
-            )
-    with open(path, "a" if lines else "w", encoding="utf-8") as file:
-        if not lines:
-            file.write(json.dumps(asdict(way)) + "\n")
-        elif ending != "\n":
-            file.write("\n")
+    if os.path.lexists(path) and (os.path.islink(path) or not is_regular(path)):
+        raise UserError(f"{path}: is no regular file; remove it, or name another `out`")
+    with open(path, "a+", encoding="utf-8", errors="replace") as file:
+        file.seek(0)
+        *lines, unfinished = file.read().split("\n")
+        if lines:
+            _require_same(path, lines[0], way)
+            file.write("\n" if unfinished else "")
+        else:
+            file.truncate(0)
+            file.write(json.dumps(way) + "\n")
         file.flush()
-        yield _Record(file, [line for line in lines[1:] if _is_result(line)])
+        yield _Record(file, [line for line in map(_parsed, lines[1:]) if _is_result(line)])
+
+
+def _require_same(path: Path, head: str, way: Mapping[str, object]) -> None:
+    before = _parsed(head)
+    if not isinstance(before, dict):
+        raise UserError(
+            f"{path}: is damaged; remove it (the files beside it then stay as they are), or name "
+            "another `out`"
+        )
+    for name, value in way.items():
+        if before.get(name) != value:
+            raise UserError(
+                f"`{name}` {value}: {path.parent} was converted with {before.get(name)}; name "
+                "another `out`"
+            )
+
+
+def _parsed(line: str) -> object:
+    with suppress(ValueError):
+        return parse_json(line)
+    return None
 
 
 def _is_result(line: object) -> TypeGuard[list[str]]:
-    """Whether this names a picture in a person's folder, as all sources and results are."""
-    if not (isinstance(line, list) and len(line) == 4 and all(isinstance(x, str) for x in line)):
-        return False
-    parts = [path.split("/") for path in line[:2]]
-    return all(len(some) == 2 and not {"", ".", ".."} & {*some} for some in parts) and not any(
-        "\0" in path for path in line[:2]
+    """Whether this names pictures in a person's folder, as all sources and results are."""
+    return (
+        isinstance(line, list)
+        and len(line) == 4
+        and all(isinstance(value, str) for value in line)
+        and all(_PLACE.fullmatch(path) for path in line[:2])
     )
 
 
@@ -190,13 +179,10 @@ def convert_folder(settings: ConvertSettings) -> Converted:
     data, out = Path(str(settings.data)), Path(str(settings.out))
     require_folder(data)
     _require_apart(data, out)
-    way = _Way(
-        data=os.path.realpath(data),
-        size=settings.size,
-        fit=settings.fit,
-        format=settings.format,
-        quality=None if settings.format == "png" else settings.quality,
-    )
+    way = {name: getattr(settings, name) for name in ("size", "fit", "format", "quality")}
+    if settings.format == "png":
+        way["quality"] = None
+    way = {"data": os.path.realpath(data), **way}
     if os.path.exists(out) and not os.path.isdir(out):
         raise UserError(f"`out` {out}: is a file; name a folder")
     folder = scan_folder(data)
@@ -204,7 +190,7 @@ def convert_folder(settings: ConvertSettings) -> Converted:
         out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(out / _LOCK)
         with lock.acquire(timeout=_PATIENCE), _open_record(out / _RECORD, way) as record:
-            return _Conversion(folder, out, way, record).run(settings.workers)
+            return _Conversion(folder, out, settings, record).run()
     except Timeout:
         raise UserError(f"`out` {out}: another conversion is writing it; wait for it") from None
     except (OSError, NotImplementedError) as error:
@@ -239,69 +225,62 @@ def convert_picture(path: Path, size: int, fit: ConvertFit) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Made:
-    """A converted picture that waits beside its place; or why there is none.
-
-    Attributes:
-        source, target: its paths in the source and in the results.
-        temporary: the picture; None where there is none.
-        stamp: of the source.
-        reason: why there is none: the picture's own trouble.
-        trouble: the disk's number and words, which end the whole call.
-    """
+    """A converted picture that waits beside its place, or the reason why there is none."""
 
     source: str
     target: str
-    temporary: Path | None = None
-    stamp: str = ""
+    stamp: str  # of the source
+    temporary: Path
     reason: str = ""
-    trouble: tuple[int, str] | None = None
+    trouble: OSError | None = None  # of the disk; ends the whole call
 
 
 class _Jobs(Dataset[_Made]):
     """Converts pictures; the loader's processes share the work."""
 
-    def __init__(self, data: Path, out: Path, way: _Way, jobs: Sequence[tuple[str, str]]):
-        self.data, self.out, self.way, self.jobs = data, out, way, jobs
+    def __init__(
+        self, data: Path, out: Path, settings: ConvertSettings, jobs: Sequence[tuple[str, str]]
+    ):
+        self.data, self.out, self.settings, self.jobs = data, out, settings, jobs
 
     def __len__(self) -> int:
         return len(self.jobs)
 
     def __getitem__(self, index: int) -> _Made:
-        job, way = self.jobs[index], self.way
-        source, target = self.data / job[0], self.out / job[1]
+        (source, target), given = self.jobs[index], self.settings
+        place = (self.out / target).with_name(f"{_TEMPORARY}{index}.tmp")
         # Before the decoding: a source that changes meanwhile is then converted again next time.
-        stamp = stamp_of(source)
+        made = _Made(source, target, stamp_of(self.data / source) or "", place)
         try:
-            picture = convert_picture(source, way.size, way.fit)
+            picture = convert_picture(self.data / source, given.size, given.fit)
         except DecodeError as error:
-            return _Made(*job, reason=str(error).removeprefix(f"{source}: "))
-        temporary = target.with_name(f"{_TEMPORARY}{index}.tmp")
-        options = {} if way.quality is None else {"quality": way.quality}
+            return replace(made, reason=str(error).removeprefix(f"{self.data / source}: "))
+        options = {} if given.format == "png" else {"quality": given.quality}
         try:
-            temporary.parent.mkdir(exist_ok=True)
-            picture.save(temporary, way.format, **options)
+            place.parent.mkdir(exist_ok=True)
+            picture.save(place, given.format, **options)
         except Exception as error:  # whatever the writers of Pillow stumble over
-            temporary.unlink(missing_ok=True)
+            place.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.errno is not None:
-                return _Made(*job, trouble=(error.errno, os.strerror(error.errno)))
-            reason = f"cannot be saved as {way.format} ({type(error).__name__}: {error})"
-            return _Made(*job, reason=reason)
-        return _Made(*job, temporary, stamp or "")
+                return replace(made, trouble=OSError(error.errno, os.strerror(error.errno)))
+            reason = f"cannot be saved as {given.format} ({type(error).__name__}: {error})"
+            return replace(made, reason=reason)
+        return made
 
 
 @dataclass(frozen=True)
 class _Conversion:
     folder: FaceFolder
     out: Path
-    way: _Way
+    settings: ConvertSettings
     record: _Record
 
-    def run(self, workers: int | None) -> Converted:
+    def run(self) -> Converted:
         _require_no_way_out(self.out, self.folder.names)
         self._sweep()
         left_out = list(self.folder.left_out)
-        known = {source: target for target, (source, _, _) in self.record.newest.items()}
-        targets = target_names(self.folder.paths, self.way.format, known)
+        known = {rest[0]: target for target, rest in self.record.newest.items()}
+        targets = target_names(self.folder.paths, self.settings.format, known)
         jobs = []
         kept: set[str] = set()
         compared = tqdm(
@@ -316,7 +295,7 @@ class _Conversion:
             else:
                 left_out.append(LeftOut(source, f"its place is taken (by {target})"))
         try:
-            written = set(self._convert(jobs, workers, left_out))
+            written = set(self._convert(jobs, left_out))
         finally:
             self._sweep()
             self._drop_empty(source for source, _ in jobs)
@@ -349,13 +328,12 @@ class _Conversion:
         fresh = self.record.newest[target] == (source, stamp_of(self.folder.root / source), stamp)
         return "there" if fresh else "free"
 
-    def _convert(
-        self, jobs: list[tuple[str, str]], workers: int | None, left_out: list[LeftOut]
-    ) -> Iterator[str]:
+    def _convert(self, jobs: list[tuple[str, str]], left_out: list[LeftOut]) -> Iterator[str]:
         """Convert; gives the sources of the pictures that are in place."""
+        workers = self.settings.workers
         wanted = min(processors() if workers is None else workers, -(-len(jobs) // _BATCH))
         loader = DataLoader(
-            _Jobs(self.folder.root, self.out, self.way, jobs),
+            _Jobs(self.folder.root, self.out, self.settings, jobs),
             batch_size=_BATCH,
             **loader_options(wanted, False, persistent=False, collate=list),
         )
@@ -363,7 +341,7 @@ class _Conversion:
             for made in (made for batch in loader for made in batch):
                 bar.update()
                 if made.trouble is not None:
-                    raise OSError(*made.trouble)
+                    raise made.trouble
                 reason = made.reason or self._put(made)
                 if reason:
                     left_out.append(LeftOut(made.source, reason))
@@ -372,7 +350,6 @@ class _Conversion:
 
     def _put(self, made: _Made) -> str:
         """Move a picture to its place; the reason where that cannot be."""
-        assert made.temporary is not None, "it was made"
         path = self.out / made.target
         # Somebody may have come meanwhile; and some disks take A.jpg for a.jpg.
         if self._state(made.source, made.target) == "taken":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.cluster.hierarchy import DisjointSet
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from tqdm import tqdm
@@ -33,15 +34,8 @@ _EDGES = 1 << 21  # edges kept before they are thinned to a forest
 class Shot:
     """A usable picture, as far as copies of it are concerned.
 
-    Attributes:
-        path: relative to the root.
-        person: its folder.
-        content: hash of its bytes.
-        fingerprint: see :func:`siamese.curation.inspection.fingerprint_of`; None: a picture of
-            one colour, which is like no other.
-        pixels: its area.
-        size: in bytes.
-        is_link: whether the file is a link.
+    ``fingerprint`` is None for a picture of one colour, which is like no other; ``pixels`` is its
+    area, ``size`` its bytes.
     """
 
     path: str
@@ -93,17 +87,10 @@ def exact_copies(shots: Sequence[Shot]) -> tuple[list[Copies], list[Copies]]:
 
     A file that is twice in one folder and once in another is in both lists.
     """
-    by_content: dict[str, list[Shot]] = defaultdict(list)
-    for shot in shots:
-        by_content[shot.content].append(shot)
     within, across = [], []
-    for same in by_content.values():
-        by_person: dict[str, list[Shot]] = defaultdict(list)
-        for shot in same:
-            by_person[shot.person].append(shot)
-        within += [
-            Copies(_best_first(pictures)) for pictures in by_person.values() if len(pictures) > 1
-        ]
+    for same in _grouped(shots, "content").values():
+        by_person = _grouped(same, "person")
+        within += [Copies(_best_first(mine)) for mine in by_person.values() if len(mine) > 1]
         if len(by_person) > 1:
             across.append(Copies(tuple(same)))
     return within, across
@@ -113,39 +100,37 @@ def near_copies(shots: Sequence[Shot], near: int) -> tuple[list[Copies], list[Co
     """Pictures that look nearly the same, within one folder and in several people's folders.
 
     The same bytes count as one picture here. In the second list each picture is near to one of
-    somebody else; in the first to one of its own folder.
-
-    Args:
-        shots: all usable pictures.
-        near: coarse fingerprint bits in which two may differ.
+    somebody else; in the first to one of its own folder. ``near`` coarse fingerprint bits may
+    differ.
     """
     hashed = [shot for shot in shots if shot.fingerprint is not None]
-    people: dict[str, dict[str, Shot]] = defaultdict(dict)
-    by_content: dict[str, list[Shot]] = defaultdict(list)
-    for shot in hashed:
-        people[shot.person].setdefault(shot.content, shot)
-        by_content[shot.content].append(shot)
+    people = _grouped(hashed, "person")
     within = []
-    for contents_of_person in tqdm(
-        people.values(), "near-duplicates", unit="person", disable=None, leave=False
-    ):
-        pictures = list(contents_of_person.values())
-        owners = np.full(len(pictures), SEVERAL)
-        for group in near_groups(_words(pictures), near, owners):
-            members = [pictures[position] for position in group.members]
-            within.append(Copies(_best_first(members), group.distance))
+    for mine in tqdm(people.values(), "near-duplicates", unit="person", disable=None, leave=False):
+        pictures = [same[0] for same in _grouped(mine, "content").values()]
+        for members, distance in near_groups(
+            _words(pictures), near, np.full(len(pictures), SEVERAL)
+        ):
+            within.append(Copies(_best_first([pictures[at] for at in members]), distance))
     number = {person: position for position, person in enumerate(people)}
-    contents = list(by_content.values())
-    owner = [
+    contents = list(_grouped(hashed, "content").values())
+    owners = [
         number[same[0].person] if len({shot.person for shot in same}) == 1 else SEVERAL
         for same in contents
     ]
-    firsts = [same[0] for same in contents]
+    words = _words([same[0] for same in contents])
     across = [
-        Copies(tuple(shot for member in group.members for shot in contents[member]), group.distance)
-        for group in near_groups(_words(firsts), near, np.array(owner, np.int64))
+        Copies(tuple(shot for at in members for shot in contents[at]), distance)
+        for members, distance in near_groups(words, near, np.array(owners, np.int64))
     ]
     return within, across
+
+
+def _grouped(shots: Sequence[Shot], attribute: str) -> dict[str, list[Shot]]:
+    groups: dict[str, list[Shot]] = defaultdict(list)
+    for shot in shots:
+        groups[getattr(shot, attribute)].append(shot)
+    return groups
 
 
 def superfluous(copies: Copies, near: int) -> list[Shot]:
@@ -167,10 +152,6 @@ def superfluous(copies: Copies, near: int) -> list[Shot]:
 def people_who_share(across: Sequence[Copies], counts: Mapping[str, int]) -> dict[str, str]:
     """People who have half of the smaller folder's pictures in common, and two at least.
 
-    Args:
-        across: files that several people have.
-        counts: pictures by person.
-
     Returns:
         Per such person the first name of the group it belongs to.
     """
@@ -179,28 +160,22 @@ def people_who_share(across: Sequence[Copies], counts: Mapping[str, int]) -> dic
         people = sorted(copies.people())
         if len(people) <= _MOST_PEOPLE:
             shared.update(combinations(people, 2))
-    pairs = [
+    return groups_of(
         pair
         for pair, number in shared.items()
         if number >= 2 and 2 * number >= min(counts[name] for name in pair)
-    ]
-    return groups_of(pairs)
+    )
 
 
-def groups_of(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def groups_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Per name the least name of all that pairs connect it with."""
-    group: dict[str, str] = {}
-
-    def head(name: str) -> str:
-        while group.setdefault(name, name) != name:
-            group[name] = group[group[name]]
-            name = group[name]
-        return name
-
+    connected = DisjointSet()
     for first, second in pairs:
-        low, high = sorted((head(first), head(second)))
-        group[high] = low
-    return {name: head(name) for name in list(group)}
+        connected.add(first)
+        connected.add(second)
+        connected.merge(first, second)
+    least = {connected[name]: name for name in sorted(connected, reverse=True)}
+    return {name: least[connected[name]] for name in connected}
 
 
 def _words(shots: Sequence[Shot]) -> Words:
@@ -216,43 +191,28 @@ def _best_first(shots: Sequence[Shot]) -> tuple[Shot, ...]:
     return tuple(sorted(shots, key=rank))
 
 
-@dataclass(frozen=True)
-class NearGroup:
-    """Pictures that near-equal fingerprints connect.
-
-    Attributes:
-        members: their positions, rising.
-        distance: coarse bits in which the closest two differ.
-    """
-
-    members: tuple[int, ...]
-    distance: int
-
-
-def near_groups(
-    fingerprints: Words, near: int, owners: Index, *, fine_limit: int = FINE_LIMIT
-) -> list[NearGroup]:
+def near_groups(fingerprints: Words, near: int, owners: Index) -> list[tuple[tuple[int, ...], int]]:
     """Connect pictures that look nearly the same and do not belong to one and the same owner.
 
     Two pictures are near when their coarse words differ in at most ``near`` bits and their fine
-    words in at most ``fine_limit``. Equal fingerprints are one point of the graph, so a thousand
+    words in at most ``FINE_LIMIT``. Equal fingerprints are one point of the graph, so a thousand
     copies of one picture cost no more than one.
 
     Args:
         fingerprints: uint64 (N, 5), see :func:`siamese.curation.inspection.as_words`.
         near: 0 to 64.
         owners: int64 (N,); two pictures of one owner are not connected, unless it is ``SEVERAL``.
-        fine_limit: 0 to 256.
 
     Returns:
-        The connected groups of two pictures and more, by their first member.
+        Of each connected group the rising positions of its pictures, two or more, and the coarse
+        bits in which the closest two differ; by their first member.
     """
     if len(fingerprints) < 2:
         return []
     points, point_of = np.unique(fingerprints, axis=0, return_inverse=True)
     point_of = np.asarray(point_of, np.int64).reshape(-1)
     point_owner = _common_owner(point_of, owners, len(points))
-    forest = _forest(near_pairs(points, near, point_owner, fine_limit), len(points))
+    forest = _forest(near_pairs(points, near, point_owner), len(points))
     label = connected_components(forest, directed=False)[1]
     # Equal fingerprints of several owners are a group without any edge.
     sizes = np.bincount(point_of, minlength=len(points))
@@ -264,22 +224,14 @@ def near_groups(
     members: dict[int, list[int]] = {}
     for position in np.nonzero(grouped[point_of])[0].tolist():
         members.setdefault(int(label[point_of[position]]), []).append(position)
-    return [NearGroup(tuple(group), int(closest[key])) for key, group in members.items()]
+    return [(tuple(group), int(closest[key])) for key, group in members.items()]
 
 
-def near_pairs(
-    fingerprints: Words, near: int, owners: Index, fine_limit: int = FINE_LIMIT
-) -> Iterator[Edges]:
+def near_pairs(fingerprints: Words, near: int, owners: Index) -> Iterator[Edges]:
     """All pairs of fingerprints that are near and of different owners, each once.
 
     Every coarse word is compared with all that follow it: 100,000 pictures take about 5 seconds of
-    one core (``scripts/bench_check.py`` measures it).
-
-    Args:
-        fingerprints: uint64 (N, 5), see :func:`siamese.curation.inspection.as_words`.
-        near: 0 to 64.
-        owners: int64 (N,); two of one owner are no pair, unless it is ``SEVERAL``.
-        fine_limit: 0 to 256.
+    one core (``scripts/bench_check.py`` measures it). Arguments as of :func:`near_groups`.
 
     Yields:
         Blocks of ``first < second`` and the distance in coarse bits, int64 (M,) each.
@@ -293,7 +245,7 @@ def near_pairs(
             second = second[owners[second] != owners[row]]
         if len(second):
             fine = np.bitwise_count(fingerprints[second, 1:] ^ fingerprints[row, 1:])
-            second = second[fine.sum(axis=1) <= fine_limit]
+            second = second[fine.sum(axis=1) <= FINE_LIMIT]
             yield np.full(len(second), row), second, distance[second - row - 1].astype(np.int64)
 
 

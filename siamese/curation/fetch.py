@@ -52,21 +52,12 @@ Picture: TypeAlias = "Path | np.ndarray"  # a file that is copied, or grey pixel
 
 @dataclass(frozen=True)
 class Fetched:
-    """A face set on disk.
-
-    Attributes:
-        out: the folder, one folder per person.
-        people: number of people in it.
-        written: pictures written now.
-        kept: pictures that were there.
-        pairs: lists of pairs for ``siamese-eval pairs``, beside ``out``.
-        notes: what the reader must know.
-    """
+    """A face set in ``out``, one folder per person; ``pairs`` are lists of pairs beside it."""
 
     out: Path
     people: int
     written: int
-    kept: int
+    kept: int  # pictures that were there
     pairs: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -121,13 +112,7 @@ def fetch(settings: FetchSettings) -> Fetched:
 
 
 def _is_there(out: Path, pictures: Mapping[str, Picture]) -> bool:
-    """Whether the folder, which is written whole, holds pictures of these names.
-
-    Hidden files do not matter.
-
-    Raises:
-        UserError: it holds something else, or only some of them.
-    """
+    """Whether the folder holds all these pictures; refused where it holds others, or only some."""
     files = {
         path.relative_to(out).as_posix()
         for path in out.rglob("*")
@@ -154,11 +139,7 @@ def _write(out: Path, pictures: Mapping[str, Picture]) -> None:
 
 
 def _copy(source: Path, target: Path) -> Path:
-    """Copy a list unless it is there.
-
-    Raises:
-        UserError: another file is.
-    """
+    """Copy a list unless it is there; another file in its place is refused."""
     if os.path.lexists(target):
         if not (target.is_file() and filecmp.cmp(source, target, shallow=False)):
             raise UserError(f"{target}: is another file than the one fetched; move it away")
@@ -169,11 +150,7 @@ def _copy(source: Path, target: Path) -> Path:
 
 
 def _lfw(home: Path) -> dict[str, Picture]:
-    """Have scikit-learn download LFW; returns its JPEG files, 250 x 250 px.
-
-    Raises:
-        UserError: it cannot be had.
-    """
+    """Have scikit-learn download LFW; returns its JPEG files, 250 x 250 px."""
     from sklearn.datasets import fetch_lfw_people
 
     place = home / "lfw_home"
@@ -197,11 +174,7 @@ def _lfw(home: Path) -> dict[str, Picture]:
 
 
 def _olivetti(home: Path) -> dict[str, Picture]:
-    """Have scikit-learn download the Olivetti faces; 40 people, 10 grey pictures of 64 px each.
-
-    Raises:
-        UserError: they cannot be had.
-    """
+    """Have scikit-learn download the Olivetti faces; 40 people, 10 grey pictures of 64 px each."""
     from sklearn.datasets import fetch_olivetti_faces
 
     there = any((home / name).exists() for name in (*_OLIVETTI_FILES, _OLIVETTI_KEPT))
@@ -222,12 +195,7 @@ def _downloading(
 ) -> Iterator[None]:
     """Whatever goes wrong with a download becomes one line; a silent server is not waited for.
 
-    Args:
-        name: the set.
-        size: of the download, in words.
-        place: where its files are put.
-        files: what is downloaded: name and number on the server.
-        there: whether the files lie there, so that no server is needed.
+    ``files`` are names and numbers on the server; where they are ``there`` none is needed.
     """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_SILENCE)

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import posixpath
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from PIL import Image
 
 from siamese.curation.contents import Contents
+from siamese.curation.findings_page import Severity
 from siamese.curation.inspection import FileFacts, Status
+from siamese.files.shown import counted
 
-Severity = Literal["error", "warning", "note"]
-Kind = Literal[
-    "unreadable", "zero_bytes", "bomb", "failed", "closed_folder", "linked_folder", "twin_folders",
-    "copies_across", "shared_pictures", "similar_names", "near_across", "copies_within",
-    "near_within", "blank", "wrong_extension", "too_small", "odd_aspect", "animated", "nested",
-    "outside", "special", "no_pictures", "rotated", "colour_mode", "one_picture", "not_picture",
-    "hidden",
-]  # fmt: skip
+Kind = str  # a key of ABOUT
 
 
 @dataclass(frozen=True)
@@ -35,15 +31,16 @@ class About:
 
 @dataclass(frozen=True)
 class Case:
-    """One case of a finding.
-
-    Attributes:
-        paths: the file or folder, or those that belong together; relative to the root.
-        detail: what is special about it, in a few words.
-    """
+    """A file or folder, or those that belong together; relative to the root."""
 
     paths: tuple[str, ...]
     detail: str = ""
+
+    def text(self, most: int | None = None) -> str:
+        """One line, with so many paths at most."""
+        names = list(self.paths[:most])
+        names += ["..."] if len(names) < len(self.paths) else []
+        return " = ".join(names) + (f" ({self.detail})" if self.detail else "")
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Finding:
     """All cases of one kind.
 
     Attributes:
-        kind: names the plan's file, too.
+        kind: a key of ``ABOUT``; names the plan's file, too.
         cases: the worst first, where there is an order.
         command: mends them, ready for a shell; None: nothing but a look helps.
         plan: what the command carries out.
@@ -69,17 +66,11 @@ class Finding:
         """The kind's severity and words."""
         return ABOUT[self.kind]
 
-    def paths(self) -> list[str]:
-        """Every path, each once."""
-        return list(dict.fromkeys(path for case in self.cases for path in case.paths))
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {
             "kind": self.kind,
-            "severity": self.about.severity,
-            "title": self.about.title,
-            "meaning": self.about.meaning,
+            **asdict(self.about),
             "count": len(self.cases),
             "command": self.command,
             "plan": None if self.plan is None else str(self.plan),
@@ -217,15 +208,14 @@ _COMMON = {"JPEG": ".jpg", "MPO": ".jpg", "TIFF": ".tif", "JPEG2000": ".jp2", "P
 _SAME = {"MPO": "JPEG", "DIB": "BMP", "CUR": "ICO"}
 _MODES = {"1": "black and white", "L": "greyscale", "LA": "greyscale", "La": "greyscale",
           "CMYK": "CMYK", "F": "32-bit float"}  # fmt: skip
-_Form = Literal["NFD", "NFKD"]
 
 
 def file_findings(facts: Mapping[str, FileFacts], *, min_side: int, max_aspect: float) -> Cases:
-    """Findings about single files.
+    """Findings about single files, from their facts by path.
 
     Args:
         facts: by path.
-        min_side: pixels of the shorter side.
+        min_side: pixels that the shorter side should have.
         max_aspect: longer side over shorter side.
     """
     cases: Cases = {}
@@ -270,35 +260,29 @@ def folder_findings(contents: Contents, facts: Mapping[str, FileFacts]) -> Cases
         "special": [Case((odd.path,), odd.detail) for odd in contents.special],
         "hidden": [Case((path,)) for path in contents.hidden],
         "outside": [Case((path,)) for path in contents.outside],
-        "nested": [Case((nested.path,), _files(len(nested.files))) for nested in contents.nested],
+        "nested": [Case((one.path,), counted(len(one.files), "file")) for one in contents.nested],
     }
     closed = {odd.path for odd in contents.closed}
-    for person, files in contents.people.items():
-        usable = sum(facts[file.path].status == "usable" for file in files)
+    for person, usable in contents.usable(facts).items():
         if usable == 1:
             cases.setdefault("one_picture", []).append(Case((person,)))
         if not usable and person not in closed:
-            detail = f"{_files(len(files))}, none usable" if files else "empty"
+            files = len(contents.people[person])
+            detail = f"{counted(files, 'file')}, none usable" if files else "empty"
             cases.setdefault("no_pictures", []).append(Case((person,), detail))
     return cases
 
 
-def _files(number: int) -> str:
-    return "1 file" if number == 1 else f"{number} files"
-
-
 def right_name(path: str, picture_format: str) -> str:
-    """The path with an ending that tells its content; unchanged where it does already.
+    """A picture's path with an ending that tells its content; unchanged where it does already.
 
-    Args:
-        path: of the picture.
-        picture_format: Pillow's name of its file type.
+    ``picture_format`` is Pillow's name of its file type.
     """
-    known = _extensions()
-    wanted = _SAME.get(picture_format, picture_format)
+    Image.init()
+    known = Image.registered_extensions()
     ending = posixpath.splitext(path)[1]
     named = known.get(ending.lower())
-    if named is not None and _SAME.get(named, named) == wanted:
+    if named is not None and _SAME.get(named, named) == _SAME.get(picture_format, picture_format):
         return path
     endings = [ending for ending, name in known.items() if name == picture_format]
     right = _COMMON.get(picture_format) or f".{picture_format.lower()}"
@@ -310,99 +294,52 @@ def right_name(path: str, picture_format: str) -> str:
     return (path[: -len(ending)] if named is not None else path) + right
 
 
-def _extensions() -> dict[str, str]:
-    Image.init()
-    return Image.registered_extensions()
-
-
 @dataclass(frozen=True)
 class Twins:
-    """Folders that one name was written for.
+    """Two folders or more that one name was written for.
 
-    Attributes:
-        names: two or more, in code-point order.
-        differences: in what they differ, such as ``Unicode form``.
-        sure: False where only look-alike characters make them equal, such as full-width letters.
+    ``sure`` is False where only look-alike characters make them equal (full-width letters).
     """
 
     names: tuple[str, ...]
-    differences: tuple[str, ...]
     sure: bool
 
 
 def find_twins(names: Sequence[str]) -> list[Twins]:
     """Names that are equal but for Unicode form, letter case, spaces or width of letters."""
-    groups: dict[str, list[str]] = {}
+    alike: dict[str, dict[str, list[str]]] = {}
     for name in sorted(set(names)):
-        groups.setdefault(_loose_key(name), []).append(name)
+        key = name_key(name)
+        alike.setdefault(name_key(key, "NFKD"), {}).setdefault(key, []).append(name)
     twins = []
-    for alike in groups.values():
-        exact: dict[str, list[str]] = {}
-        for name in alike:
-            exact.setdefault(name_key(name), []).append(name)
-        twins += [_twins(group, sure=True) for group in exact.values() if len(group) > 1]
-        if len(exact) > 1:
-            twins.append(_twins(alike, sure=False))
+    for groups in alike.values():
+        twins += [Twins(tuple(group), True) for group in groups.values() if len(group) > 1]
+        if len(groups) > 1:
+            twins.append(Twins(tuple(sorted(chain(*groups.values()))), False))
     return sorted(twins, key=lambda one: (not one.sure, one.names))
 
 
-def name_key(name: str) -> str:
+def name_key(name: str, form: Literal["NFD", "NFKD"] = "NFD") -> str:
     """Equal for names that differ in Unicode form, letter case or spaces only.
 
     Canonical caseless matching of the Unicode standard (section 3.13), after every space and
-    every invisible formatting character is taken out.
-    """
-    return _key(name)
-
-
-def spelled(name: str) -> str:
-    """A name in which spaces, marks of their own and invisible characters can be seen."""
-    return "".join(_seen(character) for character in name)
-
-
-def _seen(character: str) -> str:
-    if character == " ":
-        return "\N{OPEN BOX}"
-    hidden = character.isspace() or unicodedata.category(character) in ("Cf", "Mn", "Mc", "Me")
-    return f"<U+{ord(character):04X}>" if hidden else character
-
-
-def _loose_key(name: str) -> str:
-    return _key(_key(name), form="NFKD")
-
-
-def _key(name: str, *, form: _Form | None = "NFD", spaces: bool = False, case: bool = False) -> str:
-    """A name with some of its properties taken away, until nothing changes any more.
-
-    Args:
-        name: of a folder.
-        form: Unicode form that it is brought into; None: it stays as it is written.
-        spaces: whether spaces stay.
-        case: whether the letter case stays.
+    every invisible formatting character is taken out, until nothing changes any more.
     """
     while True:
-        key = name
-        if not spaces:
-            key = "".join(c for c in key if not c.isspace() and unicodedata.category(c) != "Cf")
-        if form is not None:
-            key = unicodedata.normalize("NFD", key)
-        if not case:
-            key = key.casefold()
-        if form is not None:
-            key = unicodedata.normalize(form, key)
+        key = "".join(c for c in name if not c.isspace() and unicodedata.category(c) != "Cf")
+        key = unicodedata.normalize(form, unicodedata.normalize("NFD", key).casefold())
         if key == name:
             return key
         name = key
 
 
-def _twins(names: Sequence[str], *, sure: bool) -> Twins:
-    """With the properties without which the names would be equal."""
-    keys: dict[str, Callable[[str], str]] = {
-        "spacing": lambda name: _key(name, spaces=True),
-        "Unicode form": lambda name: _key(name, form=None),
-        "letter case": lambda name: _key(name, case=True),
-    }
-    if not sure:
-        keys = {"full-width letters or other look-alikes": _key}
-    differing = [words for words, key in keys.items() if len({key(name) for name in names}) > 1]
-    return Twins(tuple(sorted(names)), tuple(differing), sure)
+def spelled(name: str) -> str:
+    """A name in which spaces, combining marks and invisible characters can be seen."""
+    return "".join(_spelled(character) for character in name)
+
+
+def _spelled(character: str) -> str:
+    if character == " ":
+        return "\N{OPEN BOX}"
+    hidden = character.isspace() or unicodedata.category(character) in ("Cf", "Mn", "Mc", "Me")
+    return f"<U+{ord(character):04X}>" if hidden else character

@@ -60,16 +60,9 @@ class Section:
 
 @dataclass(frozen=True)
 class FindingsPage:
-    """All that a page of findings shows. What is empty is left out.
+    """All that a page of findings shows; what is empty is left out.
 
-    Attributes:
-        title: what was looked at.
-        subtitle: by what, when.
-        summary: the result in sentences.
-        headlines: the big figures.
-        sections: the findings, the gravest first; a table of them stands before them.
-        facts: settings, data, versions.
-        notes: sentences of warning.
+    A table of the sections, the gravest first, stands before them.
     """
 
     title: str
@@ -90,16 +83,13 @@ def write_findings_page(path: Path, page: FindingsPage) -> None:
 
 
 def thumbnail_of(root: Path | None, path: str, name: str, size: int = 96) -> Picture:
-    """A small picture for a page.
+    """A small picture for a page, whose ``data`` is None when it cannot be decoded.
 
     Args:
         root: the folder; None: there are no pictures.
         path: relative to the root.
         name: whom it shows.
         size: longer side in pixels.
-
-    Returns:
-        The picture; its ``data`` is None when it cannot be decoded.
     """
     if root is None or not path:
         return Picture(path, name, None)
@@ -110,6 +100,5 @@ def thumbnail_of(root: Path | None, path: str, name: str, size: int = 96) -> Pic
     small.thumbnail((size, size), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     small.save(file, "JPEG", quality=78)
-    return Picture(
-        path, name, "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    )
+    data = base64.b64encode(file.getvalue()).decode()
+    return Picture(path, name, f"data:image/jpeg;base64,{data}")

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from siamese import __version__
 from siamese.config import SplitListSettings
 from siamese.config.common import plain
+from siamese.curation.contents import results_folder
+from siamese.curation.copies import groups_of
 from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import people_wanted
@@ -37,12 +37,7 @@ _SHOWN = 20  # merged people that the text names
 
 @dataclass(frozen=True)
 class Pair:
-    """Two folders that are one person.
-
-    Attributes:
-        first, second: the folders' names.
-        probability: in [0, 1].
-    """
+    """Two folders that are one person, with this probability."""
 
     first: str
     second: str
@@ -71,24 +66,23 @@ class WrittenSplit:
 
     def text(self) -> str:
         """People and pictures of each part, what was merged, and how to train with it."""
-        lines = [f"{self.root}: {_sizes(self.counts)}"]
+        parts = {part: _spread(people) for part, people in self.counts.items()}
+        people, pictures = (
+            sum(part[what] for part in parts.values()) for what in ("people", "pictures")
+        )
+        lines = [f"{self.root}: {people} people, {pictures} pictures"]
         for person, folders in list(self.merged.items())[:_SHOWN]:
             lines.append(f"one person, {person}: {', '.join(folders)}")
         if len(self.merged) > _SHOWN:
             lines.append(f"... and {len(self.merged) - _SHOWN} more; all are in split.json")
-        for part, people in self.counts.items():
-            numbers = _spread(people)
-            lines.append(
-                f"{part}: {numbers['people']} people, {numbers['pictures']} pictures; per person "
-                f"{numbers['least']} to {numbers['most']}, median {numbers['median']:g}"
-            )
+        form = (
+            "{people} people, {pictures} pictures; per person {least} to {most}, median {median:g}"
+        )
+        lines += [f"{part}: {form.format(**numbers)}" for part, numbers in parts.items()]
         lines += [f"note: {note}" for note in self.notes]
         lines.append(f"{'written to' if self.new else 'unchanged:'} {self.out}")
-        train = command_line(
-            *("siamese-train", "--data", path_word(self.root)),
-            *("--split.lists", path_word(self.out)),
-        )
-        return "\n".join([*lines, f"next: {train}"])
+        words = ("siamese-train", "--data", path_word(self.root), "--split.lists")
+        return "\n".join([*lines, f"next: {command_line(*words, path_word(self.out))}"])
 
 
 def write_split(settings: SplitListSettings) -> WrittenSplit:
@@ -98,7 +92,7 @@ def write_split(settings: SplitListSettings) -> WrittenSplit:
         UserError: unusable folder, model or merge file; too few people; other files in the way.
     """
     folder, pairs, notes = _folder_and_pairs(settings)
-    out = _out(settings, folder.root)
+    out = results_folder("split", folder.root, settings.out, settings.runs)
     people = merge_folders(folder.counts(), pairs)
     pictures = _pictures(folder, people)
     counts = {person: len(paths) for person, paths in pictures.items()}
@@ -119,14 +113,14 @@ def write_split(settings: SplitListSettings) -> WrittenSplit:
         notes = [*notes, folder.summary().partition("; ")[2]]
     merged = {person: folders for person, folders in people.items() if len(folders) > 1}
     numbers = {part: {name: counts[name] for name in names} for part, names in parts.items()}
-    written = WrittenSplit(out, folder.root, numbers, merged, True, tuple(notes))
     lists = {
         f"{part}.csv": list_content({name: pictures[name] for name in names})
         for part, names in parts.items()
     }
-    if _is_there(out, lists):
-        return WrittenSplit(out, folder.root, numbers, merged, False, tuple(notes))
-    _write(out, lists, settings, written, pairs)
+    new = not _is_there(out, lists)
+    written = WrittenSplit(out, folder.root, numbers, merged, new, tuple(notes))
+    if new:
+        _write(lists, settings, written, pairs)
     return written
 
 
@@ -141,8 +135,8 @@ def draw_parts(
 
     Args:
         counts: pictures of every person.
-        validation: number of people for validation.
-        test: number of people for test.
+        validation: number of people.
+        test: number of people.
         seed: the same people and seed give the same parts.
 
     Returns:
@@ -201,14 +195,11 @@ def _by_embeddings(
     with naming(given):
         embeddings = normalise(given.embeddings).numpy()
     root = root or given.root
-    if given.paths is None:
+    if given.paths is None or root is None:
+        what = "paths" if given.paths is None else "folder of its pictures"
         raise UserError(
-            f"{file}: has no paths, which lists are made of; write it with siamese-eval embed, or "
-            "give `data` and `checkpoint`"
-        )
-    if root is None:
-        raise UserError(
-            f"{file}: does not say where its pictures are; give their folder with `data`"
+            f"{file}: has no {what}, which lists need; write it with siamese-eval embed, or give "
+            "`data` and `checkpoint`"
         )
     folder = scan_folder(root)
     label_of = dict(zip(folder.paths, folder.labels, strict=True))
@@ -258,14 +249,6 @@ def _require_genuine(
             )
 
 
-def _out(settings: SplitListSettings, root: Path) -> Path:
-    default = Path(settings.runs) / f"split-{root.resolve().name}"
-    out = default if settings.out is None else Path(settings.out)
-    if out.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"`out` {out}: lies in {root}, where it would be a person; choose another")
-    return out
-
-
 def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     """Whether the very same lists are there already.
 
@@ -275,7 +258,7 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
     if not os.path.lexists(out):
         return False
     present = {file.name for file in out.iterdir()} if out.is_dir() else {out.name}
-    if out.is_dir() and not present:
+    if not present:
         return False
     same = {name for name in present if name.endswith(".csv")} == set(lists) and all(
         read_bytes(out / name) == content for name, content in lists.items()
@@ -289,14 +272,12 @@ def _is_there(out: Path, lists: Mapping[str, bytes]) -> bool:
 
 
 def _write(
-    out: Path,
     lists: Mapping[str, bytes],
     settings: SplitListSettings,
     written: WrittenSplit,
     pairs: Sequence[Pair],
 ) -> None:
     """All files or none: they are made beside ``out``, which they then become."""
-    given = {key: plain(value) for key, value in asdict(settings).items()}
     content = {
         "folder": str(written.root.resolve()),
         "seed": settings.seed,
@@ -306,10 +287,10 @@ def _write(
         },
         "merged": written.merged,
         "merged_by": [asdict(pair) for pair in pairs],
-        "settings": given,
+        "settings": {key: plain(value) for key, value in asdict(settings).items()},
         "version": __version__,
     }
-    with writing(out), drafting(out) as draft:
+    with writing(written.out), drafting(written.out) as draft:
         for name, data in lists.items():
             (draft / name).write_bytes(data)
         write_json(draft / "split.json", content)
@@ -326,32 +307,17 @@ def _spread(people: Mapping[str, int]) -> dict[str, float]:
     }
 
 
-def _sizes(counts: Mapping[str, Mapping[str, int]]) -> str:
-    people = sum(len(part) for part in counts.values())
-    pictures = sum(sum(part.values()) for part in counts.values())
-    return f"{people} people, {pictures} pictures"
-
-
 def merge_folders(counts: Mapping[str, int], pairs: Iterable[Pair]) -> dict[str, list[str]]:
     """People from folders: what pairs link, also through others, is one person.
 
-    Args:
-        counts: pictures of every folder.
-        pairs: of these folders.
-
     Returns:
-        Every person's folders, sorted. A person has the name of the folder with most pictures, the
-        first of several by name.
+        Every person's folders, sorted. A person has the name of the folder with most pictures
+        (``counts``), the first of several by name.
     """
-    names = sorted(counts)
-    index_of = {name: number for number, name in enumerate(names)}
-    links = [(index_of[pair.first], index_of[pair.second]) for pair in pairs]
-    rows, columns = np.asarray(links, dtype=np.int64).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(links), np.int8), (rows, columns)), (len(names), len(names)))
-    _, groups = connected_components(graph, directed=False)
-    members: dict[int, list[str]] = {}
-    for name, group in zip(names, groups.tolist(), strict=True):
-        members.setdefault(group, []).append(name)
+    group = groups_of((pair.first, pair.second) for pair in pairs)
+    members: dict[str, list[str]] = {}
+    for name in sorted(counts):
+        members.setdefault(group.get(name, name), []).append(name)
     people = {max(some, key=lambda name: counts[name]): some for some in members.values()}
     return dict(sorted(people.items()))
 
@@ -359,9 +325,7 @@ def merge_folders(counts: Mapping[str, int], pairs: Iterable[Pair]) -> dict[str,
 def read_pairs_to_merge(file: Path, names: Iterable[str]) -> list[Pair]:
     """Read a CSV with the columns ``first`` and ``second``, such as audit's ``same_person.csv``.
 
-    Args:
-        file: UTF-8; other columns are ignored.
-        names: the folders that there are; a name is found in any Unicode form.
+    Its names are found among the folders' ``names`` in any Unicode form.
 
     Raises:
         UserError: unreadable; no such columns; a name that no folder has. Names file and line.
@@ -369,20 +333,16 @@ def read_pairs_to_merge(file: Path, names: Iterable[str]) -> list[Pair]:
     known = {_plain(name): name for name in names}
     pairs: list[Pair] = []
     for where, cells in read_table(file, ("first", "second")):
-        first, second = (_known(where, cell, known) for cell in cells)
+        for cell in cells:
+            if _plain(cell) not in known:
+                near = difflib.get_close_matches(_plain(cell), known, n=1, cutoff=0.5)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise UserError(f"{where}: no folder with pictures has the name {cell!r}{hint}")
+        first, second = (known[_plain(cell)] for cell in cells)
         if first == second:
             raise UserError(f"{where}: {first!r} twice; name two folders")
         pairs.append(Pair(first, second))
     return pairs
-
-
-def _known(where: str, name: str, known: Mapping[str, str]) -> str:
-    folder = known.get(_plain(name))
-    if folder is None:
-        near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UserError(f"{where}: no folder with pictures has the name {name!r}{hint}")
-    return folder
 
 
 def _plain(name: str) -> str:

@@ -30,9 +30,8 @@ from tqdm import tqdm
 
 from siamese.curation.contents import FoundFile
 from siamese.data.decode import check_header, open_picture, to_rgb, upright
-from siamese.errors import UserError
 from siamese.files.places import is_regular, open_regular
-from siamese.files.writing import replacing, writing
+from siamese.files.writing import writing
 
 Words = npt.NDArray[np.uint64]
 Result = TypeVar("Result")
@@ -98,13 +97,7 @@ class FileFacts:
 
 @dataclass(frozen=True)
 class FileKey:
-    """A file as it was when its facts were read.
-
-    Attributes:
-        path: absolute; any bytes, as Python's file functions give them.
-        modified: nanoseconds.
-        size: bytes.
-    """
+    """A file as it was when its facts were read: absolute path, nanoseconds, bytes."""
 
     path: str
     modified: int
@@ -158,8 +151,7 @@ def _decoded(image: Image.Image, content: str) -> FileFacts:
     # Reading a PNG's EXIF decodes it, so that comes later; a TIFF is turned while it is decoded.
     orientation = _orientation(image) if kind == "TIFF" else None
     image.load()
-    pixels = to_rgb(upright(image))
-    seen = fingerprint_of(pixels)
+    fingerprint, contrast = fingerprint_of(to_rgb(upright(image)))
     return FileFacts(
         "usable",
         content=content,
@@ -169,8 +161,8 @@ def _decoded(image: Image.Image, content: str) -> FileFacts:
         height=height,
         orientation=orientation or _orientation(image),
         frames=_frames(image),
-        fingerprint=seen.code,
-        contrast=seen.contrast,
+        fingerprint=fingerprint,
+        contrast=contrast,
     )
 
 
@@ -202,39 +194,23 @@ def _frames(image: Image.Image) -> int:
         return 2
 
 
-@dataclass(frozen=True)
-class Fingerprint:
-    """What a picture looks like, in few bits.
-
-    Attributes:
-        code: 80 hexadecimal digits: 64 coarse bits, then 256 fine ones.
-        contrast: standard deviation of the grey values, 0 (one colour) to 127.5.
-    """
-
-    code: str
-    contrast: float
-
-
-def fingerprint_of(image: Image.Image) -> Fingerprint:
-    """The DCT fingerprint of an upright picture.
+def fingerprint_of(image: Image.Image) -> tuple[str, float]:
+    """The DCT fingerprint of an upright picture: 80 hexadecimal digits; and its contrast.
 
     After Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010):
     the picture as 32 x 32 grey values, their cosine transform without its first row and column,
-    and of each of the lowest 8 x 8 frequencies whether it is above their median. The fine bits
-    are the same of the lowest 16 x 16: they tell two aligned faces of different people apart
-    that agree in the coarse ones.
+    and of each of the lowest 8 x 8 frequencies whether it is above their median. 256 fine bits
+    follow the 64 coarse ones, the same of the lowest 16 x 16: they tell two aligned faces of
+    different people apart that agree in the coarse ones. The contrast is the standard deviation of
+    the grey values, 0 (one colour) to 127.5.
     """
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
     grey = np.asarray(small, np.float64)
     basis = _basis()
     frequencies = basis @ grey @ basis.T
-    bits = [_above_median(frequencies[:side, :side]) for side in (8, 16)]
-    return Fingerprint(np.packbits(np.concatenate(bits)).tobytes().hex(), float(grey.std()))
-
-
-def _above_median(values: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    flat = values.ravel()
-    return np.asarray(flat > np.median(flat))
+    lowest = [frequencies[:side, :side].ravel() for side in (8, 16)]
+    bits = np.concatenate([values > np.median(values) for values in lowest])
+    return np.packbits(bits).tobytes().hex(), float(grey.std())
 
 
 @cache
@@ -254,16 +230,13 @@ class FactCache:
 
     Several runs may use one file at once. A line that is damaged, or of another version, counts
     for nothing: its file is read again. A killed run loses the last few seconds.
+
+    Raises:
+        CannotWrite: it is no regular file, or may not be read and written; from every method.
     """
 
     def __init__(self, path: Path) -> None:
-        """Make the file where there is none.
-
-        Raises:
-            CannotWrite: it is no regular file, or may not be written.
-        """
         self.path = path
-        self.notes: list[str] = []
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(path) and not is_regular(path):
@@ -276,26 +249,9 @@ class FactCache:
     def known(self, keys: Iterable[FileKey]) -> dict[FileKey, FileFacts]:
         """Facts of those files that have not changed since they were read."""
         wanted = set(keys)
-        known: dict[FileKey, FileFacts] = {}
-        latest: dict[str, bytes] = {}
-        lines = 0
-        try:
-            with self._lock, open_regular(self.path) as file:
-                for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
-                    lines += 1
-                    remembered = _remembered(line)
-                    if remembered is None:
-                        continue
-                    key, facts = remembered
-                    latest[key.path] = line
-                    if key in wanted:
-                        known[key] = facts
-            if lines > 2 * len(latest) + _BATCH:  # most of the file is out of date
-                with self._lock, replacing(self.path) as temporary:
-                    temporary.write_bytes(b"\n".join(latest.values()))
-        except (OSError, UserError) as error:
-            self._give_up(error)
-        return known
+        with writing(self.path), self._lock, open_regular(self.path) as file:
+            lines = map(_remembered, iter(lambda: file.readline(_LONGEST_LINE), b""))
+            return {line[0]: line[1] for line in lines if line is not None and line[0] in wanted}
 
     def add(self, key: FileKey, facts: FileFacts) -> None:
         """Remember facts; they are written with the next batch."""
@@ -306,21 +262,13 @@ class FactCache:
 
     def write(self) -> None:
         """Write what was added since the last batch."""
+        # The first line end closes a line that a killed run left half written.
+        batch = "\n" + "\n".join(self._pending) + "\n"
         if self._pending:
-            # The first line end closes a line that a killed run left half written.
-            batch = "\n" + "\n".join(self._pending) + "\n"
-            try:
-                with self._lock, self.path.open("ab") as file:
-                    file.write(batch.encode("ascii"))
-            except OSError as error:
-                self._give_up(error)
+            with writing(self.path), self._lock, self.path.open("ab") as file:
+                file.write(batch.encode("ascii"))
         self._pending.clear()
         self._written = time.monotonic()
-
-    def _give_up(self, error: Exception) -> None:
-        """A cache that fails is no reason to lose the run."""
-        if not self.notes:
-            self.notes.append(f"{self.path}: facts are not kept ({error}); the next run reads anew")
 
 
 def _remembered(line: bytes) -> tuple[FileKey, FileFacts] | None:
@@ -352,15 +300,9 @@ def gather_facts(
 ) -> dict[str, FileFacts]:
     """Facts by path relative to the root, in the order of the files.
 
-    Facts are written as they come: an interrupted run has kept them.
-
-    Args:
-        root: the folder.
-        files: what is in it.
-        cache: what is known of unchanged files is not read again.
-        workers: processes; 0: this one.
-        inspect: reads a file.
-        patience: seconds for one file.
+    What is known of unchanged files is not read again; facts are written as they come, so an
+    interrupted run has kept them. ``inspect`` may take ``patience`` seconds for a file, in so many
+    processes (0: in this one).
     """
     base = os.path.abspath(root)
     keys = [FileKey(os.path.join(base, file.path), file.modified, file.size) for file in files]
@@ -373,19 +315,18 @@ def gather_facts(
         workers=workers,
         patience=patience,
     )
-    with tqdm(
-        desc="reading pictures", total=len(missing), unit="img", disable=None, leave=False
-    ) as bar:
-        try:
-            for position, facts in work:
-                key = missing[position]
-                known[key] = facts
-                if facts.lasting:
-                    cache.add(key, facts)
-                bar.update()
-        finally:
-            work.close()
-            cache.write()
+    shown = tqdm(
+        work, "reading pictures", len(missing), unit="img", disable=None, leave=False
+    )  # fmt: skip
+    try:
+        for position, facts in shown:
+            known[missing[position]] = facts
+            if facts.lasting:
+                cache.add(missing[position], facts)
+    finally:
+        work.close()
+        shown.close()
+        cache.write()
     return {file.path: known[key] for file, key in zip(files, keys, strict=True)}
 
 
@@ -397,18 +338,11 @@ def work_watched(
     workers: int,
     patience: float,
 ) -> Generator[tuple[int, Result]]:
-    """Do ``work`` on each path, in processes of its own.
+    """Do ``work``, a module's function, on each path, in processes (0: this one, unwatched).
 
-    A process that dies, or that spends too long on one file, is replaced; that file's result is
-    what ``failed`` makes of the reason, the others are done all the same. Stopping the iteration
-    (Ctrl-C, too) ends the processes at once.
-
-    Args:
-        paths: of the files.
-        work: a function of a module, as it is sent to the processes.
-        failed: makes a result of a reason in words.
-        workers: processes; 0: this one, which nothing watches.
-        patience: seconds for one file.
+    A process that dies, or that spends over ``patience`` seconds on one file, is replaced; that
+    file's result is what ``failed`` makes of the reason, the others are done all the same. Stopping
+    the iteration (Ctrl-C, too) ends the processes at once.
 
     Yields:
         Position in ``paths`` and result, in no particular order.

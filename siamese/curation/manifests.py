@@ -13,10 +13,9 @@ from typing import Any, Literal
 from siamese.curation.shell import command_line, path_word
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
-from siamese.files.places import is_regular, open_regular
+from siamese.files.places import open_regular
 from siamese.files.writing import remove_leftovers, replacing
 
-_VERSION = 1
 _NAME = r"manifest-[0-9]{8}-[0-9]{6}-[0-9]+"
 _LONGEST_LINE = 2**17  # characters; two paths of 4,096 bytes, each byte escaped, are half of it
 _LARGEST = 2**53  # of sizes
@@ -27,15 +26,9 @@ Kind = Literal["file", "link", "folder", "other"]  # folder: earlier versions re
 class Moved:
     """A file that is moved, as it was before.
 
-    Attributes:
-        old: its place, relative to the root.
-        new: its new place, relative to the quarantine or to the root.
-        quarantined: whether ``new`` is relative to the quarantine.
-        kind: ``folder`` only in manifests of earlier versions.
-        size: bytes.
-        mode: permission bits.
-        mtime_ns: time of the last change.
-        content: SHA-256 of a file, target of a link; None when it cannot be read.
+    ``old`` is relative to the root; ``new`` to the quarantine where it is ``quarantined``, else to
+    the root, too. ``content`` is the SHA-256 of a file or the target of a link; None when it cannot
+    be read.
     """
 
     old: str
@@ -74,7 +67,7 @@ class Manifest:
         root: the absolute folder out of which files are moved.
         quarantine: the absolute folder into which they are moved.
         reason: why, in words.
-        name: of these moves; no other moves into this quarantine have it.
+        name: no other moves into this quarantine have it.
         moved: files.
         emptied: folders that are removed, those deeper down first.
         made: folders that are made, those higher up first.
@@ -95,7 +88,7 @@ _ENTRIES: dict[str, type[Any]] = {"moved": Moved, "emptied": Emptied, "made": Ma
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write JSON lines to a new file; when this returns, they are on the disk."""
     head = {key: getattr(manifest, key) for key in ("root", "quarantine", "reason", "name")}
-    lines: list[dict[str, Any]] = [{"siamese-moves": _VERSION, **head}]
+    lines: list[dict[str, Any]] = [{"siamese-moves": 1, **head}]
     for key in _ENTRIES:
         lines += [{key: asdict(entry)} for entry in getattr(manifest, key)]
     # Every manifest has another name: what was left of others goes, too.
@@ -119,47 +112,38 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         UserError: no such file, or not a manifest; names the line.
     """
-    if path.is_dir():
-        inside = sorted(path.glob("manifest-*.jsonl"))
-        hint = f"; did you mean {inside[-1]}?" if inside else ""
-        raise UserError(f"{path}: is a folder, a manifest (.jsonl) is needed{hint}")
-    if os.path.exists(path) and not is_regular(path):
-        raise UserError(f"{path}: is a device or pipe, a manifest (.jsonl) is needed")
     number = 0
-    head: dict[str, Any] | None = None
+    head: dict[str, Any] = {}
     entries: dict[str, list[Any]] = {key: [] for key in _ENTRIES}
     try:
         with open_regular(path) as file:
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 number += 1
                 values = parse_json(line)
-                if head is None:
-                    head = _head(path, values)
+                if number == 1:
+                    head = _head(values)
                 else:
                     ((name, fields),) = values.items()
                     entry: Any = built(_ENTRIES[name], fields)
                     _check_entry(entry)
                     entries[name].append(entry)
-        number = max(number, 1)
-        if head is None:
-            raise ValueError("empty")
         return built(Manifest, {**head, **{key: tuple(some) for key, some in entries.items()}})
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); a manifest (.jsonl) is needed"
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(
-            f"{path}, line {number}: not a manifest that siamese-data mend or audit wrote{why}"
+            f"{path}, line {max(number, 1)}: not a manifest that this siamese-data wrote{why}"
         ) from None
 
 
-def _head(path: Path, values: Any) -> dict[str, Any]:
+def _head(values: Any) -> dict[str, Any]:
     head = dict(values)
     version = head.pop("siamese-moves")
-    if type(version) is int and version != _VERSION:
-        raise UserError(f"{path}: written by another version of siamese")
-    if type(version) is not int or head.keys() & _ENTRIES.keys():
-        raise ValueError("its first line is another one's")
+    if type(version) is not int or version != 1 or head.keys() & _ENTRIES.keys():
+        raise ValueError("its first line is that of another version or file")
     for key in ("root", "quarantine"):
         if not os.path.isabs(head[key]) or not _is_possible(head[key]):
             raise ValueError(f"{key} is no absolute path")
@@ -169,11 +153,7 @@ def _head(path: Path, values: Any) -> dict[str, Any]:
 
 
 def _check_entry(entry: Moved | Emptied | Made) -> None:
-    """Refuse what no file has.
-
-    Raises:
-        ValueError: says what.
-    """
+    """Refuse what no file has (ValueError)."""
     places = (entry.old, entry.new) if isinstance(entry, Moved) else (entry.path,)
     if not all(map(stays_inside, places)):
         raise ValueError("a path that leads out of the folder")
@@ -222,10 +202,8 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def restore_command(manifest: str | os.PathLike[str], root: str | os.PathLike[str]) -> str:
     """The command that undoes a manifest's moves, quoted for a shell.
 
-    Args:
-        manifest: the file.
-        root: the folder that its files go back to; it is named where it is not the neighbour of
-            the manifest's folder, as :func:`siamese.curation.moves.restore` asks for.
+    It names the root where that is not the neighbour of the manifest's folder, as
+    :func:`siamese.curation.moves.restore` asks for.
     """
     folder = os.path.dirname(os.path.realpath(manifest))
     beside = os.path.dirname(os.path.realpath(root)) == os.path.dirname(folder)

@@ -34,7 +34,7 @@ from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import require_folder
 from siamese.errors import UserError
 from siamese.files.places import open_regular
-from siamese.files.shown import shown
+from siamese.files.shown import counted, shown
 
 _LOCK = ".siamese-lock"
 _PERMISSIONS = 0o777  # without setuid, setgid and sticky: those are nobody's to bring back
@@ -64,27 +64,18 @@ class Mended:
         """What was moved, and the command that undoes it."""
         if self.manifest is None:
             return f"{self.root}: the plan is empty, nothing to move"
-        parts = []
-        if self.taken_out:
-            parts.append(f"{_files(self.taken_out)} moved to {self.quarantine}")
-        if self.renamed:
-            parts.append(f"{_files(self.renamed)} moved within it")
-        if self.emptied:
-            folders = "folder" if self.emptied == 1 else "folders"
-            parts.append(f"{self.emptied} emptied {folders} removed")
-        return f"{self.root}: {'; '.join(parts)}\nundo: {restore_command(self.manifest, self.root)}"
+        parts = (
+            (self.taken_out, "file", f"moved to {self.quarantine}"),
+            (self.renamed, "file", "moved within it"),
+            (self.emptied, "emptied folder", "removed"),
+        )
+        done = "; ".join(f"{counted(number, what)} {end}" for number, what, end in parts if number)
+        return f"{self.root}: {done}\nundo: {restore_command(self.manifest, self.root)}"
 
 
 @dataclass(frozen=True)
 class Restored:
-    """Moves that were undone.
-
-    Attributes:
-        root: the folder.
-        moved: files that went back to their old places.
-        already: files that were there already.
-        folders: folders that were made again.
-    """
+    """Moves that were undone: files moved back, files that were there, folders made again."""
 
     root: Path
     moved: int
@@ -95,14 +86,8 @@ class Restored:
         """What was moved back."""
         if not self.moved and not self.folders:
             return f"{self.root}: nothing to do, all of it is back already"
-        line = f"{self.root}: {_files(self.moved)} moved back to where they were"
-        if self.already:
-            line += f", {self.already} were there already"
-        return line
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
+        line = f"{self.root}: {counted(self.moved, 'file')} moved back to where they were"
+        return line + (f", {self.already} were there already" if self.already else "")
 
 
 def mend_folder(settings: MendSettings) -> Mended:
@@ -126,11 +111,7 @@ def mend_folder(settings: MendSettings) -> Mended:
 
 
 def _beside(root: Path) -> Path:
-    """The quarantine that nobody has named.
-
-    Raises:
-        UserError: there can be none; a link has its name, which leads elsewhere.
-    """
+    """The quarantine that nobody has named; a link of its name leads elsewhere and is refused."""
     if not root.name:
         raise UserError(f"{root}: nothing lies beside it; give a folder with `quarantine`")
     quarantine = root.with_name(f"{root.name}-quarantine")
@@ -153,7 +134,7 @@ def carry_out(root: Path, moves: Sequence[Move], quarantine: Path, *, reason: st
         root: the folder.
         moves: what goes where; no path may be, or lie inside, another one's.
         quarantine: a folder outside the root; made where it is missing.
-        reason: why, for the manifest.
+        reason: for the manifest.
 
     Returns:
         The manifest, which lies in the quarantine.
@@ -181,21 +162,14 @@ def carry_out(root: Path, moves: Sequence[Move], quarantine: Path, *, reason: st
 
 
 def check_quarantine(folder: Path, place: Path) -> None:
-    """Refuse a quarantine that is a file, or not apart from the folder.
-
-    Raises:
-        UserError: it is.
-    """
+    """Refuse a quarantine that is a file, or not apart from the folder."""
     root, quarantine = os.path.realpath(folder), os.path.realpath(place)
     if os.path.lexists(quarantine) and not os.path.isdir(quarantine):
         raise UserError(f"`quarantine` {quarantine}: is a file, a folder is needed")
     common = os.path.commonpath([root, quarantine])
-    if common == root:
-        raise UserError(
-            f"`quarantine` {quarantine}: lies inside {root}; give a folder outside of it"
-        )
-    if common == quarantine:
-        raise UserError(f"`quarantine` {quarantine}: holds {root}; give another folder")
+    if common in (root, quarantine):
+        how = "lies inside" if common == root else "holds"
+        raise UserError(f"`quarantine` {quarantine}: {how} {root}; give a folder outside of it")
 
 
 @contextlib.contextmanager
@@ -244,11 +218,7 @@ class _Places:
         return os.path.join(self.quarantine if quarantined else self.root, path)
 
     def require_plain(self, *places: str) -> None:
-        """Looked at right before each step: no link leads from the way to a place elsewhere.
-
-        Raises:
-            OSError: one does.
-        """
+        """Looked at right before each step: no link leads elsewhere on the way (OSError)."""
         for place in places:
             folder = os.path.dirname(place)
             if os.path.realpath(folder) != folder:
@@ -292,10 +262,6 @@ def _move_all(manifest: Manifest, path: Path) -> None:
         raise
 
 
-class _Left(Exception):  # noqa: N818 - the state of a file, reported at the end
-    """A file that cannot go back, and why."""
-
-
 def restore(manifest: Path, root: Path | None = None, quarantine: Path | None = None) -> Restored:
     """Undo :func:`carry_out`, however far it came; may itself be interrupted and run again.
 
@@ -337,11 +303,7 @@ def restore(manifest: Path, root: Path | None = None, quarantine: Path | None = 
 
 
 def _home(known: Manifest, manifest: Path, held: str) -> str:
-    """The folder that files go back to, where the manifest may say so.
-
-    Raises:
-        UserError: it names one that is no neighbour of the quarantine.
-    """
+    """The folder that files go back to, where the manifest may say so: beside the quarantine."""
     home = os.path.realpath(known.root)
     if os.path.dirname(home) == os.path.dirname(held):
         return home
@@ -366,8 +328,6 @@ def _restore(places: _Places, path: Path) -> Restored:
     for number, before in enumerate(bar):
         try:
             moved += _put_back(places, number, before)
-        except _Left as reason:
-            left.append(f"{before.old} ({reason})")
         except OSError as error:
             left.append(f"{before.old} ({error.strerror})")
     _finish_folders(places)
@@ -385,16 +345,12 @@ def _restore(places: _Places, path: Path) -> Restored:
 
 
 def _put_back(places: _Places, number: int, before: Moved) -> bool:
-    """Bring one file back; False when it is at its place already.
-
-    Raises:
-        _Left: it cannot be brought back.
-    """
+    """Bring one file back; False when it is at its place already; OSError when it cannot be."""
     old, new = places.old(before.old), places.new(before.new, before.quarantined)
     places.require_plain(old, new)
     has_old, has_new = os.path.lexists(old), os.path.lexists(new)
     if not has_old and not has_new:
-        raise _Left(f"is neither there nor at {new}; undo later moves first")
+        raise OSError(0, f"is neither there nor at {new}; undo later moves first")
     for place in (old, new):  # a copy that was interrupted; the whole file is known to be there
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.unlink(places.unfinished(place, number))
@@ -406,7 +362,7 @@ def _put_back(places: _Places, number: int, before: Moved) -> bool:
         _remove_copy(old, new, before)
         return True
     if not _is_unchanged(new, before):
-        raise _Left(f"has changed since; it stays at {new}")
+        raise OSError(0, f"has changed since; it stays at {new}")
     os.makedirs(os.path.dirname(old), exist_ok=True)
     places.require_plain(old, new)
     with contextlib.suppress(OSError):  # on a disk that cannot keep it the copy gets it
@@ -419,7 +375,7 @@ def _remove_copy(old: str, new: str, before: Moved) -> None:
     """Finish an interrupted move between disks: both files are whole, the second goes."""
     kinds = {kind_of(os.lstat(place).st_mode) for place in (old, new)}
     if kinds not in ({"file"}, {"link"}) or _content_of(old) != _content_of(new):
-        raise _Left(f"something new is at its place; it stays at {new}")
+        raise OSError(0, f"something new is at its place; it stays at {new}")
     _bring_back_status(old, before)
     os.unlink(new)
 
@@ -443,17 +399,9 @@ def _finish_folders(places: _Places) -> None:
 def _move_file(source: str, target: str, temporary: str, before: Moved) -> None:
     """Rename a file or link; between file systems copy it whole, then remove the source.
 
-    At every moment it is whole in one place.
-
-    Args:
-        source: the file.
-        target: its new place.
-        temporary: name in the target's folder for an unfinished copy.
-        before: what it was at first; a copy gets its time and permissions.
-
-    Raises:
-        FileExistsError: there is something at the target.
-        OSError: whatever the file system says; the source is untouched then.
+    At every moment it is whole in one place; after an OSError the source is untouched. An
+    unfinished copy is called ``temporary``, in the target's folder; a copy gets the time and
+    permissions that the file had ``before``.
     """
     if os.path.lexists(target):
         raise FileExistsError(errno.EEXIST, "is there already", target)
@@ -492,11 +440,7 @@ def _copy(source: str, copy: str, before: Moved) -> None:
 
 
 def copy_content(source: str, copy: str) -> None:
-    """Copy a file's bytes, or a link, to a place where nothing is.
-
-    Raises:
-        FileExistsError: something is there; a link is not followed.
-    """
+    """Copy a file's bytes, or a link, to a place where nothing is; no link is followed there."""
     if os.path.islink(source):
         os.symlink(os.readlink(source), copy)
         return
@@ -544,10 +488,9 @@ def _bring_back_status(path: str, before: Moved) -> None:
 
 
 def _set_permissions(path: str, mode: int) -> None:
-    """Give a file or folder, never what a link leads to, the permissions of a mode.
+    """Give a file or folder the permissions of a mode; never what a link leads to.
 
-    Of setuid, setgid and sticky a folder keeps what the system gave it; a file whose permissions
-    change gets none.
+    Of setuid, setgid and sticky a folder keeps what the system gave it; a file loses them.
     """
     now = os.lstat(path).st_mode
     special = stat.S_IMODE(now) & ~_PERMISSIONS if stat.S_ISDIR(now) else 0

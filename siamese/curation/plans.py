@@ -32,11 +32,9 @@ _COLUMNS = ("path", "to")
 
 @dataclass(frozen=True)
 class Move:
-    """One move of a plan.
+    """A file, link or whole folder, and its new place; both relative to the root, with ``/``.
 
-    Attributes:
-        path: a file, a link or a whole folder, relative to the root, with forward slashes.
-        to: its new place, relative to the root; None: into the quarantine, at the same path.
+    Without a new place it goes into the quarantine, at the same path.
     """
 
     path: str
@@ -86,10 +84,7 @@ def mend_command(
 def plan_moves(root: str, moves: Sequence[Move], quarantine: str) -> Manifest:
     """Check every move before any is made, and take whole folders apart.
 
-    Args:
-        root: real absolute path of the folder that is mended.
-        moves: what goes where.
-        quarantine: real absolute path; may be missing.
+    ``root`` and ``quarantine`` are real absolute paths; the quarantine may be missing.
 
     Returns:
         A manifest that still lacks its name and reason, and the files' contents.
@@ -99,7 +94,10 @@ def plan_moves(root: str, moves: Sequence[Move], quarantine: str) -> Manifest:
             not be written.
     """
     tree = _Tree(root, quarantine)
-    resolved = [_resolved(tree, move) for move in moves]
+    resolved = []  # old place, new place, whether that is in the quarantine
+    for move in moves:
+        old = tree.inside(move.path)
+        resolved.append((old, old if move.to is None else tree.inside(move.to), move.to is None))
     _check_sources(tree, [old for old, _, _ in resolved])
     wanted = [tree.entry(*places) for places in resolved]
     _check_targets(tree, wanted)
@@ -170,12 +168,6 @@ class _Tree:
         if os.path.commonpath([real, self.root]) != self.root:
             raise UserError(f"{path}: a link leads out of {self.root}; mend {real} by itself")
         return posixpath.normpath(posixpath.join(os.path.relpath(real, self.root), name))
-
-
-def _resolved(tree: _Tree, move: Move) -> tuple[str, str, bool]:
-    """Old place, new place, and whether that is in the quarantine."""
-    old = tree.inside(move.path)
-    return old, old if move.to is None else tree.inside(move.to), move.to is None
 
 
 def _above(path: str) -> Iterator[str]:

@@ -46,6 +46,7 @@ def make_plans(
         same_person: per folder that seems to be one person with others the name of their group.
         near: coarse fingerprint bits in which near-duplicates may differ.
     """
+    usable = contents.usable(facts)
     planner = Planner(contents.names)
     taken_out = _copies_taken_out(copies, same_person, near)
     plans: dict[Kind, list[Move]] = {}
@@ -62,24 +63,20 @@ def make_plans(
     for kind in _MERGED:
         plans[kind] = []
         for case in cases.get(kind, ()):
-            largest = _largest(contents, facts, case.paths)
+            # Of equal ones that without spaces round its name.
+            largest = max(case.paths, key=lambda n: (usable[n], n == n.strip(), -len(n)))
             for name in case.paths:
                 if name != largest:
                     plans[kind] += _merge(planner, contents, facts, name, largest)
                     home.setdefault(name, largest)
+    wrong = [path for case in cases.get("wrong_extension", ()) for path in case.paths]
     plans["wrong_extension"] = planner.rename(
-        [
-            (path, right_name(path, facts[path].format))
-            for case in cases.get("wrong_extension", ())
-            for path in case.paths
-        ]
+        [(path, right_name(path, facts[path].format)) for path in wrong]
     )
-    plans["nested"] = [
-        move
-        for nested in contents.nested
-        for person in (nested.path.split("/")[0],)
-        for move in planner.move_into(nested.files, home.get(person, person))
-    ]
+    plans["nested"] = []
+    for nested in contents.nested:
+        person = nested.path.split("/")[0]
+        plans["nested"] += planner.move_into(nested.files, home.get(person, person))
     for kind in _LAST:
         take_out(kind)
     return plans
@@ -92,7 +89,7 @@ def _copies_taken_out(
     taken_out: dict[Kind, list[str]] = {
         "copies_within": [s.path for group in copies["copies_within"] for s in group.shots[1:]],
         "near_within": [
-            shot.path for group in copies["near_within"] for shot in superfluous(group, near)
+            s.path for group in copies["near_within"] for s in superfluous(group, near)
         ],
     }
     for kind in ("copies_across", "near_across"):
@@ -103,16 +100,6 @@ def _copies_taken_out(
             for shot in group.shots
         ]
     return taken_out
-
-
-def _largest(contents: Contents, facts: Mapping[str, FileFacts], names: Sequence[str]) -> str:
-    """The folder with most usable pictures; of equal ones that without spaces round its name."""
-
-    def rank(name: str) -> tuple[int, bool, int]:
-        usable = sum(facts[file.path].status == "usable" for file in contents.people[name])
-        return usable, name == name.strip(), -len(name)
-
-    return max(names, key=rank)
 
 
 def _merge(
@@ -140,35 +127,26 @@ def write_plans(
     Returns:
         The findings with their commands, the worst first.
     """
+    other = {
+        **dict.fromkeys(_CONVERTED, _convert_command(root)),
+        "closed_folder": command_line("chmod", "-R", "u+rwX", path_word(root)),
+    }
     findings = []
     for kind in ABOUT:
         path = out / "plans" / f"{kind}.csv"
         path.unlink(missing_ok=True)  # an earlier run's, which no longer fits
         of_kind, moves = tuple(cases.get(kind, ())), plans.get(kind, ())
-        if not of_kind:
-            continue
-        if moves:
+        if of_kind and moves:
             write_plan(path, moves)
             findings.append(Finding(kind, of_kind, mend_command(root, path), path, len(moves)))
-        else:
-            findings.append(Finding(kind, of_kind, _other_command(kind, root)))
+        elif of_kind:
+            findings.append(Finding(kind, of_kind, other.get(kind)))
     return tuple(findings)
 
 
-def _other_command(kind: Kind, root: Path) -> str | None:
-    if kind in _CONVERTED:
-        beside = root.resolve()
-        converted = (
-            root.parent / f"{beside.name}-rgb"
-            if root.name
-            else beside.with_name(f"{beside.name}-rgb")
-        )
-        return command_line(
-            "siamese-data", "convert", path_word(root), "--out", path_word(converted)
-        )
-    if kind == "closed_folder":
-        return command_line("chmod", "-R", "u+rwX", path_word(root))
-    return None
+def _convert_command(root: Path) -> str:
+    beside = (root if root.name else root.resolve()).parent / f"{root.resolve().name}-rgb"
+    return command_line("siamese-data", "convert", path_word(root), "--out", path_word(beside))
 
 
 class Planner:

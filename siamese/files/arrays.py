@@ -28,12 +28,9 @@ _MAGIC = b"\x93NUMPY"
 
 @dataclass(frozen=True)
 class Declared:
-    """What an array's header says, checked against the file.
+    """What an array's header says, checked against the file; an .npy has an empty name.
 
-    Attributes:
-        name: the array's name in an .npz; empty for an .npy.
-        shape: whole numbers of at least 0.
-        dtype: its type; neither structured nor of objects.
+    The sides of the shape are at least 0; the type is neither structured nor of objects.
     """
 
     name: str
@@ -42,12 +39,7 @@ class Declared:
 
 
 class ArrayFile:
-    """An open .npz or .npy; see :func:`open_arrays`.
-
-    Attributes:
-        path: the file.
-        names: of its arrays; one empty name for an .npy.
-    """
+    """An open .npz or .npy; ``names`` are those of its arrays. See :func:`open_arrays`."""
 
     def __init__(self, path: Path, file: IO[bytes]):
         self.path = path

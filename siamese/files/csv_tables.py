@@ -15,11 +15,8 @@ from siamese.files.shown import shown
 def read_table(path: Path, columns: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Some columns of a UTF-8 CSV file, with or without byte-order mark, with either line end.
 
-    Bytes that are no UTF-8 stay as they are. Other columns and empty lines are ignored.
-
-    Args:
-        path: the file.
-        columns: their names in the header, in any letter case.
+    Bytes that are no UTF-8 stay as they are. Other columns and empty lines are ignored; names in
+    the header count in any letter case.
 
     Returns:
         For every row the words ``FILE, line N`` and the cells of the columns.

@@ -31,9 +31,8 @@ def _refused(constant: str) -> Any:
 def built(kind: type[Record], values: Any) -> Record:
     """A dataclass from a mapping of its fields, none of them of another type than it says.
 
-    Args:
-        kind: a dataclass whose fields are plain types, literals, unions of such, or tuples.
-        values: as JSON holds them; fields with a default may be missing.
+    Its fields are plain types, literals, unions of such, or tuples; those with a default may be
+    missing.
 
     Raises:
         ValueError: no mapping; a field that is missing, unknown or of another type. One line.

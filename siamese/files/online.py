@@ -17,11 +17,8 @@ _PORTS = {"http": 80, "https": 443, "ftp": 21}
 def why_unreachable(*urls: str, patience: float = PATIENCE) -> str | None:
     """Why no connection to any of some servers can be made; None where one can.
 
-    Nothing is sent. Where the system's settings name a proxy, that is the server.
-
-    Args:
-        urls: addresses on the servers, ``https://...`` or ``http://...``.
-        patience: seconds until all of them count as unreachable.
+    Nothing is sent. Where the system's settings name a proxy, that is the server. All of the
+    ``urls`` (``https://...``) count as unreachable after ``patience`` seconds.
     """
     servers = list(dict.fromkeys(map(_server_of, urls)))
     answers: Queue[str | None] = Queue()

@@ -30,12 +30,7 @@ def is_inside(path: str | os.PathLike[str], *roots: str | os.PathLike[str]) -> b
 
 
 def require_inside(root: Path, name: str, source: str) -> Path:
-    """A path below a folder from a name that a file holds.
-
-    Args:
-        root: the folder.
-        name: relative to it, as the file says.
-        source: what a message calls the file and the place in it, e.g. ``list.csv, line 3``.
+    """A path below a folder from a name that a file holds; ``source`` names the file and line.
 
     Raises:
         UserError: the name is absolute, climbs out with ``..``, holds a zero byte, or leads
@@ -93,11 +88,7 @@ def _kernel_devices() -> frozenset[int]:
 
 
 def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> BufferedReader:
-    """Open a regular file for reading; anything else is never opened, nor waited for.
-
-    Args:
-        path: the file.
-        follow: whether it may be a link to one.
+    """Open a regular file, or with ``follow`` a link to one; nothing else is opened or waited for.
 
     Raises:
         OSError: it is something else, or cannot be opened.
@@ -118,12 +109,7 @@ def open_regular(path: str | os.PathLike[str], *, follow: bool = True) -> Buffer
 
 
 def read_bytes(path: Path, source: str | None = None, limit: int = TEXT_LIMIT) -> bytes:
-    """The content of a regular file of no more than some size.
-
-    Args:
-        path: the file.
-        source: what a message calls it; None: its path.
-        limit: bytes.
+    """The content of a regular file of ``limit`` bytes at most; messages call it ``source``.
 
     Raises:
         UserError: missing, no regular file, larger than the limit, unreadable.

@@ -36,6 +36,11 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "backslashreplace").decode()
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def table_cell(text: str) -> str:
     """A text that no spreadsheet takes for a formula: a leading ``'`` where it would be one.
 

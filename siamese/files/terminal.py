@@ -71,11 +71,7 @@ class PlainStream:
 
 @contextmanager
 def plain_output(rewrite: Callable[[str], str] = str) -> Iterator[None]:
-    """Standard output and standard error as :class:`PlainStream`, whatever their encoding.
-
-    Args:
-        rewrite: changes each text that is written, before it is escaped.
-    """
+    """Standard output and error as :class:`PlainStream`; ``rewrite`` changes a text before that."""
     streams = sys.stdout, sys.stderr
     for stream in streams:  # a name in any script never stops a print
         if isinstance(stream, io.TextIOWrapper):

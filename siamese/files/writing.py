@@ -52,14 +52,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextmanager
 def going_on(way: Callable[[], str]) -> Iterator[None]:
-    """What cannot be written inside is told together with the way to go on.
-
-    Args:
-        way: gives the words, at the time of the error.
-
-    Raises:
-        CannotWrite: likewise.
-    """
+    """What cannot be written inside is reported with the way to go on, in words made then."""
     try:
         yield
     except CannotWrite as error:
@@ -136,9 +129,7 @@ def _new(path: Path, stem: str, folder: bool) -> tuple[Path, int | None]:
 def remove_leftovers(folder: Path, name: str) -> None:
     """Remove what killed processes left beside a target; what a living one writes stays.
 
-    Args:
-        folder: of the target.
-        name: of the target, a regular expression.
+    ``name`` is the target's, as a regular expression.
     """
     if fcntl is None:
         return
@@ -156,11 +147,7 @@ def remove_leftovers(folder: Path, name: str) -> None:
 
 
 def _locked(path: Path) -> int | None:
-    """Lock a file or folder; None where the system has no lock for it.
-
-    Raises:
-        BlockingIOError: another process has it.
-    """
+    """Lock a file or folder; None where there is no lock for it; BlockingIOError: it is taken."""
     if fcntl is None:
         return None
     try:
@@ -227,13 +214,8 @@ def write_csv(
 ) -> Path:
     """Write a table as UTF-8 CSV; what is no valid text in a name is escaped, or kept as bytes.
 
-    Args:
-        path: the file.
-        header: names of the columns.
-        rows: their cells.
-        errors: what becomes of what is no valid text.
-        exact: the file is read back by a command: every name as it is. Else a name that a
-            spreadsheet would calculate gets a leading ``'``; numbers stay as they are.
+    A name that a spreadsheet would calculate gets a leading ``'``; with ``exact`` every name stays
+    as it is, for files that a command reads back. Numbers always do.
 
     Raises:
         CannotWrite: the system refuses to write.

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from siamese.auditing.calibrated import probability
-from siamese.auditing.mixed import find_mixed
+from siamese.auditing.mixed import find_mixed, probability
 from siamese.auditing.same_person import find_same_people, same_people, same_people_across
 from tests.auditing.people import draw, draw_wide
 

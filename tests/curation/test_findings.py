@@ -8,37 +8,32 @@ from hypothesis import strategies as st
 
 from siamese.curation.findings import find_twins, name_key, spelled
 
-DIFFERENCES = [
-    ("が", "か\u3099", "Unicode form"),
-    ("Chloé", "Chloe\u0301", "Unicode form"),
-    ("夏子", "夏子 ", "spacing"),
-    ("夏子", "\u3000夏子", "spacing"),
-    ("横澤 夏子", "横澤夏子", "spacing"),
-    ("Bob Lee", "Bob\u00a0Lee", "spacing"),
-    ("Bob", "Bo\u200bb", "spacing"),
-    ("Ann", "ann", "letter case"),
-    ("STRASSE", "straße", "letter case"),
-    ("ΣΊΣΥΦΟΣ", "σίσυφος", "letter case"),
+SPELLINGS = [
+    ("が", "か\u3099"),
+    ("Chloé", "Chloe\u0301"),
+    ("夏子", "夏子 "),
+    ("夏子", "\u3000夏子"),
+    ("横澤 夏子", "横澤夏子"),
+    ("Bob Lee", "Bob\u00a0Lee"),
+    ("Bob", "Bo\u200bb"),
+    ("Ann", "ann"),
+    ("STRASSE", "straße"),
+    ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+    ("Chloé", "chloe\u0301 "),
 ]
 
 
-@pytest.mark.parametrize(("first", "second", "difference"), DIFFERENCES)
-def test_one_name_in_two_spellings(first, second, difference):
+@pytest.mark.parametrize(("first", "second"), SPELLINGS)
+def test_one_name_in_two_spellings(first, second):
     [twins] = find_twins([first, "somebody else", second])
     assert set(twins.names) == {first, second}
     assert twins.sure
-    assert twins.differences == (difference,)
 
 
 @pytest.mark.parametrize(("first", "second"), [("Ann", "Ａｎｎ"), ("ｶﾞ", "ガ"), ("ﬁn", "fin")])
 def test_look_alikes_are_unsure(first, second):
     [twins] = find_twins([first, second])
     assert not twins.sure or first == "ﬁn"  # casefold itself takes ligatures apart
-
-
-def test_several_differences_are_all_told():
-    [twins] = find_twins(["Chloé", "chloe\u0301 "])
-    assert twins.differences == ("spacing", "Unicode form", "letter case")
 
 
 @pytest.mark.parametrize(

@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_nothing(faces: Path, monkeypatch: pytest.MonkeyPatch
         (("--test", "2.5"), "--test 2.5: must be a share"),
         (("--test", "1"), "one test person only"),
         (("--validation", "11"), "12 people cannot give 11 for validation, 2 for test"),
-        (("--out", "faces/lists"), "--out faces/lists: lies in faces"),
+        (("--out", "faces/lists"), "--out faces/lists: lies inside faces"),
         (("--merge", "gone.csv"), "--merge gone.csv: no such file"),
         (("--merge", "m.csv", "--checkpoint", "c.pt"), "--merge: give it without --checkpoint"),
         (("--embeddings", "e.npz", "--part", "test"), "--embeddings: give it without"),

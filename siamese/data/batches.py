@@ -53,7 +53,6 @@ class Batch:
         images: uint8 (N, 3, H, W), RGB.
         labels: int64 (N,).
         indices: int64 (N,), positions in the list of pictures.
-        failed: (path, reason) of each picture that could not be decoded.
         wanted: how many pictures were asked for; N is less where some could not be replaced.
     """
 
@@ -85,12 +84,10 @@ class Pictures(Dataset[Sample]):
     processes and after a resume.
 
     Args:
-        paths: names of the pictures, for reports.
         labels: one per picture.
         read: the picture at a position; raises ``DecodeError`` where it cannot be decoded.
         change: makes the network's input of a read picture, at random with torch's global
             generator, which is seeded for each draw; None: what was read is the input.
-        replace_broken: a picture that cannot be decoded gives way to the next with its label.
     """
 
     def __init__(
@@ -154,12 +151,10 @@ def face_pictures(
     """The pictures of a face folder, augmented for training or as they are for evaluation.
 
     Args:
-        folder: the pictures.
         preprocess: a decoded picture to uint8 (3, H, W).
         size: side for which large JPEGs may be decoded reduced (see
             :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
         cache: gives the preprocessed pictures instead; None: they are decoded.
-        augment: changes a preprocessed picture at random; broken ones are replaced then.
     """
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
     replaced = augment is not None
@@ -191,13 +186,8 @@ class PKBatches(Sampler[list[Draw]]):
 
     Args:
         labels: one label per picture.
-        people: P.
-        images: K.
         images_per_epoch: pictures drawn per epoch, rounded down to whole batches, at least one
             batch; None: as many as there are.
-        seed: seed of the draws.
-        rank: number of this process.
-        world: number of processes.
 
     Raises:
         UserError: fewer than two people with two pictures; more processes than people in a batch.
@@ -297,9 +287,7 @@ class SampledBatches(Sampler[list[Draw]]):
     resumed run draws other batches than the uninterrupted one would have.
 
     Args:
-        sampler: gives positions, or lists of positions (a batch sampler).
         batch_size: pictures per batch, where it gives single positions.
-        seed: of the augmentation.
 
     Raises:
         UserError: the sampler has no length, or less than one batch.
@@ -386,13 +374,8 @@ def evaluation_loader(
     """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
     Args:
-        folder: the pictures.
-        preprocess: see :func:`face_pictures`, as ``size`` and ``cache``.
-        size: likewise.
         batch_size: pictures per batch, before broken ones are left out.
         workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
-        cache: likewise.
         positions: of the pictures that are wanted; None: all.
     """
     return ordered_loader(
@@ -428,9 +411,6 @@ def loader_options(
 
     Args:
         workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
-        persistent: keep the processes from one pass to the next.
-        collate: makes a batch of samples.
     """
     options: dict[str, Any] = {
         "num_workers": workers,
@@ -448,7 +428,7 @@ def loader_options(
 class _Shared:
     """A batch's tensors are put into shared memory as they are collated.
 
-    Done later, by the queue that sends them, a failure (a full ``/dev/shm``) would be told by a
+    Done later, by the queue that sends them, a failure (a full ``/dev/shm``) would be raised in a
     thread that nobody listens to, and the training process would wait for the batch for ever.
     """
 

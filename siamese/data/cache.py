@@ -61,11 +61,6 @@ class PictureCache:
     """Pictures as :class:`Preprocess` makes them, from the cache where it has them.
 
     Can be pickled; each process opens the file for itself.
-
-    Args:
-        known: what there is, by root.
-        preprocess: as in :func:`open_cache`.
-        size: as in :func:`open_cache`.
     """
 
     def __init__(self, known: dict[Path, _Known], preprocess: Preprocess, size: int | None):
@@ -75,7 +70,6 @@ class PictureCache:
         """A picture, uint8 (3, size, size), as decoding it would give it to the last bit.
 
         Args:
-            root: the root of one of the folders that the cache was opened for.
             path: relative to it; what the cache does not have is decoded.
 
         Raises:
@@ -107,13 +101,11 @@ def open_cache(
     cache at a time: one builds, the others wait. A build that is interrupted goes on the next time.
 
     Args:
-        place: folder of all caches.
         folders: the pictures that will be read; parts of one root share a file.
         preprocess: makes the pixels.
         size: pictures may be decoded reduced for this side (see
             :func:`siamese.data.decode.decode`); None: not reduced.
         workers: processes that decode; None: one per processor; 0: this one.
-        progress: show progress bars.
 
     Raises:
         UserError: the place cannot be used, or has no room.
@@ -172,11 +164,7 @@ class _Build:
         return entry.stamp != stamps[path]
 
     def _announce(self, wanted: int, missing: int, store: PixelStore) -> None:
-        """Print how large it will be.
-
-        Raises:
-            UserError: the disk has no room for it.
-        """
+        """Print how large it will be."""
         each = 3 * self.preprocess.size**2
         there = f"; {wanted - missing} of them are there" if missing < wanted else ""
         say(
@@ -226,11 +214,7 @@ class _Build:
 
 
 def _make_place(place: Path, root: Path) -> None:
-    """Make the caches' folder.
-
-    Raises:
-        UserError: it is a file, or within the pictures' own folder.
-    """
+    """Make the caches' folder."""
     if os.path.exists(place) and not os.path.isdir(place):
         raise UserError(f"`cache` {place}: is a file; name a folder")
     pictures = Path(os.path.realpath(root))

@@ -40,7 +40,6 @@ class Entry:
 
     Attributes:
         number: of its pixels; never given to another picture.
-        stamp: of the picture's file when it was decoded; see :func:`stamp_of`.
         failure: why it could not be decoded; None where it could.
     """
 
@@ -54,7 +53,6 @@ class PixelReader:
     """Reads pixels of a cache; can be pickled, and each process opens the file for itself.
 
     Attributes:
-        file: the SQLite file.
         side: height and width of each picture, which has 3 channels of 8 bits.
     """
 
@@ -164,10 +162,6 @@ class PixelStore:
 @contextmanager
 def opened_store(reader: PixelReader, recipe: int) -> Iterator[tuple[PixelStore, dict[str, Entry]]]:
     """A cache's file and its entries; a damaged, foreign or outdated file is begun anew.
-
-    Args:
-        reader: of the file.
-        recipe: see :meth:`PixelStore.make`.
 
     Raises:
         OSError, sqlite3.Error: the disk refuses.

@@ -16,8 +16,6 @@ def numbered_rows(
 
     Args:
         file: where the lines come from, for messages.
-        lines: with their ends; a quoted field may go over several.
-        delimiter: what separates fields.
 
     Raises:
         UserError: a row that is no CSV (RFC 4180), by its line.

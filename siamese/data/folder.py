@@ -31,11 +31,8 @@ class FaceFolder:
     """The usable pictures of a face folder.
 
     Attributes:
-        root: the folder.
-        names: identity names in code-point order; a label is an index into them.
         paths: one path per picture, relative to ``root``, with forward slashes.
         labels: one label per picture, non-decreasing.
-        left_out: what was found beside them.
     """
 
     root: Path
@@ -134,7 +131,6 @@ def check_headers(root: Path, paths: Sequence[str], *, progress: bool = True) ->
     """For each picture None, or the reason why it is left out; only headers are read.
 
     Args:
-        root: the folder.
         paths: relative to it.
         progress: show a bar where someone looks on.
     """
@@ -158,7 +154,6 @@ def shorter_sides(root: Path, paths: Sequence[str]) -> list[int | None]:
     """The shorter side of each picture in pixels, from its header; None where it has none.
 
     Args:
-        root: the folder.
         paths: relative to it.
     """
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:

@@ -38,7 +38,6 @@ def rgb_pictures(given: Picture | Iterable[Picture], size: int | None) -> Iterat
     to 8 bits, as files hold them.
 
     Args:
-        given: one picture, a batch or an iterable of them.
         size: side for which large JPEG files may be decoded reduced; None: never.
 
     Raises:

@@ -46,7 +46,6 @@ class Written:
     Attributes:
         line: number of the line, from 1.
         names: what both pictures are called; several where spaces leave open where one ends.
-        same: whether they show one person.
         fold: number of the fold, from 0.
     """
 
@@ -62,8 +61,6 @@ class Form:
 
     Attributes:
         pairs: in the list's order, at least one.
-        folded: whether there are several folds.
-        numbered: whether pictures are named by a person and a number, as LFW does.
         taken: what was taken as what, where it is not one of the two plain forms.
     """
 
@@ -231,11 +228,7 @@ def _plain(name: str) -> str:
 
 
 def _columns(where: str, header: Sequence[str]) -> tuple[int, int, int, int | None] | None:
-    """Positions of both pictures, the truth and the fold; None where this is no header of pairs.
-
-    Raises:
-        UserError: no column of the truth; several columns could be meant.
-    """
+    """Positions of both pictures, the truth and the fold; None where this is no header of pairs."""
     names = [_plain(name) for name in header]
     pairs = [
         (names.index(one), names.index(other))
@@ -330,11 +323,7 @@ def _truth(value: str) -> bool | None:
 
 
 def _truths(file: Path, column: str, values: list[tuple[int, str]]) -> tuple[list[bool], str]:
-    """Whether each value means one person, and in words what the values mean.
-
-    Raises:
-        UserError: a value means neither; the list says "not" by 0 and by -1.
-    """
+    """Whether each value means one person, and in words what the values mean."""
     truths: list[bool] = []
     meanings: dict[str, bool] = {}
     for number, value in values:

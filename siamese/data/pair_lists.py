@@ -20,11 +20,7 @@ class PairList:
     Attributes:
         first: path of one picture of each pair, as it is there; in a folder relative to the root,
             with forward slashes.
-        second: path of the other one.
-        same: whether they show one person.
         fold: number of each pair's fold, from 0; None where the list knows none.
-        missing: files that are named but not there, each once, in the list's order.
-        skipped: number of pairs left out because of them.
         taken: what was taken as what, where the list has not its plain form or its pictures have
             other names; None where all is plain.
     """
@@ -57,10 +53,6 @@ def read_pairs(file: Path, root: Path) -> PairList:
     are UTF-8; lines that start with # and empty ones do not count. Pictures are found under other
     spellings, too; see :class:`siamese.data.picture_names.KnownPictures`.
 
-    Args:
-        file: the list.
-        root: the folder that its pictures are in.
-
     Raises:
         UserError: a file or folder that is not there; a malformed line, by its number; a name that
             several pictures fit; the same pair twice; no pair whose pictures exist.
@@ -74,7 +66,6 @@ def read_known_pairs(file: Path, paths: Sequence[str], origin: str) -> PairList:
     """The same for pictures that are known by their paths only.
 
     Args:
-        file: the list.
         paths: of all pictures, relative or absolute.
         origin: where they come from, for messages.
 
@@ -93,11 +84,7 @@ class _Finder:
         self._names: dict[str, str] = {}  # by the path that was found
 
     def find(self, where: str, name: str) -> Match | None:
-        """The picture of a plain name; None where there is none.
-
-        Raises:
-            UserError: several pictures fit; another name has the same picture.
-        """
+        """The picture of a plain name; None where there is none."""
         if name not in self._matches:
             try:
                 match = self._pictures.find(name)

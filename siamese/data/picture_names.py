@@ -28,7 +28,6 @@ class Match:
     """A picture that was found.
 
     Attributes:
-        path: as it is there.
         way: how it was found: ``exact``, or in words.
     """
 
@@ -133,11 +132,7 @@ def _rank(wanted: _Spelled, known: _Spelled) -> tuple[int, int, int] | None:
 
 
 class FolderPictures:
-    """The same for the pictures of a folder, which is listed only when a name is not found as is.
-
-    Args:
-        root: the folder.
-    """
+    """The same for the pictures of a folder, which is listed only when a name is not found as is."""
 
     def __init__(self, root: Path):
         self._root = root

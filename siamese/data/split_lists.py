@@ -34,11 +34,7 @@ class _Row:
 
 
 def list_content(pictures: Mapping[str, Sequence[str]]) -> bytes:
-    """The file of a list.
-
-    Args:
-        pictures: person to paths.
-    """
+    """The file of a list."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("path", "person"))
@@ -77,10 +73,6 @@ def read_split(lists: Path, root: Path) -> Split:
 
     A listed picture that cannot be read is left out, as where a folder is scanned.
 
-    Args:
-        lists: folder of the lists; ``test.csv`` may be missing.
-        root: the folder that their paths start from.
-
     Raises:
         UserError: no such folder or list; a malformed line; a picture that is not there, lies
             outside the root or is listed twice; a person in two lists; a part without pairs.
@@ -113,8 +105,6 @@ def read_again(
 
     Args:
         root: where the pictures are now.
-        parts: for each part, person to paths.
-        where: the checkpoint, for messages.
 
     Raises:
         UserError: no such folder; a path that leaves it.

@@ -29,10 +29,6 @@ def drawable(text: str, bold: bool = False) -> tuple[str, list[str]]:
     text instead of being drawn (control characters, overrides of its direction), is escaped;
     :func:`font_note` then says what to install.
 
-    Args:
-        text: of one line.
-        bold: whether the fonts are wanted in bold.
-
     Returns:
         ``(text, families)``, ready for ``Axes.set_title(text, family=families)``.
     """

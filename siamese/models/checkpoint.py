@@ -53,8 +53,6 @@ def write_checkpoint(
     """Write a checkpoint so that ``path`` holds either the old file or the whole new one.
 
     Args:
-        path: the file; its folder is made when missing.
-        content: tensors and plain values under :data:`KEYS` and one of :data:`KINDS`.
         like: permissions and time that the file gets; None: those of a new file.
 
     Raises:
@@ -77,11 +75,7 @@ def write_checkpoint(
 
 
 def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    """``torch.save``, whose own error for a full disk is a RuntimeError about positions.
-
-    Raises:
-        OSError: why the file could not be written.
-    """
+    """``torch.save``, whose own error for a full disk is a RuntimeError about positions."""
     try:
         torch.save(dict(content), file)
     except RuntimeError as error:
@@ -102,9 +96,6 @@ def update_checkpoint(
     The file keeps its permissions and its time: the newest run stays the newest.
 
     Args:
-        path: the checkpoint; afterwards it holds either the old or the new content, whole.
-        key: which of them.
-        value: plain values and tensors.
         model: the weights that the value was found with; None: any.
         limits: how much the file may take; None: the defaults.
 
@@ -152,8 +143,6 @@ def read_checkpoint(
     that is read is checked against :mod:`siamese.models.checkpoint_schema`.
 
     Args:
-        path: the file.
-        kind: which of :data:`KINDS` it must be.
         keys: what is needed of :data:`KEYS`, e.g. :data:`JUDGED`; None: all. The kind's description
             and the extras are always there.
         limits: how much it may take; None: the defaults.
@@ -199,7 +188,6 @@ def find_best(target: str | Path, checkpoints: Path) -> Path:
 
     Args:
         target: a file; a folder that holds ``best.pt``; or a run below ``checkpoints``.
-        checkpoints: folder of all runs' checkpoints.
 
     Raises:
         UserError: there is none; names the latest runs.

@@ -42,10 +42,7 @@ def embedder_of(
     """Build the embedder of a checkpoint's content on the CPU, in eval mode.
 
     Args:
-        content: of the checkpoint.
-        path: of the checkpoint, for messages.
         dropout: as of :class:`SiameseEmbedder`, where it is trained further.
-        drop_path: likewise.
         backbone: the module that a program trained, where the checkpoint knows its class only; it
             gets the checkpoint's weights.
 
@@ -111,7 +108,6 @@ def precision_of(content: Mapping[str, Any], name: str, device: torch.device) ->
     """The arithmetic that a checkpoint's embedder is judged in.
 
     Args:
-        content: of the checkpoint.
         name: a setting; ``auto``: float32 where the run was set to it, else the device's own, as
             in training.
         device: where it runs.
@@ -126,10 +122,6 @@ def precision_of(content: Mapping[str, Any], name: str, device: torch.device) ->
 
 def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
     """The threshold and calibration that were chosen for a checkpoint; None where none were.
-
-    Args:
-        content: of the checkpoint.
-        path: of the checkpoint, for messages.
 
     Raises:
         UserError: they are damaged.
@@ -153,8 +145,6 @@ def load_start_weights(
     Weights of a classifier that the backbone does not have are left aside.
 
     Args:
-        model: gets the weights.
-        path: ``.safetensors``, or a file of ``torch.save``.
         limits: how much the file may take; None: the defaults.
 
     Raises:

@@ -55,9 +55,6 @@ def read_torch_file(
     """The content of a file of ``torch.save``: plain values and tensors on the CPU.
 
     Args:
-        path: the file.
-        told: what a message calls it.
-        limits: how much it may take.
         keys: of a dictionary, the entries that are needed; tensors of the others are not read.
             None: all.
         inside: names of an entry that alone is needed where it is a dictionary; the first one that

@@ -93,13 +93,11 @@ def load_embeddings(
     Other arrays are not read, nothing is unpickled.
 
     Args:
-        path: the .npz or .npy.
         labels: a file of the labels, where ``path`` has none: .npy or .npz, .csv or .tsv with a
             header (a column for the labels and, if there is one, for the paths, by the same
             names), or any other text with one label per line.
         limit: GiB that the arrays may take in memory; told from their headers before one is read.
         folders: where there are no labels, the folder that a path lies in is the person.
-        spare: ``labels`` are for a file that has none; another one keeps its own.
 
     Raises:
         UserError: missing, damaged or too large; pickled content; arrays that are missing,
@@ -178,11 +176,7 @@ def _arrays_by_role(file: ArrayFile, path: Path) -> dict[str, Declared]:
 
 
 def _the_one(path: Path, role: str, names: Sequence[str]) -> str | None:
-    """The name that is meant.
-
-    Raises:
-        UserError: several could be.
-    """
+    """The name that is meant."""
     if role in names or len(names) <= 1:
         return role if role in names else next(iter(names), None)
     raise UserError(
@@ -270,11 +264,7 @@ def _require_numbers(path: Path, array: Declared) -> None:
 
 
 def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
-    """Labels of any honest kind as whole numbers, texts with their names.
-
-    Raises:
-        UserError: of another kind; numbers that are not whole.
-    """
+    """Labels of any honest kind as whole numbers, texts with their names."""
     if array.ndim != 1:
         raise UserError(f"{source}: {name} must have shape (N,), not {array.shape}")
     kind = array.dtype.kind

@@ -49,7 +49,6 @@ class Embeddings:
         names: one name per label value 0 ... max; None when unknown.
         paths: one path per picture; None when unknown.
         origin: where they come from, in words.
-        notes: what the reader of the figures must know.
         root: the folder that the paths are relative to; None when unknown.
         decision: threshold and calibration that were chosen for the model; None when none were.
     """
@@ -69,12 +68,7 @@ class Model:
     """A checkpoint that is ready to embed.
 
     Attributes:
-        path: the checkpoint's file.
-        content: what is in it.
-        spec: the embedder's description.
-        network: the embedder, in eval mode, on the device.
         device: where it runs.
-        precision: arithmetic of the network.
     """
 
     path: Path
@@ -119,10 +113,6 @@ def load_model(settings: EmbedSettings) -> Model:
 
 def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddings:
     """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
-
-    Args:
-        settings: which checkpoint and which people.
-        target: a person who must be among them; looked up before anything is embedded.
 
     Raises:
         UserError: unusable checkpoint or folder; no picture can be decoded; no such target.
@@ -278,8 +268,6 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     """People of one part of the checkpoint's own split.
 
     Args:
-        model: the checkpoint.
-        part_name: ``train``, ``validation`` or ``test``.
         data: where the folder is now; None: where it was.
 
     Raises:

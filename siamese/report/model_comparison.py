@@ -30,13 +30,8 @@ class Difference:
     """One figure of two models.
 
     Attributes:
-        name: the figure's field in the JSON.
-        title: the figure's usual name.
-        a: the first model's figure.
         b: the second model's figure.
-        difference: b - a.
         interval: 95 % interval of the difference; None without resamples.
-        supported: whether there are enough people for the figure.
         verdict: in words.
     """
 
@@ -57,8 +52,6 @@ class Comparison:
     Attributes:
         names: what A and B are, in words.
         differences: one per figure.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     names: tuple[str, str]

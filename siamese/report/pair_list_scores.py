@@ -28,18 +28,12 @@ class ListedPairs:
     """The pairs of a list whose pictures could be embedded.
 
     Attributes:
-        people: the embedded pictures, with notes on what is missing.
-        paths: paths of both pictures of each pair.
         scores: float64 (M,).
         same: bool (M,).
-        counts: the pairs by score.
         bootstrap: the resamples of the people; None where none were drawn.
         folds: accuracy of a list with folds; None for lists without.
         accuracy: accuracy at the model's own threshold; None where it has none.
         accuracy_interval: its 95 % interval; None without resamples.
-        decision: the model's own threshold.
-        missing: pictures that are named but not there.
-        skipped: pairs left out because a picture is missing or broken.
     """
 
     people: Embeddings
@@ -112,10 +106,7 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
     """Score the pairs of a list.
 
     Args:
-        people: embeddings with paths of the listed pictures; those of some may be missing.
-        pairs: the list.
         resamples: bootstrap resamples of the people; 0: none.
-        seed: of the resamples.
 
     Raises:
         UserError: embeddings that cannot be scored; pairs of one kind only.
@@ -171,11 +162,7 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
 
 
 def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings, PairList]:
-    """The listed pictures among those that are embedded in the file ``source``.
-
-    Raises:
-        UserError: the file does not say which embedding is of which picture.
-    """
+    """The listed pictures among those that are embedded in the file ``source``."""
     if people.paths is None:
         raise UserError(
             f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
@@ -225,7 +212,7 @@ def _persons(
     second: npt.NDArray[np.int64],
     same: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.int64]:
-    """Who is on each picture: their folders tell, unless the list contradicts them.
+    """Who is on each picture: their folders say, unless the list contradicts them.
 
     Then pictures that genuine pairs connect are of one person, and all others of one each.
     """

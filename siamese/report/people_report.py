@@ -47,15 +47,9 @@ class PeopleTable:
 
     Attributes:
         rows: one per person.
-        examination: what the rows come from, with the worst pairs.
-        threshold: score from which a pair is accepted.
         chosen_by: where the threshold comes from, in words.
-        fmr: false-match rate there, over all pairs.
-        fnmr: false-non-match rate there, over all pairs.
         intervals: 95 % intervals of these two; None without resamples.
         origin: what was judged, in words.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     rows: tuple[Person, ...]
@@ -99,11 +93,8 @@ def people_table(
     """Attribute the errors at the threshold to people, and find the worst pairs.
 
     Args:
-        people: who is judged.
-        verified: figures of all their pairs.
         threshold: score from which a pair is accepted; None: see :func:`operating_point`.
         device: setting that says where scores are computed.
-        worst: how many of the worst pairs of either kind are kept.
     """
     threshold, chosen_by = operating_point(people, verified, threshold)
     examination = examine(

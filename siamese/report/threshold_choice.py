@@ -49,13 +49,9 @@ class Rates:
 
     Attributes:
         origin: who they are, in words.
-        people: number of identities.
-        images: number of images.
         lowest_supported_fmr: below it nothing can be told with so few people.
         fmr: false-match rate at the threshold, and its 95 % interval.
         fnmr: false-non-match rate at the threshold, and its 95 % interval.
-        cllr: cost of the log-likelihood ratios, in bits.
-        minimum_cllr: the least that any calibration could reach on these people.
     """
 
     origin: str
@@ -75,14 +71,7 @@ class Choice:
     """A chosen threshold.
 
     Attributes:
-        decision: the rule.
-        chosen: what it does on the people it was chosen on.
         checked: what it does on other people; None where there are none.
-        path: the checkpoint.
-        written: whether the checkpoint holds the rule now.
-        probability: that two pictures whose score is the threshold show one person, at the prior.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     decision: Decision
@@ -153,13 +142,8 @@ def write_choice(
     """Write a chosen threshold: reliability plot, JSON and, where it is wanted, the checkpoint.
 
     Args:
-        settings: of the command.
-        model: the checkpoint.
-        counts: the pairs whose reliability is drawn.
-        decision: threshold and calibration; what they do is added to it.
         chosen: what they do where they were chosen.
         checked: what they do on other people; None where there are none.
-        notes: what the reader must know.
     """
     calibration, threshold, prior = decision.calibration, decision.threshold, settings.prior
     if calibration.slope <= 0:
@@ -196,11 +180,7 @@ def write_choice(
 
 
 def _validation_place(model: Model, data: str | None, part: str | None) -> str | None:
-    """Where the validation people are now: where they were, else in --data with --part.
-
-    Raises:
-        UserError: they are not where they were, and no --part says that --data has them.
-    """
+    """Where the validation people are now: where they were, else in --data with --part."""
     before = Path(model.content["split"]["validation"]["folder"])
     if before.exists() or model.content["settings"].get("data") is None:
         return None

@@ -44,7 +44,6 @@ class Against:
 
     Attributes:
         name: the second model.
-        first_name: the first model.
         curve: the second model's curve.
         figures: the second model's figures.
     """
@@ -166,7 +165,6 @@ def cmc_figure(models: Sequence[tuple[str, Floats]], title: Title) -> Figure:
 
     Args:
         models: one or two; the name of each and float64 (K,), its rates at ranks 1 to K.
-        title: of the figure.
     """
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
@@ -203,7 +201,6 @@ def open_set_figure(
     Args:
         models: one or two; the name of each, float64 (T,) FPIR (rising, the share of unknown probes
             that raise an alarm) and float64 (T,) FNIR (falling, the share of known ones missed).
-        title: of the figure.
         few: a note instead of a line, where too few people are enrolled.
     """
     figure = blank_figure(title, width=5.6)
@@ -242,7 +239,6 @@ def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title
         predicted: float64 (B,), mean predicted probability of each bin.
         observed: float64 (B,), share of genuine pairs; ignored where a bin is empty.
         pairs: int64 (B,), pairs in each bin.
-        title: of the figure.
     """
     figure = blank_figure(title, width=5.6)
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -376,11 +372,7 @@ def _inner(curve: Curve) -> tuple[Floats, Floats]:
 
 
 def _deviate_axes(axes: Axes, drawn: Sequence[tuple[Floats, Floats]]) -> tuple[float, float]:
-    """Make both axes normal-deviate, with the same limits and ticks; returns the limits.
-
-    They reach from below the curves' least rates to 40 %, or further for a model that errs more
-    often: no threshold of it may have both rates below.
-    """
+    """Make both axes normal-deviate, with the same limits and ticks; returns the limits."""
     nearest = [float(np.maximum(x, y).min()) for x, y in drawn if len(x)]
     enough = max(nearest, default=0.0)
     high = min([r for r in _RATES if r >= 0.4 and r > min(1.2 * enough, 0.985)], default=0.99)

@@ -51,14 +51,9 @@ class Bootstrap:
     """Weighted counts of every resample, in bins of score.
 
     Attributes:
-        counts: the sample itself, exact.
         edges: float64 (T - 1,), rising: bin k holds scores in [edges[k - 1], edges[k]).
         genuine: float64 (B, T), weighted genuine pairs.
         impostor: float64 (B, T), weighted impostor pairs.
-        genuine_people: number of people behind the genuine pairs. Where most have one picture
-            these are the few that AUC and TAR rest on, however many there are besides.
-        genuine_effective: see :func:`effective_people`, of their genuine pairs.
-        impostor_effective: of everybody's pictures.
     """
 
     counts: PairCounts
@@ -260,7 +255,6 @@ def share_interval(share: float, values: Floats, people: float) -> Interval:
     Args:
         share: the figure of the sample, in [0, 1].
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that the figure rests on: see :func:`effective_people`.
 
     Returns:
         ``(low, high)`` in [0, 1]; None with fewer than two people, where the figure does not
@@ -285,7 +279,6 @@ def logit_interval(share: float, error: float, freedom: float) -> Interval:
 
     Args:
         share: above 0 and below 1.
-        error: standard error of its logit.
         freedom: degrees of freedom of the error, above 0.
     """
     if not error > 0 or not 0 < share < 1:
@@ -305,7 +298,6 @@ def quantile_interval(values: Floats, people: float) -> Interval:
 
     Args:
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that it rests on: see :func:`effective_people`.
 
     Returns:
         ``(low, high)``; None with fewer than two people, where the figure does not exist in a
@@ -333,12 +325,7 @@ def _sum_above(counts: Floats) -> Floats:
 
 
 def _thinned_ap(recall: Floats, false: Floats) -> Floats:
-    """Precision, averaged between neighbouring thresholds, over the recall gained between them.
-
-    Args:
-        recall: (B, K) at rising thresholds.
-        false: (B, K), impostor pairs accepted per genuine pair there is.
-    """
+    """Precision, averaged between neighbouring thresholds, over the recall gained between them."""
     accepted = recall + false
     precision = np.divide(recall, accepted, out=np.ones_like(recall), where=accepted > 0)
     gained = recall[:, :-1] - recall[:, 1:]
@@ -355,7 +342,6 @@ class Resampler:
     """Counts tiles per pair of resampled units and bin of score, weighted for every resample.
 
     Args:
-        pairs: the matrix whose tiles come.
         unit_of: int (N,), 0 ... M - 1, never falling in the matrix's order: what is resampled.
         edges: int (T - 1,), levels that bins begin at.
         weights: float64 (B, M).
@@ -438,10 +424,7 @@ def count_and_resample(
     Args:
         embeddings: (N, D).
         labels: integers (N,).
-        resamples: number of resamples B.
-        seed: of the resamples.
         device: where scores are computed: a CUDA device, else the CPU.
-        progress: show a bar.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
@@ -488,11 +471,7 @@ def _edges(
 
 
 def edges_of(counts: PairCounts) -> Floats:
-    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
-
-    Args:
-        counts: pairs by score, of all pairs or a part of them.
-    """
+    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are."""
     genuine = counts.genuine_pairs - np.linspace(1, counts.genuine_pairs, 34)[:-1]
     impostor = np.linspace(1, counts.impostor_pairs, 34)[:-1]
     tail = np.geomspace(1, counts.impostor_pairs, 46)
@@ -519,12 +498,9 @@ def resample_listed(
     """Bootstrap of listed pairs.
 
     Args:
-        counts: the pairs by score.
         scores: (M,), one score per pair.
         same: bool (M,), whether the pair is genuine.
         people: who is on the first and on the second picture, (M,) each, any labels.
-        resamples: number of resamples B.
-        seed: of the resamples.
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
     known, where = np.unique(np.concatenate([np.asarray(p) for p in people]), return_inverse=True)

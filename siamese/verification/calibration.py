@@ -35,7 +35,6 @@ class Calibration:
         """Probability that two pictures show one person, float64 in [0, 1], any shape.
 
         Args:
-            scores: any shape.
             prior: the probability before the pictures were compared, above 0 and below 1.
 
         Raises:
@@ -82,13 +81,7 @@ _STEPS = 200
 
 
 def _newton(x: Floats, same: Floats, other: Floats) -> tuple[float, float]:
-    """Slope and offset of least cross-entropy; strictly convex as no target is 0 or 1.
-
-    Args:
-        x: float64 (S,), of mean 0 and deviation 1.
-        same: float64 (S,), weight of target 1 at each.
-        other: float64 (S,), weight of target 0.
-    """
+    """Slope and offset of least cross-entropy; strictly convex as no target is 0 or 1."""
 
     def loss(line: Floats) -> float:
         z = line[0] * x + line[1]
@@ -147,12 +140,7 @@ def minimum_cllr(counts: PairCounts) -> float:
 
 
 def _hull(x: Counts, y: Counts) -> Counts:
-    """Positions of the corners of the upper convex hull of a ROC curve, both ends included.
-
-    Args:
-        x: int64 (S + 1,), impostor pairs accepted, never rising.
-        y: int64 (S + 1,), genuine pairs accepted, never rising.
-    """
+    """Positions of the corners of the upper convex hull of a ROC curve, both ends included."""
     kept = np.arange(len(x))
     # A point on or below the line between its neighbours is no corner. Dropping all such points at
     # once, over and over, leaves few of millions; what lies in long arcs is left to the loop.
@@ -201,8 +189,6 @@ def reliability(
     of some images impostors are far more frequent than where a model is used.
 
     Args:
-        counts: the pairs by score.
-        calibration: what predicts.
         prior: probability of one person before the comparison, above 0 and below 1.
         bins: number of bins, at least 1; those without a pair are left out.
 

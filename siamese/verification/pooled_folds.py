@@ -32,9 +32,7 @@ class Folds:
     """Counted pairs of all folds.
 
     Attributes:
-        counts: of each fold.
         bootstraps: of each fold, of the same resamples; empty where none were drawn.
-        pooled: all pairs together.
         bootstrap: resamples of all pairs together; None where none were drawn.
     """
 
@@ -47,9 +45,6 @@ class Folds:
         """What a threshold does on people who did not choose it, each fold judged by the others'.
 
         As the folds of LFW's protocol (Huang et al. 2007), with the threshold of an FMR.
-
-        Args:
-            fmr: that each threshold keeps on the pairs of the other folds.
         """
         thresholds, wrong = [], np.zeros(2)
         resampled = np.zeros((2, len(self.bootstraps[0].genuine) if self.bootstraps else 0))
@@ -79,11 +74,7 @@ class CrossedRates:
     """Error rates at thresholds that other folds chose.
 
     Attributes:
-        thresholds: of each fold.
-        fmr: false-match rate over all pairs.
-        fnmr: false-non-match rate over all pairs.
         fmr_resampled: float64 (B,), of each resample; NaN where it has no such pair.
-        fnmr_resampled: likewise.
     """
 
     thresholds: tuple[float, ...]
@@ -127,9 +118,7 @@ def count_folds(
     Args:
         folds: embeddings (N, D) and integer labels (N,) of each.
         resamples: bootstrap resamples B; 0: none.
-        seed: of the resamples.
         device: where scores are computed: a CUDA device, else the CPU.
-        progress: show bars.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.

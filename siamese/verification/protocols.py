@@ -21,7 +21,6 @@ class FoldAccuracy:
 
     Attributes:
         mean: mean accuracy, in [0, 1].
-        standard_error: of the mean: the folds' sample standard deviation / sqrt(F).
         accuracies: float64 (F,), in the order of the folds' numbers.
         thresholds: float64 (F,).
     """
@@ -48,7 +47,6 @@ def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) ->
     Args:
         scores: (M,).
         same: bool (M,), whether the pair is genuine.
-        threshold: any number.
 
     Raises:
         UserError: no pair, NaN, or not one truth per score.

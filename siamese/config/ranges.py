@@ -30,7 +30,7 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a value must be beside its type; stands in a type as ``Annotated[int, Allowed(...)]``."""
+    """What a value must be beside its type: ``Annotated[int, Allowed("at least 1", ...)]``."""
 
     words: str
     holds: Callable[[Any], bool]

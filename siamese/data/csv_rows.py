@@ -10,7 +10,7 @@ from siamese.errors import UserError
 
 
 def numbered_rows(
-    file: Path, lines: Iterable[str], delimiter: str = ","
+    file: Path | str, lines: Iterable[str], delimiter: str = ","
 ) -> list[tuple[int, list[str]]]:
     """Fields of every row that is not empty, each with the number of its first line, from 1.
 

@@ -96,7 +96,7 @@ def _rank(wanted: _Spelled, known: _Spelled) -> tuple[int, int, int] | None:
 
 
 class FolderPictures:
-    """The same for the pictures of a folder, which is listed only when a name is not found as is."""
+    """The same for a folder, which is listed only when a name is not found as it is."""
 
     def __init__(self, root: Path):
         self._root = root

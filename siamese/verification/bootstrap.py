@@ -471,7 +471,7 @@ def _edges(
 
 
 def edges_of(counts: PairCounts) -> Floats:
-    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are."""
+    """Scores that 128 bins begin at: quantiles of both kinds, finer where few impostors are."""
     genuine = counts.genuine_pairs - np.linspace(1, counts.genuine_pairs, 34)[:-1]
     impostor = np.linspace(1, counts.impostor_pairs, 34)[:-1]
     tail = np.geomspace(1, counts.impostor_pairs, 46)

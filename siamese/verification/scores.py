@@ -277,7 +277,7 @@ class PairMatrix:
         return np.cumsum(self.counts) - self.counts
 
     def tiles(self, *, progress: bool = False) -> Iterator[Tile]:
-        """Every pair once. The tile is the unit of work: nothing is carried from one to the next."""
+        """Every pair once; nothing is carried from one tile to the next."""
         with tqdm(
             total=self.genuine_pairs + self.impostor_pairs,
             desc="scoring pairs",

@@ -207,9 +207,6 @@ _loaders_dumpers.load_basic = lambda value: _loaders_dumpers.not_loaded
 def read_yaml(path: Path, source: str | None = None) -> dict[str, Any]:
     """A YAML file's names and values, as plain Python ones.
 
-    Args:
-        source: what a message calls it; None: its path.
-
     Raises:
         UserError: the file cannot be read, is larger than ``LARGEST``, is no mapping of names, is
             nested too deep, holds too many values, a name twice, aliases, tags or a number that is

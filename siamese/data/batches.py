@@ -176,7 +176,27 @@ class _Reader:
         return self.preprocess(decode(self.root / path, self.size))
 
 
-class PKBatches(Sampler[list[Draw]]):
+class _Batches(Sampler[list[Draw]]):
+    """What all draws of training batches share: the key of an epoch's randomness, its batches."""
+
+    seed: int
+    batches_per_epoch: int
+
+    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Let the next iteration draw this epoch, from some batch on (for a resume)."""
+        self._key = (self.seed, TRAINING, epoch)
+        self._range = range(first_batch, self.batches_per_epoch)
+
+    def start_recalibration(self, batches: int) -> None:
+        """Let the next iteration draw the fixed batches of batch-norm recalibration."""
+        self._key = (self.seed, RECALIBRATION, 0)
+        self._range = range(batches)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+class PKBatches(_Batches):
     """Batches of P people with K pictures each, drawn as PML's ``MPerClassSampler`` draws them.
 
     People with fewer than K pictures give each of theirs, some of them again; people with a single
@@ -238,19 +258,6 @@ class PKBatches(Sampler[list[Draw]]):
         """What a batch holds, in words."""
         return f"{self.people} people x {self.images} pictures"
 
-    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Let the next iteration draw this epoch, from some batch on (for a resume)."""
-        self._key = (self.seed, TRAINING, epoch)
-        self._range = range(first_batch, self.batches_per_epoch)
-
-    def start_recalibration(self, batches: int) -> None:
-        """Let the next iteration draw the fixed batches of batch-norm recalibration."""
-        self._key = (self.seed, RECALIBRATION, 0)
-        self._range = range(batches)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self._draw_order(self._range.stop)
         for batch in self._range:
@@ -280,7 +287,7 @@ class PKBatches(Sampler[list[Draw]]):
         return order
 
 
-class SampledBatches(Sampler[list[Draw]]):
+class SampledBatches(_Batches):
     """Batches of any torch sampler over the training pictures.
 
     The order is the sampler's own affair: where it is not a function of its ``set_epoch``, a
@@ -316,17 +323,12 @@ class SampledBatches(Sampler[list[Draw]]):
         set_epoch = getattr(self._inner, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
-        self._key = (self.seed, TRAINING, epoch)
-        self._range = range(first_batch, self.batches_per_epoch)
+        super().start_epoch(epoch, first_batch)
 
     def start_recalibration(self, batches: int) -> None:
         """Let the next iteration draw an epoch's first batches, for batch-norm recalibration."""
         self.start_epoch(0)
-        self._key = (self.seed, RECALIBRATION, 0)
-        self._range = range(min(batches, self.batches_per_epoch))
-
-    def __len__(self) -> int:
-        return len(self._range)
+        super().start_recalibration(min(batches, self.batches_per_epoch))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         drawn = islice(self._sampler, self._range.start, self._range.stop)
@@ -374,8 +376,6 @@ def evaluation_loader(
     """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
     Args:
-        batch_size: pictures per batch, before broken ones are left out.
-        workers: loader processes; 0: none.
         positions: of the pictures that are wanted; None: all.
     """
     return ordered_loader(
@@ -407,11 +407,7 @@ def ordered_loader(
 def loader_options(
     workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """What every DataLoader here is made with.
-
-    Args:
-        workers: loader processes; 0: none.
-    """
+    """What every DataLoader here is made with."""
     options: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": pin_memory,

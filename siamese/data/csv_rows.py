@@ -14,9 +14,6 @@ def numbered_rows(
 ) -> list[tuple[int, list[str]]]:
     """Fields of every row that is not empty, each with the number of its first line, from 1.
 
-    Args:
-        file: where the lines come from, for messages.
-
     Raises:
         UserError: a row that is no CSV (RFC 4180), by its line.
     """

@@ -70,7 +70,6 @@ def read_known_pairs(file: Path, paths: Sequence[str], origin: str) -> PairList:
 
     Args:
         paths: of all pictures, relative or absolute.
-        origin: where they come from, for messages.
 
     Raises:
         UserError: as :func:`read_pairs`.

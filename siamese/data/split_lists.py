@@ -101,9 +101,6 @@ def read_again(
 
     What is not there or cannot be read is left out, and so are people who have no other picture.
 
-    Args:
-        root: where the pictures are now.
-
     Raises:
         UserError: no such folder; a path that leaves it.
     """

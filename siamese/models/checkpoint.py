@@ -97,7 +97,6 @@ def update_checkpoint(
 
     Args:
         model: the weights that the value was found with; None: any.
-        limits: how much the file may take; None: the defaults.
 
     Raises:
         UserError: the file is not a readable checkpoint; it holds other weights by now.
@@ -145,7 +144,6 @@ def read_checkpoint(
     Args:
         keys: what is needed of :data:`KEYS`, e.g. :data:`JUDGED`; None: all. The kind's description
             and the extras are always there.
-        limits: how much it may take; None: the defaults.
 
     Raises:
         UserError: missing, truncated, hostile, foreign, of another kind, too large, or written by

@@ -31,8 +31,6 @@ def embed(
 
     Args:
         batches: batches of pictures, empty ones allowed.
-        device: where the model is.
-        flip: average with the embedding of the mirrored picture, both L2-normalised.
 
     Returns:
         embeddings float32 (N, D) on the CPU, and the pictures' positions int64 (N,).

@@ -105,22 +105,17 @@ def listed_people(settings: CurveSettings, file: str) -> tuple[Embeddings, PairL
 def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -> ListedPairs:
     """Score the pairs of a list.
 
-    Args:
-        resamples: bootstrap resamples of the people; 0: none.
-
     Raises:
         UserError: embeddings that cannot be scored; pairs of one kind only.
     """
     assert people.paths is not None, "both name their pictures"
     position = {path: number for number, path in enumerate(people.paths)}
-    kept = [
-        number
-        for number, both in enumerate(zip(pairs.first, pairs.second, strict=True))
-        if all(path in position for path in both)
-    ]
-    first = np.array([position[pairs.first[number]] for number in kept], np.int64)
-    second = np.array([position[pairs.second[number]] for number in kept], np.int64)
-    same = np.array([pairs.same[number] for number in kept], bool)
+    places = np.array(
+        [[position.get(path, -1) for path in side] for side in (pairs.first, pairs.second)]
+    )
+    kept = (places >= 0).all(0)
+    first, second = places[:, kept]
+    same = np.array(pairs.same)[kept]
     with naming(people):
         prepared = prepare(people.embeddings)
         unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
@@ -138,7 +133,6 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
     bootstrap = None
     if resamples:
         bootstrap = resample_listed(counts, scores, same, persons, resamples=resamples, seed=seed)
-    folds = None if pairs.fold is None else np.array([pairs.fold[number] for number in kept])
     decision, accuracy, limits = people.decision, None, None
     if decision is not None:
         accuracy = accuracy_at(scores, same, decision.threshold)
@@ -147,17 +141,20 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
             limits = share_interval(accuracy, resampled, bootstrap.genuine_effective)
     return ListedPairs(
         people,
-        tuple((pairs.first[number], pairs.second[number]) for number in kept),
+        tuple(
+            (people.paths[one], people.paths[other])
+            for one, other in zip(first, second, strict=True)
+        ),
         scores,
         same,
         counts,
         bootstrap,
-        None if folds is None else fold_accuracy(scores, same, folds),
+        None if pairs.fold is None else fold_accuracy(scores, same, np.array(pairs.fold)[kept]),
         accuracy,
         limits,
         decision,
         pairs.missing,
-        pairs.skipped + len(pairs.same) - len(kept),
+        pairs.skipped + len(pairs.same) - int(kept.sum()),
     )
 
 

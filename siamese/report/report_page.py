@@ -188,7 +188,7 @@ def _summary(
     f, limits = verified.figures, verified.intervals
     lines = [
         f"A pair of one person scores higher than a pair of two people in {f['auc']:.1%} of all "
-        f"cases{_percent_interval(limits.get('auc'))}.",
+        f"cases{_bracketed(limits.get('auc'), '.1%', '95 % interval ')}.",
         f"At the threshold {table.threshold:.4f} ({table.chosen_by}) {_percent(table.fmr)} of the "
         f"pairs of two people pass and {_percent(table.fnmr)} of the pairs of one person fail.",
         f"{f['identities']} people support statements about false-match rates down to "
@@ -198,7 +198,7 @@ def _summary(
         auc = differences[0]
         lines.append(
             f"Against {names[1]} (B): AUC {auc.difference:+.4f}"
-            f"{_interval_text(auc.interval, '+.4f')}, {auc.verdict}."
+            f"{_bracketed(auc.interval, '+.4f')}, {auc.verdict}."
         )
     return tuple(lines)
 
@@ -423,9 +423,5 @@ def _range(limits: Interval, form: str = ".4f") -> str | None:
     return None if limits is None else f"{limits[0]:{form}} to {limits[1]:{form}}"
 
 
-def _interval_text(limits: Interval, form: str) -> str:
-    return "" if limits is None else f" ({_range(limits, form)})"
-
-
-def _percent_interval(limits: Interval) -> str:
-    return "" if limits is None else f" (95 % interval {limits[0]:.1%} to {limits[1]:.1%})"
+def _bracketed(limits: Interval, form: str, words: str = "") -> str:
+    return "" if limits is None else f" ({words}{_range(limits, form)})"

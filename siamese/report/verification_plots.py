@@ -238,7 +238,6 @@ def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title
     Args:
         predicted: float64 (B,), mean predicted probability of each bin.
         observed: float64 (B,), share of genuine pairs; ignored where a bin is empty.
-        pairs: int64 (B,), pairs in each bin.
     """
     figure = blank_figure(title, width=5.6)
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))

@@ -206,8 +206,6 @@ def verify(
     One target alone gets no intervals: they would have to resample people, and it is one.
 
     Args:
-        device: setting that says where scores are computed.
-        resamples: bootstrap resamples of the people; 0: no intervals.
         target: one person against everybody; None: all pairs.
 
     Raises:

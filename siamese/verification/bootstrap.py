@@ -424,7 +424,6 @@ def count_and_resample(
     Args:
         embeddings: (N, D).
         labels: integers (N,).
-        device: where scores are computed: a CUDA device, else the CPU.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.

@@ -109,7 +109,6 @@ def count_pairs(
     Args:
         embeddings: (N, D), of any length above 0.
         labels: integers (N,), equal for images of one identity.
-        device: where scores are computed: a CUDA device, else the CPU.
 
     Raises:
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.

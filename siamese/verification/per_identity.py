@@ -166,7 +166,6 @@ def examine(
     Args:
         embeddings: (N, D).
         labels: integers (N,).
-        device: where scores are computed: a CUDA device, else the CPU.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.

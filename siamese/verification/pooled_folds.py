@@ -117,8 +117,6 @@ def count_folds(
 
     Args:
         folds: embeddings (N, D) and integer labels (N,) of each.
-        resamples: bootstrap resamples B; 0: none.
-        device: where scores are computed: a CUDA device, else the CPU.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.

@@ -75,10 +75,10 @@ def compare(settings: CompareSettings) -> Comparison:
         for one in (a, b)
     ]
     differences = differences_of(*verified)
-    folder = Path(settings.runs) / _folder_name(
-        (settings.a, settings.b), settings.data, settings.part
-    )
-    out = make_folder(Path(settings.out or folder))
+    names = ["compare", model_name(settings.a), model_name(settings.b)]
+    names += [] if settings.data is None else [Path(settings.data).resolve().name]
+    names += [] if settings.part is None else [settings.part]
+    out = make_folder(Path(settings.out or Path(settings.runs) / "-".join(names)))
     content = {
         "a": {"origin": a.origin, **verified[0].figures},
         "b": {"origin": b.origin, **verified[1].figures},
@@ -96,16 +96,10 @@ def compare(settings: CompareSettings) -> Comparison:
     return Comparison((a.origin, b.origin), differences, notes, (path,))
 
 
-def _folder_name(models: Sequence[str], data: str | None, part: str | None) -> str:
-    """``compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
-    names = ["compare", *(_short_name(Path(model)) for model in models)]
-    names += [] if data is None else [Path(data).resolve().name]
-    return "-".join(names + ([] if part is None else [part]))
-
-
-def _short_name(model: Path) -> str:
-    """A run's name, with the file's where it is not ``best.pt``; an ``.npz`` file's name."""
-    if model.suffix == ".npz":
+def model_name(given: str) -> str:
+    """A run's name, with the file's where it is not ``best.pt``; the name of a file of embeddings."""
+    model = Path(given)
+    if is_embeddings(given):
         name = model.stem
     elif model.is_dir():
         name = model.resolve().name

@@ -33,7 +33,13 @@ from siamese.files.places import is_inside
 from siamese.models.checkpoint import package_versions
 from siamese.report import verification_plots as plots
 from siamese.report.embedding_sources import Embeddings
-from siamese.report.model_comparison import Difference, differences_of, model_people, same_pictures
+from siamese.report.model_comparison import (
+    Difference,
+    differences_of,
+    model_name,
+    model_people,
+    same_pictures,
+)
 from siamese.report.people_report import PeopleTable, people_table, person_name
 from siamese.report.verification_report import Verified, judged_people, output_folder, verify
 from siamese.verification.bootstrap import Interval
@@ -100,12 +106,12 @@ def write_report(settings: ReportSettings) -> Reported:
         UserError: unusable input; the second model cannot be judged on the same pictures.
     """
     given = settings.checkpoint or settings.embeddings
-    names = ["the model" if given is None else _model_name(given)]
+    names = ["the model" if given is None else model_name(given)]
     embedded = [judged_people(settings)]
     if settings.against is not None:
         alone = replace(settings, checkpoint=None, embeddings=None)
         other = same_pictures(embedded[0], model_people(alone, settings.against))[1]
-        names, embedded = [*names, _model_name(settings.against)], [*embedded, other]
+        names, embedded = [*names, model_name(settings.against)], [*embedded, other]
     models = []
     for name, people in zip(names, embedded, strict=True):
         verified = verify(
@@ -141,12 +147,6 @@ def write_report(settings: ReportSettings) -> Reported:
     path = output_folder(settings) / "report.html"
     write_page(path, page)
     return Reported(path, summary, hints)
-
-
-def _model_name(given: str) -> str:
-    """The run of ``checkpoints/<run>/best.pt``, else the file's own name."""
-    path = Path(given)
-    return path.resolve().parent.name if path.name in ("best.pt", "last.pt") else path.stem
 
 
 def _identify(people: Embeddings, seed: int) -> Identification | None:

@@ -283,8 +283,8 @@ def _models(curve: Curve, figures: dict[str, float], against: Against | None) ->
     ]
 
 
-def _short(name: str, longest: int = 24) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _legend(axes: Axes, place: _Corner) -> None:

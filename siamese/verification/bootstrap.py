@@ -445,10 +445,28 @@ def count_and_resample(
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
     own_pairs = pairs.counts * (pairs.counts - 1) // 2
-    return counts, Bootstrap(
-        counts, level_scores(edges, pairs.zoom), genuine, impostor, int((own_pairs > 0).sum()),
-        effective_people(own_pairs), effective_people(pairs.counts),
-    )  # fmt: skip
+    scores = level_scores(edges, pairs.zoom)
+    return counts, bootstrap_of(counts, scores, genuine, impostor, own_pairs, pairs.counts)
+
+
+def bootstrap_of(
+    counts: PairCounts,
+    edges: Floats,
+    genuine: Floats,
+    impostor: Floats,
+    own_pairs: Counts,
+    images: Counts,
+) -> Bootstrap:
+    """The resamples, from each person's number of genuine pairs and of images, (P,) each."""
+    return Bootstrap(
+        counts,
+        edges,
+        genuine,
+        impostor,
+        int((own_pairs > 0).sum()),
+        effective_people(own_pairs),
+        effective_people(images),
+    )
 
 
 def _edges(
@@ -523,7 +541,4 @@ def resample_listed(
     others = np.bincount(first[~truth], minlength=len(known)) + np.bincount(
         second[~truth], minlength=len(known)
     )
-    return Bootstrap(
-        counts, edges, sums[0], sums[1], int(np.count_nonzero(own_pairs)),
-        effective_people(own_pairs), effective_people(others),
-    )  # fmt: skip
+    return bootstrap_of(counts, edges, sums[0], sums[1], own_pairs, others)

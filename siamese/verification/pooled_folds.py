@@ -18,11 +18,11 @@ from siamese.verification.bootstrap import (
     BUNDLES,
     Bootstrap,
     Resampler,
+    bootstrap_of,
     draw_weights,
     edges_of,
-    effective_people,
 )
-from siamese.verification.counts import Counts, Floats, PairCounts, count_pairs
+from siamese.verification.counts import Floats, PairCounts, count_pairs
 from siamese.verification.metrics import error_rates, threshold_at_fmr
 from siamese.verification.scores import PairMatrix, level_scores, levels_of
 
@@ -139,7 +139,6 @@ def count_folds(
     # Bins are the same scores in every fold, though a fold's own grid may be finer.
     zoom = min(pairs.zoom for pairs in matrices)
     edges = np.unique(level_scores(levels_of(edges_of(pooled), zoom), zoom))
-    images = [pairs.counts for pairs in matrices]
     own_pairs = [pairs.counts * (pairs.counts - 1) // 2 for pairs in matrices]
     bootstraps: list[Bootstrap] = []
     for number, pairs in enumerate(matrices):
@@ -148,32 +147,14 @@ def count_folds(
         pairs.feed(resampler, progress=progress)
         sums = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
         bootstraps.append(
-            _bootstrap(
-                counts[number], edges, sums, own_pairs[number : number + 1], [images[number]]
-            )
+            bootstrap_of(counts[number], edges, *sums, own_pairs[number], pairs.counts)
         )
-    pooled_sums = [
-        np.sum([getattr(one, kind) for one in bootstraps], axis=0)
-        for kind in ("genuine", "impostor")
-    ]
-    whole = _bootstrap(pooled, edges, (pooled_sums[0], pooled_sums[1]), own_pairs, images)
-    return Folds(counts, tuple(bootstraps), pooled, whole)
-
-
-def _bootstrap(
-    counts: PairCounts,
-    edges: Floats,
-    sums: tuple[Floats, Floats],
-    own_pairs: Sequence[Counts],
-    images: Sequence[Counts],
-) -> Bootstrap:
-    """The resamples of some folds, from each person's genuine pairs and images there."""
-    pairs_of_all = np.concatenate(own_pairs)
-    return Bootstrap(
-        counts,
+    whole = bootstrap_of(
+        pooled,
         edges,
-        *sums,
-        int((pairs_of_all > 0).sum()),
-        effective_people(pairs_of_all),
-        effective_people(np.concatenate(images)),
+        np.sum([one.genuine for one in bootstraps], axis=0),
+        np.sum([one.impostor for one in bootstraps], axis=0),
+        np.concatenate(own_pairs),
+        np.concatenate([pairs.counts for pairs in matrices]),
     )
+    return Folds(counts, tuple(bootstraps), pooled, whole)

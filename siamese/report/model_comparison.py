@@ -97,7 +97,7 @@ def compare(settings: CompareSettings) -> Comparison:
 
 
 def model_name(given: str) -> str:
-    """A run's name, with the file's where it is not ``best.pt``; the name of a file of embeddings."""
+    """A run's name, with the file's unless it is ``best.pt``; the name of a file of embeddings."""
     model = Path(given)
     if is_embeddings(given):
         name = model.stem

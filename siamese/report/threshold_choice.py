@@ -157,7 +157,7 @@ def write_choice(
     probability = float(calibration.probability(threshold, prior))
     out = Path(settings.out or Path(settings.runs) / model.path.resolve().parent.name)
     bars = reliability(counts, calibration, prior)
-    title = str(model.path), f"{counts.identities} validation people, prior {prior:g}"
+    title = str(model.path), f"{counts.identities} people, prior {prior:g}"
     figure = reliability_figure(bars.predicted, bars.observed, bars.genuine + bars.impostor, title)
     files = save_figure(figure, make_folder(out) / "reliability")
     content = {

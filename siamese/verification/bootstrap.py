@@ -3,13 +3,12 @@
 Pairs are not independent, they share people. So people are drawn with replacement, and a resample
 gives each person a weight w_i, each genuine pair of theirs w_i, and each impostor pair w_i * w_j
 (a person drawn twice is never paired with himself as an impostor). No score is computed twice:
-while tiles pass by, the scores of each pair of people are counted in some 128 bins of score, and
-the counts multiplied with all resamples' weights at once.
+the scores of each pair of people are counted in some 128 bins, and the counts multiplied with all
+resamples' weights at once.
 
-Two approximations. Inside a bin a resample's scores are spread as the whole sample's are; the
-bins follow the quantiles of both kinds of scores, so the error is far below the interval's width
-(``scripts/bench_intervals.py`` measures both). And above 600 people, people are
-drawn in 600 random bundles (random groups, Wolter 2007), which keeps memory and time bounded.
+Two approximations: inside a bin a resample's scores are spread as the whole sample's are, and above
+600 people they are drawn in 600 random bundles (random groups, Wolter 2007). Both errors are far
+below the interval's width (``scripts/bench_intervals.py``).
 """
 
 from __future__ import annotations
@@ -218,9 +217,8 @@ class Bootstrap:
 def effective_people(shares: npt.ArrayLike) -> float:
     """How many people of equal weight tell as much as these: ``(sum w)**2 / sum w**2``.
 
-    A person with 20 pictures has 190 genuine pairs, one with 5 has 10: the figure is the former's.
     Kish 1965, "Survey Sampling"; Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t
-    test robust to cluster heterogeneity", take it as the number of clusters in Student's t.
+    test robust to cluster heterogeneity".
 
     Args:
         shares: (P,), each person's weight in the figure, such as the number of their pairs.
@@ -237,20 +235,12 @@ def effective_people(shares: npt.ArrayLike) -> float:
 def share_interval(share: float, values: Floats, people: float) -> Interval:
     """95 % interval of a share, such as an AUC or an error rate, from its resamples.
 
-    Near 0 and 1 a share's error is skewed: a symmetric interval, or one of the resamples' own
-    quantiles, misses on the flattering side. On the scale of the logit the error is nearly normal,
-    so it is Student's t there: ``logit(share) +- t(P - 1) * sd(logit(values)) * sqrt(P / (P - 1))``
-    (logit intervals: Pepe 2003, "The Statistical Evaluation of Medical Tests", 5.2).
-
-    A resample's 0 or 1 has no logit: it may lack all who err, though in the sample somebody does.
-    Resamples are therefore clipped at half of what one of P people contributes on average to the
-    error in the sample, ``min(share, 1 - share) / 2 / P``, as half a case stands for none in
-    Anscombe's empirical logit (1956).
-
-    Nor has a sample's 0 or 1: with no error in it there is none in any resample. Of P people none
-    of whom errs, the rule of three bounds the error (Hanley & Lippman-Hand 1983, "If nothing goes
-    wrong, is everything all right?"): up to ``1 - 0.05**(1 / P)``, about 3 / P, is left at 95 %.
-    People are the trials, not pairs: a person's own error rate is at most 1.
+    Near 0 and 1 a share's error is skewed, on the scale of the logit it is nearly normal: Student's
+    t there, ``logit(share) +- t(P - 1) * sd(logit(values)) * sqrt(P / (P - 1))`` (Pepe 2003, "The
+    Statistical Evaluation of Medical Tests", 5.2). Resamples of 0 or 1 are clipped at half of what
+    one of P people contributes to the error, ``min(share, 1 - share) / 2 / P``, as half a case
+    stands for none in Anscombe's empirical logit (1956). A sample's own 0 or 1 is bounded by the
+    rule of three over people (Hanley & Lippman-Hand 1983), ``1 - 0.05**(1 / P)``.
 
     Args:
         share: the figure of the sample, in [0, 1].
@@ -291,10 +281,9 @@ def logit_interval(share: float, error: float, freedom: float) -> Interval:
 def quantile_interval(values: Floats, people: float) -> Interval:
     """95 % interval of a score or a difference: the expanded percentile one (Hesterberg 2015).
 
-    The plain percentile interval is too short for few people, as a normal interval with the
-    sample's own deviation would be; the quantiles are therefore moved outwards to those that
-    Student's t with P - 1 degrees of freedom asks for. Differences of two models on the same
-    people need no other scale: what skews a share near 0 or 1 skews both alike.
+    The quantiles are moved outwards to those that Student's t with P - 1 degrees of freedom asks
+    for. Differences of two models on the same people need no other scale: what skews a share near
+    0 or 1 skews both alike.
 
     Args:
         values: (B,), the figure in each resample; NaN where it does not exist.

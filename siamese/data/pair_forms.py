@@ -160,7 +160,7 @@ def _table(file: Path, first: int, lines: Sequence[str]) -> Form:
     """A table with or without a header, whose first row stands at the position ``first``."""
     where, line = f"{file}, line {first + 1}", lines[first]
     for mark in _MARKS:
-        header = _fields(line, mark)
+        header = line.split() if mark == " " else [one.strip('"') for one in line.split(mark)]
         columns = _columns(where, header)
         if columns is not None:
             return _read_table(file, mark, header, columns, _rows(file, mark, lines)[1:])
@@ -170,11 +170,6 @@ def _table(file: Path, first: int, lines: Sequence[str]) -> Form:
         f"{where}: {line.strip()[:60]!r} starts no list of pairs; wanted: {_WANTED}; the truth is "
         f"{_TRUTHS_SHOWN}"
     )
-
-
-def _fields(line: str, mark: str) -> list[str]:
-    """Fields of the first line; by spaces any number of them, and tabs, count as one."""
-    return line.split() if mark == " " else [field.strip('"') for field in line.split(mark)]
 
 
 def _rows(file: Path, mark: str, lines: Sequence[str]) -> Rows:

@@ -107,16 +107,15 @@ def update_checkpoint(
     file = Path(path).resolve()
     before = file.stat() if file.exists() else None
     content = read_checkpoint(path, limits=limits)
-    if model is not None and not _same_tensors(model, content["model"]):
+    held = content["model"]
+    if model is not None and not (
+        model.keys() == held.keys() and all(torch.equal(model[name], held[name]) for name in model)
+    ):
         raise UserError(
             f"{path}: holds other weights than it did at the start (a training run goes on?), so "
             "nothing was written into it; do it again when training has ended"
         )
     write_checkpoint(file, {**content, key: value}, like=before)
-
-
-def _same_tensors(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _sync_folder(folder: Path) -> None:

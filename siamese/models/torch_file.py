@@ -212,11 +212,11 @@ def _weigh(file: IO[bytes], source: str, budget: int) -> None:
 def _is_allowed(name: str) -> bool:
     module, _, thing = name.partition(" ")
     storage = module in ("torch", "torch.cuda") and thing.endswith("Storage")
-    return storage or name in _GLOBALS or (module == "torch" and _is_dtype(thing))
-
-
-def _is_dtype(name: str) -> bool:
-    return isinstance(getattr(torch, name, None), torch.dtype)
+    return (
+        storage
+        or name in _GLOBALS
+        or isinstance(getattr(torch, thing, None) if module == "torch" else None, torch.dtype)
+    )
 
 
 class _Taker:

@@ -113,7 +113,10 @@ def load_embeddings(
             if not spare:
                 raise UserError(f"`labels` {labels}: {path} has labels; leave one of them out")
             labels = None
-        names, paths = (_text_array(file, role, arrays) for role in ("names", "paths"))
+        names, paths = (
+            _texts(str(path), role, file.read(arrays[role].name)) if role in arrays else None
+            for role in ("names", "paths")
+        )
         if labels is not None:
             people, paths = _labels_of_file(labels, paths, path, images, limit)
         elif "labels" in arrays:
@@ -272,14 +275,6 @@ def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise UserError(f"{source}: the label {array.max()} is above 2**63 - 1; number from 0")
     return array.astype(np.int64), None, None
-
-
-def _text_array(
-    file: ArrayFile, role: str, arrays: Mapping[str, Declared]
-) -> tuple[str, ...] | None:
-    if role not in arrays:
-        return None
-    return _texts(str(file.path), role, file.read(arrays[role].name))
 
 
 def _texts(source: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:

@@ -317,7 +317,8 @@ def _finish_linear_roc(axes: Axes, models: list[_Model]) -> None:
 
 
 def _finish_log_roc(axes: Axes, models: list[_Model]) -> None:
-    lowest = _lowest_rate(max(model.figures["impostor_pairs"] for model in models))
+    # The lowest rate above 0 among so many pairs, and no axis longer than nine decades.
+    lowest = max(1 / max(2, *(model.figures["impostor_pairs"] for model in models)), 1e-9)
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color=GREY, ls=":", lw=1)
     _log_x_axis(axes, lowest)
@@ -330,11 +331,6 @@ def _too_few_people(axes: Axes, figures: dict[str, float], limits: tuple[float, 
     supported = min(limits[1], figures["lowest_supported_fmr"])
     if supported > limits[0]:
         axes.axvspan(limits[0], supported, color=ZONE, lw=0, label=_TOO_FEW)
-
-
-def _lowest_rate(pairs: float) -> float:
-    """The lowest rate above 0 among so many pairs, and no axis longer than nine decades."""
-    return max(1 / max(2, pairs), 1e-9)
 
 
 def _log_x_axis(axes: Axes, lowest: float) -> None:

@@ -154,7 +154,9 @@ def write_judgement(
         rates, limits = (float(fmr), float(fnmr)), intervals_at(verified, decision.threshold)
         content["decision"] = decision.as_dict()
         content["at_decision"] = dict(zip(_RATES, (*rates, *limits), strict=True))
-    content["curve"] = _curve_json(verified.counts)
+    points = curve(verified.counts, _JSON_POINTS)
+    names = ("threshold", "fmr", "fnmr", "recall", "precision")
+    content["curve"] = {name: getattr(points, name).tolist() for name in names}
     if listed is not None:
         content["list"] = listed.as_dict()
         files.append(listed.write_csv(out / "pairs.csv"))
@@ -282,12 +284,6 @@ def verification_json(verified: Verified) -> dict[str, Any]:
             for name, rate in rates.items()
         },
     }
-
-
-def _curve_json(counts: PairCounts) -> dict[str, list[float]]:
-    points = curve(counts, _JSON_POINTS)
-    names = ("threshold", "fmr", "fnmr", "recall", "precision")
-    return {name: getattr(points, name).tolist() for name in names}
 
 
 def write_results(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from math import comb
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.report.embedding_sources import (
-    Embeddings,
     Model,
     embed_folder,
     load_model,
@@ -105,7 +105,10 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
             f"{model.path}: has collapsed, all {len(people.labels)} validation pictures get one "
             "and the same embedding: no threshold can tell them apart; train anew"
         )
-    verified = _verify(people, settings)
+    judge = partial(
+        verify, device=settings.device, resamples=settings.resamples, seed=settings.seed
+    )
+    verified = judge(people)
     notes_on_choice = [f"validation people: {note}" for note in (*people.notes, *verified.notes)]
     counts = verified.counts
     # Some of the people may have lost all their pictures.
@@ -117,17 +120,13 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
-        verified = _verify(judged, settings)
+        verified = judge(judged)
         counts = verified.counts
         checked = rates_of(judged.origin, verified, threshold, calibration)
         notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
     decision = Decision(threshold, settings.target_fmr, calibration)
     notes = [*notes_on_choice, *notes]
     return write_choice(settings, model, counts, decision, chosen, checked, notes)
-
-
-def _verify(people: Embeddings, settings: ThresholdSettings) -> Verified:
-    return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
 
 
 def write_choice(

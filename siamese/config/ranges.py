@@ -30,12 +30,7 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 @dataclass(frozen=True)
 class Allowed:
-    """What a value must be beside its type; stands in a type as ``Annotated[int, Allowed(...)]``.
-
-    Attributes:
-        words: ends the sentence "must be ...".
-        holds: whether a value is allowed.
-    """
+    """What a value must be beside its type: ``Annotated[int, Allowed("at least 1", ...)]``."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -85,10 +80,6 @@ FolderName = Annotated[str, Allowed("a folder", lambda v: v != "")]
 
 def check_values(settings: Any, prefix: str = "") -> None:
     """Refuse values outside of their types' ranges, and null where a value is needed.
-
-    Args:
-        settings: a dataclass of settings, whose fields may be groups of them.
-        prefix: of the names, e.g. ``schedule.``.
 
     Raises:
         UserError: names the setting, its value and what is wanted.

@@ -120,11 +120,7 @@ class _Refused(yaml.YAMLError):
 
 
 def _check_shape(text: str) -> None:
-    """Refuse what would take long, run deep or build other things than plain values.
-
-    Only the parser's events are looked at, one after the other, so that no shape costs more than
-    its first ``_MOST`` values.
-    """
+    """Refuse what would take long, run deep or build other things than plain values."""
     depth = 0
     events: Iterator[Any] = yaml.parse(text, _Parser)
     for number, event in enumerate(events):
@@ -191,11 +187,7 @@ for _tag, _pattern, _first in (
 
 
 def _load_value(text: str) -> Any:
-    """What the library reads values and files with: the same rules for all of them.
-
-    Raises:
-        yaml.YAMLError: the text is none, or is refused; the library takes a value as text then.
-    """
+    """What the library reads values and files with: the same rules for all of them."""
     try:
         value = yaml.load(text, _Loader)
     except ValueError as error:  # bytes of a name that are no text
@@ -214,10 +206,6 @@ _loaders_dumpers.load_basic = lambda value: _loaders_dumpers.not_loaded
 
 def read_yaml(path: Path, source: str | None = None) -> dict[str, Any]:
     """A YAML file's names and values, as plain Python ones.
-
-    Args:
-        path: the file.
-        source: what a message calls it; None: its path.
 
     Raises:
         UserError: the file cannot be read, is larger than ``LARGEST``, is no mapping of names, is
@@ -291,11 +279,6 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], source: str) -
     A setting that holds a mapping (``model.options``) is one value; ``model.options.dropout``
     names one entry of it.
 
-    Args:
-        settings: the settings dataclass, for its names.
-        values: as a file holds them.
-        source: what a message calls the place they stand in.
-
     Raises:
         UserError: an unknown setting, one given twice, a value for a whole group.
     """
@@ -326,11 +309,6 @@ def flat_settings(settings: type[Any], values: Mapping[str, Any], source: str) -
 
 def build_settings(settings: type[Settings], flat: Mapping[str, Any], source: str) -> Settings:
     """A settings dataclass from values by dotted name, each checked for its type.
-
-    Args:
-        settings: the dataclass.
-        flat: as :func:`flat_settings` gives them; what is missing has its default.
-        source: what a message calls the place they came from.
 
     Raises:
         UserError: a value of the wrong type.

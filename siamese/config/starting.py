@@ -24,11 +24,6 @@ def starting_point(given: str, setting: str, *, studies: bool = False) -> Path:
 
     A path that exists wins. A name may lack ``.yaml``, and may begin with ``configs/``.
 
-    Args:
-        given: e.g. ``my.yaml``, ``face/from_scratch`` or ``configs/face/from_scratch.yaml``.
-        setting: what a message calls the setting, e.g. ``--config``.
-        studies: a study is wanted: ``studies/`` may be left out, too.
-
     Raises:
         UserError: there is neither; lists what there is.
     """

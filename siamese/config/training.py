@@ -289,10 +289,6 @@ def default_lr(optimizer: str, from_random_weights: bool) -> float:
     From random weights triplet loss sits at its margin for long at 1e-4 (see README, Results), so
     the default follows where the weights come from. 1e-2 is measured for radam_schedulefree with
     EfficientNetV2-B0 on 64 px faces and with the demo's network; the others are customary.
-
-    Args:
-        optimizer: its name in the settings.
-        from_random_weights: nothing was learnt before, neither pretrained nor given.
     """
     if optimizer == "sgd_schedulefree":
         return 1.0 if from_random_weights else 0.1

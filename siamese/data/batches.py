@@ -53,7 +53,6 @@ class Batch:
         images: uint8 (N, 3, H, W), RGB.
         labels: int64 (N,).
         indices: int64 (N,), positions in the list of pictures.
-        failed: (path, reason) of each picture that could not be decoded.
         wanted: how many pictures were asked for; N is less where some could not be replaced.
     """
 
@@ -85,12 +84,10 @@ class Pictures(Dataset[Sample]):
     processes and after a resume.
 
     Args:
-        paths: names of the pictures, for reports.
         labels: one per picture.
         read: the picture at a position; raises ``DecodeError`` where it cannot be decoded.
         change: makes the network's input of a read picture, at random with torch's global
             generator, which is seeded for each draw; None: what was read is the input.
-        replace_broken: a picture that cannot be decoded gives way to the next with its label.
     """
 
     def __init__(
@@ -154,12 +151,10 @@ def face_pictures(
     """The pictures of a face folder, augmented for training or as they are for evaluation.
 
     Args:
-        folder: the pictures.
         preprocess: a decoded picture to uint8 (3, H, W).
         size: side for which large JPEGs may be decoded reduced (see
             :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
         cache: gives the preprocessed pictures instead; None: they are decoded.
-        augment: changes a preprocessed picture at random; broken ones are replaced then.
     """
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
     replaced = augment is not None
@@ -181,7 +176,27 @@ class _Reader:
         return self.preprocess(decode(self.root / path, self.size))
 
 
-class PKBatches(Sampler[list[Draw]]):
+class _Batches(Sampler[list[Draw]]):
+    """What all draws of training batches share: the key of an epoch's randomness, its batches."""
+
+    seed: int
+    batches_per_epoch: int
+
+    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Let the next iteration draw this epoch, from some batch on (for a resume)."""
+        self._key = (self.seed, TRAINING, epoch)
+        self._range = range(first_batch, self.batches_per_epoch)
+
+    def start_recalibration(self, batches: int) -> None:
+        """Let the next iteration draw the fixed batches of batch-norm recalibration."""
+        self._key = (self.seed, RECALIBRATION, 0)
+        self._range = range(batches)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+
+class PKBatches(_Batches):
     """Batches of P people with K pictures each, drawn as PML's ``MPerClassSampler`` draws them.
 
     People with fewer than K pictures give each of theirs, some of them again; people with a single
@@ -191,13 +206,8 @@ class PKBatches(Sampler[list[Draw]]):
 
     Args:
         labels: one label per picture.
-        people: P.
-        images: K.
         images_per_epoch: pictures drawn per epoch, rounded down to whole batches, at least one
             batch; None: as many as there are.
-        seed: seed of the draws.
-        rank: number of this process.
-        world: number of processes.
 
     Raises:
         UserError: fewer than two people with two pictures; more processes than people in a batch.
@@ -248,19 +258,6 @@ class PKBatches(Sampler[list[Draw]]):
         """What a batch holds, in words."""
         return f"{self.people} people x {self.images} pictures"
 
-    def start_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Let the next iteration draw this epoch, from some batch on (for a resume)."""
-        self._key = (self.seed, TRAINING, epoch)
-        self._range = range(first_batch, self.batches_per_epoch)
-
-    def start_recalibration(self, batches: int) -> None:
-        """Let the next iteration draw the fixed batches of batch-norm recalibration."""
-        self._key = (self.seed, RECALIBRATION, 0)
-        self._range = range(batches)
-
-    def __len__(self) -> int:
-        return len(self._range)
-
     def __iter__(self) -> Iterator[list[Draw]]:
         order = self._draw_order(self._range.stop)
         for batch in self._range:
@@ -290,16 +287,14 @@ class PKBatches(Sampler[list[Draw]]):
         return order
 
 
-class SampledBatches(Sampler[list[Draw]]):
+class SampledBatches(_Batches):
     """Batches of any torch sampler over the training pictures.
 
     The order is the sampler's own affair: where it is not a function of its ``set_epoch``, a
     resumed run draws other batches than the uninterrupted one would have.
 
     Args:
-        sampler: gives positions, or lists of positions (a batch sampler).
         batch_size: pictures per batch, where it gives single positions.
-        seed: of the augmentation.
 
     Raises:
         UserError: the sampler has no length, or less than one batch.
@@ -328,17 +323,12 @@ class SampledBatches(Sampler[list[Draw]]):
         set_epoch = getattr(self._inner, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(epoch)
-        self._key = (self.seed, TRAINING, epoch)
-        self._range = range(first_batch, self.batches_per_epoch)
+        super().start_epoch(epoch, first_batch)
 
     def start_recalibration(self, batches: int) -> None:
         """Let the next iteration draw an epoch's first batches, for batch-norm recalibration."""
         self.start_epoch(0)
-        self._key = (self.seed, RECALIBRATION, 0)
-        self._range = range(min(batches, self.batches_per_epoch))
-
-    def __len__(self) -> int:
-        return len(self._range)
+        super().start_recalibration(min(batches, self.batches_per_epoch))
 
     def __iter__(self) -> Iterator[list[Draw]]:
         drawn = islice(self._sampler, self._range.start, self._range.stop)
@@ -386,13 +376,6 @@ def evaluation_loader(
     """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
     Args:
-        folder: the pictures.
-        preprocess: see :func:`face_pictures`, as ``size`` and ``cache``.
-        size: likewise.
-        batch_size: pictures per batch, before broken ones are left out.
-        workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
-        cache: likewise.
         positions: of the pictures that are wanted; None: all.
     """
     return ordered_loader(
@@ -424,14 +407,7 @@ def ordered_loader(
 def loader_options(
     workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[list[Any]], Any]
 ) -> dict[str, Any]:
-    """What every DataLoader here is made with.
-
-    Args:
-        workers: loader processes; 0: none.
-        pin_memory: prepare the copies to a GPU.
-        persistent: keep the processes from one pass to the next.
-        collate: makes a batch of samples.
-    """
+    """What every DataLoader here is made with."""
     options: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": pin_memory,
@@ -448,7 +424,7 @@ def loader_options(
 class _Shared:
     """A batch's tensors are put into shared memory as they are collated.
 
-    Done later, by the queue that sends them, a failure (a full ``/dev/shm``) would be told by a
+    Done later, by the queue that sends them, a failure (a full ``/dev/shm``) would be raised in a
     thread that nobody listens to, and the training process would wait for the batch for ever.
     """
 

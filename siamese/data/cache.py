@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import time
 import zlib
 from collections.abc import Sequence
@@ -26,10 +27,12 @@ from siamese.data.batches import evaluation_loader
 from siamese.data.cache_files import (
     Entry,
     PixelReader,
-    PixelStore,
     alone,
     disk_errors_in_one_line,
     opened_store,
+    put_picture,
+    read_entries,
+    remove_pictures,
     say,
     stamp_of,
 )
@@ -61,11 +64,6 @@ class PictureCache:
     """Pictures as :class:`Preprocess` makes them, from the cache where it has them.
 
     Can be pickled; each process opens the file for itself.
-
-    Args:
-        known: what there is, by root.
-        preprocess: as in :func:`open_cache`.
-        size: as in :func:`open_cache`.
     """
 
     def __init__(self, known: dict[Path, _Known], preprocess: Preprocess, size: int | None):
@@ -73,10 +71,6 @@ class PictureCache:
 
     def read(self, root: Path, path: str) -> torch.Tensor:
         """A picture, uint8 (3, size, size), as decoding it would give it to the last bit.
-
-        Args:
-            root: the root of one of the folders that the cache was opened for.
-            path: relative to it; what the cache does not have is decoded.
 
         Raises:
             DecodeError: it cannot be decoded.
@@ -107,13 +101,10 @@ def open_cache(
     cache at a time: one builds, the others wait. A build that is interrupted goes on the next time.
 
     Args:
-        place: folder of all caches.
         folders: the pictures that will be read; parts of one root share a file.
         preprocess: makes the pixels.
         size: pictures may be decoded reduced for this side (see
             :func:`siamese.data.decode.decode`); None: not reduced.
-        workers: processes that decode; None: one per processor; 0: this one.
-        progress: show progress bars.
 
     Raises:
         UserError: the place cannot be used, or has no room.
@@ -143,40 +134,29 @@ class _Build:
     workers: int | None
     progress: bool
 
-    def run(self, paths: list[str], store: PixelStore, entries: dict[str, Entry]) -> _Known:
+    def run(self, paths: list[str], store: sqlite3.Connection, entries: dict[str, Entry]) -> _Known:
         """Decode what is missing or has changed."""
         # Before the decoding: a file that changes meanwhile is then decoded again next time.
-        stamps = self._stamps(paths)
-        stale = [path for path, entry in entries.items() if self._is_stale(path, entry, stamps)]
-        store.remove(entries.pop(path) for path in stale)
+        hidden = None if self.progress else True
+        compared = tqdm(paths, "comparing", unit="img", disable=hidden, delay=1, leave=False)
+        read = ((path, stamp_of(self.root / path)) for path in compared)
+        stamps = {path: stamp for path, stamp in read if stamp is not None}
+        stale = [  # changed, or gone; what is not wanted now stays
+            path
+            for path, entry in entries.items()
+            if stamps.get(path, entry.stamp) != entry.stamp
+            or (path not in stamps and not os.path.exists(self.root / path))
+        ]
+        remove_pictures(store, [entries.pop(path) for path in stale])
         missing = {path: stamp for path, stamp in stamps.items() if path not in entries}
         if missing:
-            self._announce(len(stamps), len(missing), store)
+            self._announce(len(stamps), len(missing))
             self._decode(missing, store)
-            entries = store.entries()
+            entries = read_entries(store)
         return _Known(self.reader, {path: entries[path] for path in stamps if path in entries})
 
-    def _stamps(self, paths: list[str]) -> dict[str, str]:
-        stamps = {}
-        hidden = None if self.progress else True
-        for path in tqdm(paths, "comparing", unit="img", disable=hidden, delay=1, leave=False):
-            stamp = stamp_of(self.root / path)
-            if stamp is not None:
-                stamps[path] = stamp
-        return stamps
-
-    def _is_stale(self, path: str, entry: Entry, stamps: dict[str, str]) -> bool:
-        """Whether a picture that the cache knows has changed or is gone."""
-        if path not in stamps:  # not wanted now, or not there
-            return not os.path.exists(self.root / path)
-        return entry.stamp != stamps[path]
-
-    def _announce(self, wanted: int, missing: int, store: PixelStore) -> None:
-        """Print how large it will be.
-
-        Raises:
-            UserError: the disk has no room for it.
-        """
+    def _announce(self, wanted: int, missing: int) -> None:
+        """Print how large it will be."""
         each = 3 * self.preprocess.size**2
         there = f"; {wanted - missing} of them are there" if missing < wanted else ""
         say(
@@ -184,7 +164,7 @@ class _Build:
             f"{self.reader.file}{there}"
         )
         place = self.reader.file.parent
-        needed = max(0, missing * (each + _INDEX_BYTES) - store.free_bytes())
+        needed = missing * (each + _INDEX_BYTES)
         free = shutil.disk_usage(place).free
         if needed > free:
             raise UserError(
@@ -192,7 +172,7 @@ class _Build:
                 "free; name a folder on a larger disk, or leave `cache` out"
             )
 
-    def _decode(self, missing: dict[str, str], store: PixelStore) -> None:
+    def _decode(self, missing: dict[str, str], store: sqlite3.Connection) -> None:
         """Decode the pictures, whose stamps are given."""
         paths = tuple(missing)
         workers = processors() if self.workers is None else self.workers
@@ -211,12 +191,12 @@ class _Build:
                     pictures = batch.images.permute(0, 2, 3, 1).contiguous().numpy()
                     for index, pixels in zip(batch.indices.tolist(), pictures, strict=True):
                         path = paths[index]
-                        store.put(path, missing[path], pixels.tobytes(), None)
+                        put_picture(store, path, missing[path], pixels.tobytes())
                     for path, reason in batch.failed:
                         # A disk's or the memory's trouble is not the picture's: it is tried again.
                         if "[Errno " not in reason and "(MemoryError" not in reason:
                             failure = reason.removeprefix(f"{self.root / path}: ")
-                            store.put(path, missing[path], None, failure)
+                            put_picture(store, path, missing[path], None, failure)
                     if time.monotonic() - saved > _PATIENCE:
                         store.commit()
                         saved = time.monotonic()
@@ -226,11 +206,7 @@ class _Build:
 
 
 def _make_place(place: Path, root: Path) -> None:
-    """Make the caches' folder.
-
-    Raises:
-        UserError: it is a file, or within the pictures' own folder.
-    """
+    """Make the caches' folder."""
     if os.path.exists(place) and not os.path.isdir(place):
         raise UserError(f"`cache` {place}: is a file; name a folder")
     pictures = Path(os.path.realpath(root))

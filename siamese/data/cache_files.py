@@ -6,7 +6,7 @@ import os
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,6 @@ class Entry:
 
     Attributes:
         number: of its pixels; never given to another picture.
-        stamp: of the picture's file when it was decoded; see :func:`stamp_of`.
         failure: why it could not be decoded; None where it could.
     """
 
@@ -54,7 +53,6 @@ class PixelReader:
     """Reads pixels of a cache; can be pickled, and each process opens the file for itself.
 
     Attributes:
-        file: the SQLite file.
         side: height and width of each picture, which has 3 channels of 8 bits.
     """
 
@@ -87,129 +85,96 @@ class PixelReader:
         return {"file": self.file, "side": self.side, "_connections": {}}
 
 
-class PixelStore:
-    """A cache's file, opened to be changed; used only while :func:`alone`."""
+def read_entries(connection: sqlite3.Connection) -> dict[str, Entry]:
+    """Every picture that a cache knows, by path.
 
-    def __init__(self, file: Path):
-        self._connection = sqlite3.connect(file, timeout=_WAIT)
-
-    def make(self, recipe: int) -> None:
-        """Make the tables of a new file.
-
-        Args:
-            recipe: a number below 2**31 that tells how the pixels are made.
-        """
-        self._connection.executescript(f"{_TABLES} PRAGMA user_version = {recipe};")
-
-    def recipe(self) -> int:
-        """The number that the file was made with; 0 where it is another file.
-
-        Raises:
-            sqlite3.Error: the file is damaged, or cannot be read.
-        """
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-
-    def entries(self) -> dict[str, Entry]:
-        """Every picture that it knows, by path.
-
-        Raises:
-            sqlite3.Error: the file is damaged, or cannot be read.
-            TypeError, ValueError, AttributeError: values that no cache has.
-        """
-        query = "SELECT path, number, stamp, failure FROM picture"
-        return {
-            os.fsdecode(path): Entry(
-                int(number),
-                str(stamp),
-                None if failure is None else failure.decode("utf-8", "surrogatepass"),
-            )
-            for path, number, stamp, failure in self._connection.execute(query)
-        }
-
-    def put(self, path: str, stamp: str, pixels: bytes | None, failure: str | None) -> None:
-        """Note a picture's pixels or failure; nothing is on disk before :meth:`commit`."""
-        reason = None if failure is None else failure.encode("utf-8", "surrogatepass")
-        cursor = self._connection.execute(
-            "INSERT INTO picture (path, stamp, failure) VALUES (?, ?, ?)",
-            (os.fsencode(path), stamp, reason),
+    Raises:
+        sqlite3.Error: the file is damaged, or cannot be read.
+        TypeError, ValueError, AttributeError: values that no cache has.
+    """
+    rows = connection.execute("SELECT path, number, stamp, failure FROM picture")
+    return {
+        os.fsdecode(path): Entry(
+            int(number),
+            str(stamp),
+            None if failure is None else failure.decode("utf-8", "surrogatepass"),
         )
-        if pixels is not None:
-            row = (cursor.lastrowid, _checksum(path, pixels), pixels)
-            self._connection.execute("INSERT INTO pixels VALUES (?, ?, ?)", row)
+        for path, number, stamp, failure in rows
+    }
 
-    def remove(self, entries: Iterable[Entry]) -> None:
-        """Forget pictures."""
-        numbers = [(entry.number,) for entry in entries]
-        with self._connection as connection:
-            connection.executemany("DELETE FROM picture WHERE number = ?", numbers)
-            connection.executemany("DELETE FROM pixels WHERE number = ?", numbers)
 
-    def free_bytes(self) -> int:
-        """Room within the file that nothing takes."""
-        pages, size = (
-            self._connection.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("freelist_count", "page_size")
-        )
-        return int(pages * size)
+def put_picture(
+    connection: sqlite3.Connection,
+    path: str,
+    stamp: str,
+    pixels: bytes | None,
+    failure: str | None = None,
+) -> None:
+    """Note a picture's pixels or failure; nothing is on disk before the connection's commit."""
+    reason = None if failure is None else failure.encode("utf-8", "surrogatepass")
+    cursor = connection.execute(
+        "INSERT INTO picture (path, stamp, failure) VALUES (?, ?, ?)",
+        (os.fsencode(path), stamp, reason),
+    )
+    if pixels is not None:
+        row = (cursor.lastrowid, _checksum(path, pixels), pixels)
+        connection.execute("INSERT INTO pixels VALUES (?, ?, ?)", row)
 
-    def commit(self) -> None:
-        """Put what was noted on disk."""
-        self._connection.commit()
 
-    def close(self) -> None:
-        """What was not committed is lost."""
-        self._connection.close()
+def remove_pictures(connection: sqlite3.Connection, entries: Iterable[Entry]) -> None:
+    """Forget pictures."""
+    numbers = [(entry.number,) for entry in entries]
+    with connection:
+        connection.executemany("DELETE FROM picture WHERE number = ?", numbers)
+        connection.executemany("DELETE FROM pixels WHERE number = ?", numbers)
 
 
 @contextmanager
-def opened_store(reader: PixelReader, recipe: int) -> Iterator[tuple[PixelStore, dict[str, Entry]]]:
+def opened_store(
+    reader: PixelReader, recipe: int
+) -> Iterator[tuple[sqlite3.Connection, dict[str, Entry]]]:
     """A cache's file and its entries; a damaged, foreign or outdated file is begun anew.
 
+    Used only while :func:`alone`. What was not committed is lost.
+
     Args:
-        reader: of the file.
-        recipe: see :meth:`PixelStore.make`.
+        recipe: a number below 2**31 that says how the pixels are made.
 
     Raises:
         OSError, sqlite3.Error: the disk refuses.
     """
-    entries = _entries(reader, recipe)
+    entries = _usable_entries(reader, recipe)
     if entries is None:
         if os.path.lexists(reader.file):
             say(f"cache: {reader.file} is damaged or of other versions; it is built anew")
-        # A new file, not an emptied one: whoever still reads the old one keeps it. The last two
-        # are what caches consisted of before they were SQLite files.
+        # A new file, not an emptied one: whoever still reads the old one keeps it.
         for ending in ("", "-journal"):
             reader.file.with_name(reader.file.name + ending).unlink(missing_ok=True)
-        for ending in (".pixels", ".index"):
-            reader.file.with_suffix(ending).unlink(missing_ok=True)
-    with closing(PixelStore(reader.file)) as store:
+    with closing(sqlite3.connect(reader.file, timeout=_WAIT)) as connection:
         if entries is None:
-            store.make(recipe)
-        yield store, entries or {}
+            connection.executescript(f"{_TABLES} PRAGMA user_version = {recipe};")
+        yield connection, entries or {}
 
 
-def _entries(reader: PixelReader, recipe: int) -> dict[str, Entry] | None:
+def _usable_entries(reader: PixelReader, recipe: int) -> dict[str, Entry] | None:
     """The file's entries; None where there is no file that can be used."""
     # A link might lead to somebody's file.
     if os.path.islink(reader.file) or not is_regular(reader.file):
         return None
     try:
-        with closing(PixelStore(reader.file)) as store:
-            entries = store.entries() if store.recipe() == recipe else None
+        with closing(sqlite3.connect(reader.file, timeout=_WAIT)) as connection:
+            if connection.execute("PRAGMA user_version").fetchone()[0] != recipe:
+                return None
+            entries = read_entries(connection)
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _BAD_CONTENT:
             return None
         raise
     except (TypeError, ValueError, AttributeError):
         return None
-    return entries if entries is not None and _is_whole(reader, entries) else None
-
-
-def _is_whole(reader: PixelReader, entries: Mapping[str, Entry]) -> bool:
-    """Whether the pixels of some entries are there and theirs."""
     numbers = [(entry.number, path) for path, entry in entries.items() if entry.failure is None]
     sample = numbers[:: max(1, len(numbers) // _SAMPLED)]
-    return all(reader.pixels(number, path) is not None for number, path in sample)
+    return entries if all(reader.pixels(*one) is not None for one in sample) else None
 
 
 def _checksum(path: str, pixels: bytes) -> int:

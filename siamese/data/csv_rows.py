@@ -10,14 +10,9 @@ from siamese.errors import UserError
 
 
 def numbered_rows(
-    file: Path, lines: Iterable[str], delimiter: str = ","
+    file: Path | str, lines: Iterable[str], delimiter: str = ","
 ) -> list[tuple[int, list[str]]]:
     """Fields of every row that is not empty, each with the number of its first line, from 1.
-
-    Args:
-        file: where the lines come from, for messages.
-        lines: with their ends; a quoted field may go over several.
-        delimiter: what separates fields.
 
     Raises:
         UserError: a row that is no CSV (RFC 4180), by its line.

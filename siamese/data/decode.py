@@ -74,7 +74,6 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
     transparency is laid over white as viewers show it, of an animation the first frame is taken.
 
     Args:
-        path: the file.
         size: side in pixels that is needed later; large JPEGs are then decoded reduced, to no
             less than twice that (the same in training and evaluation).
 

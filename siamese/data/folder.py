@@ -6,16 +6,19 @@ import os
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from siamese.data.decode import check_header, shorter_side
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_regular
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,8 @@ class FaceFolder:
     """The usable pictures of a face folder.
 
     Attributes:
-        root: the folder.
-        names: identity names in code-point order; a label is an index into them.
         paths: one path per picture, relative to ``root``, with forward slashes.
         labels: one label per picture, non-decreasing.
-        left_out: what was found beside them.
     """
 
     root: Path
@@ -131,39 +131,26 @@ def scan_folder(root: Path, *, progress: bool = True) -> FaceFolder:
 
 
 def check_headers(root: Path, paths: Sequence[str], *, progress: bool = True) -> list[str | None]:
-    """For each picture None, or the reason why it is left out; only headers are read.
-
-    Args:
-        root: the folder.
-        paths: relative to it.
-        progress: show a bar where someone looks on.
-    """
-    # The filters of warnings belong to the whole process: the threads must not set them.
-    with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
-        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
-        headers = pool.map(lambda path: check_header(root / path), paths)
-        return list(
-            tqdm(
-                headers,
-                total=len(paths),
-                desc="checking pictures",
-                unit="img",
-                disable=None if progress else True,
-                leave=False,
-            )
-        )
+    """For each picture None, or the reason why it is left out; only headers are read."""
+    return _of_headers(check_header, root, paths, progress)
 
 
 def shorter_sides(root: Path, paths: Sequence[str]) -> list[int | None]:
-    """The shorter side of each picture in pixels, from its header; None where it has none.
+    """The shorter side of each picture in pixels, from its header; None where it has none."""
+    return _of_headers(shorter_side, root, paths, False)
 
-    Args:
-        root: the folder.
-        paths: relative to it.
-    """
+
+def _of_headers(
+    read: Callable[[Path], Value], root: Path, paths: Sequence[str], progress: bool
+) -> list[Value]:
+    # The filters of warnings belong to the whole process: the threads must not set them.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
-        warnings.simplefilter("ignore")  # as in check_headers
-        return list(pool.map(lambda path: shorter_side(root / path), paths))
+        warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
+        headers = pool.map(lambda path: read(root / path), paths)
+        hidden = None if progress else True
+        return list(
+            tqdm(headers, "checking pictures", len(paths), unit="img", disable=hidden, leave=False)
+        )
 
 
 def _candidates(root: Path, left_out: list[LeftOut]) -> Iterator[tuple[str, str]]:

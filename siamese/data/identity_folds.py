@@ -13,13 +13,7 @@ from siamese.errors import UserError
 
 @dataclass(frozen=True)
 class Fold:
-    """Who does what while one fold is judged; the three parts share nobody.
-
-    Attributes:
-        train: who trains, sorted.
-        validation: who selects the best epoch, sorted.
-        test: who is judged, sorted.
-    """
+    """Who does what while one fold is judged; the three parts share nobody."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
@@ -48,10 +42,8 @@ def folds_by_person(
     Those with one picture, who have no genuine pair, are dealt out last, so they spread evenly.
 
     Args:
-        pictures: number of pictures of each person.
         folds: K, at least 2.
         validation: share (below 1) or number of the people outside a fold who select the epoch.
-        seed: of the draw; the same people and seed give the same folds.
 
     Raises:
         UserError: too few people for so many folds.

@@ -38,7 +38,6 @@ def rgb_pictures(given: Picture | Iterable[Picture], size: int | None) -> Iterat
     to 8 bits, as files hold them.
 
     Args:
-        given: one picture, a batch or an iterable of them.
         size: side for which large JPEG files may be decoded reduced; None: never.
 
     Raises:
@@ -71,35 +70,28 @@ def _one(given: object, size: int | None) -> Iterator[Image.Image]:
             name = getattr(given, "filename", "") or "a PIL picture"
             raise DecodeError(f"{name}: cannot be decoded ({error})") from None
         yield picture
-    elif isinstance(given, np.ndarray):
-        yield from _of_array(given)
-    elif isinstance(given, torch.Tensor):
-        yield from _of_tensor(given)
+    elif isinstance(given, np.ndarray | torch.Tensor):
+        yield from _of_pixels(given)
     else:
         raise UserError(f"{type(given).__name__}: no picture; give {_WANTED}")
 
 
-def _of_array(array: npt.NDArray[Any]) -> Iterator[Image.Image]:
-    shape = "x".join(map(str, array.shape))
-    grey = array.ndim == 2
-    if not grey and not (array.ndim in (3, 4) and array.shape[-1] in _CHANNELS):
-        first = array.ndim in (3, 4) and array.shape[-3] in _CHANNELS
-        hint = "; these channels come first: give a tensor, or transpose it" if first else ""
-        raise UserError(f"array {shape}: must be (H, W), (H, W, C) or (N, H, W, C){hint}")
-    yield from map(_to_rgb, array if array.ndim == 4 else [array])
-
-
-def _of_tensor(tensor: torch.Tensor) -> Iterator[Image.Image]:
-    shape = "x".join(map(str, tensor.shape))
-    grey = tensor.ndim == 2
-    if not grey and not (tensor.ndim in (3, 4) and tensor.shape[-3] in _CHANNELS):
-        last = tensor.ndim in (3, 4) and tensor.shape[-1] in _CHANNELS
-        hint = "; these channels come last: give an array, or permute it" if last else ""
-        raise UserError(f"tensor {shape}: must be (H, W), (C, H, W) or (N, C, H, W){hint}")
-    for one in tensor if tensor.ndim == 4 else [tensor]:
-        one = one.detach().cpu()
-        one = one.float() if one.dtype == torch.bfloat16 else one  # which NumPy lacks
-        yield _to_rgb((one if grey else one.permute(1, 2, 0)).numpy())
+def _of_pixels(given: npt.NDArray[Any] | torch.Tensor) -> Iterator[Image.Image]:
+    is_tensor = isinstance(given, torch.Tensor)
+    kind, layouts, axis, other = "array", "(H, W), (H, W, C) or (N, H, W, C)", -1, -3
+    if is_tensor:
+        kind, layouts, axis, other = "tensor", "(H, W), (C, H, W) or (N, C, H, W)", -3, -1
+    grey, stacked = given.ndim == 2, given.ndim in (3, 4)
+    if not grey and not (stacked and given.shape[axis] in _CHANNELS):
+        turned = stacked and given.shape[other] in _CHANNELS
+        hint = "; the channels stand at the other end: transpose it" if turned else ""
+        raise UserError(f"{kind} {'x'.join(map(str, given.shape))}: must be {layouts}{hint}")
+    for one in given if given.ndim == 4 else [given]:
+        if isinstance(one, torch.Tensor):
+            one = one.detach().cpu()
+            one = one.float() if one.dtype == torch.bfloat16 else one  # which NumPy lacks
+            one = (one if grey else one.permute(1, 2, 0)).numpy()
+        yield _to_rgb(one)
 
 
 def _to_rgb(pixels: npt.NDArray[Any]) -> Image.Image:

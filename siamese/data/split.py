@@ -36,10 +36,7 @@ def split_by_identity(
     """Draw which identities go where.
 
     Args:
-        names: all identities.
         validation: share of the identities (below 1) or their number (1 or more).
-        test: likewise.
-        seed: the draw's seed; the same names and seed give the same split.
 
     Returns:
         ``{"train": [...], "validation": [...], "test": [...]}``, each sorted.
@@ -115,8 +112,6 @@ def require_pairs(name: str, part: FaceFolder, fix: str) -> None:
     """Refuse a part in which nothing can be verified.
 
     Args:
-        name: the part's.
-        part: its people.
         fix: what to do where nobody has two pictures.
 
     Raises:

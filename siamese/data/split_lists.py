@@ -12,10 +12,9 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from siamese.data.csv_rows import numbered_rows
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder
@@ -26,19 +25,14 @@ from siamese.files.places import is_regular, read_bytes
 PARTS = ("train", "validation", "test")
 
 
-@dataclass(frozen=True)
-class _Row:
-    line: int
+class _Row(NamedTuple):
+    where: str  # file and line
     path: str
     person: str
 
 
 def list_content(pictures: Mapping[str, Sequence[str]]) -> bytes:
-    """The file of a list.
-
-    Args:
-        pictures: person to paths.
-    """
+    """The file of a list."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(("path", "person"))
@@ -77,10 +71,6 @@ def read_split(lists: Path, root: Path) -> Split:
 
     A listed picture that cannot be read is left out, as where a folder is scanned.
 
-    Args:
-        lists: folder of the lists; ``test.csv`` may be missing.
-        root: the folder that their paths start from.
-
     Raises:
         UserError: no such folder or list; a malformed line; a picture that is not there, lies
             outside the root or is listed twice; a person in two lists; a part without pairs.
@@ -90,10 +80,10 @@ def read_split(lists: Path, root: Path) -> Split:
     require_lists(lists)
     files = _files(lists)
     rows = {part: _rows(file) for part, file in files.items()}
-    _refuse_repeated(files, rows)
-    for part, file in files.items():
-        _refuse_missing(file, rows[part], root)
-    people = {part: _people(rows[part]) for part in rows}
+    _refuse_repeated(rows)
+    for some in rows.values():
+        _refuse_missing(some, root)
+    people = {part: _people(some) for part, some in rows.items()}
     paths = [row.path for some in rows.values() for row in some]
     reasons = dict(zip(paths, check_headers(root, paths), strict=True))
     parts = _folders(root, people, reasons)
@@ -110,11 +100,6 @@ def read_again(
     """The people of a checkpoint's lists, without the lists.
 
     What is not there or cannot be read is left out, and so are people who have no other picture.
-
-    Args:
-        root: where the pictures are now.
-        parts: for each part, person to paths.
-        where: the checkpoint, for messages.
 
     Raises:
         UserError: no such folder; a path that leaves it.
@@ -159,51 +144,37 @@ def _files(lists: Path) -> dict[str, Path]:
     return {part: file for part, file in files.items() if part != "test" or file.exists()}
 
 
-def _text(file: Path) -> str:
-    """A list's text; bytes that are not UTF-8 are kept as surrogates, for they may be in a name."""
+def _rows(file: Path) -> list[_Row]:
     content = read_bytes(file)
     if b"\0" in content:
         raise UserError(f"{file}: is not UTF-8 text (UTF-16?); save it as CSV in UTF-8")
-    return content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
-
-
-def _rows(file: Path) -> list[_Row]:
-    rows = numbered_rows(file, io.StringIO(_text(file), newline=""))
-    header = _header(file, *rows[0]) if rows else []
+    # Bytes that are not UTF-8 are kept as surrogates: they may be in a name.
+    text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "surrogateescape")
+    rows = numbered_rows(file, io.StringIO(text, newline=""))
+    header = [name.strip().lower() for name in rows[0][1]] if rows else ["path"]
+    if header.count("path") != 1 or header.count("person") > 1:
+        raise UserError(
+            f"{file}, line {rows[0][0]}: {','.join(rows[0][1])[:60]!r} starts no list; wanted: a "
+            "header with the column path, and person where it is not the folder's name, separated "
+            "by commas"
+        )
     if len(rows) < 2:
         raise UserError(f"{file}: lists no picture; a header path,person and a line for each")
-    return [_row(f"{file}, line {line}", line, fields, header) for line, fields in rows[1:]]
+    return [_row(f"{file}, line {line}", fields, header) for line, fields in rows[1:]]
 
 
-def _header(file: Path, line: int, fields: list[str]) -> list[str]:
-    header = [name.strip().lower() for name in fields]
-    if header.count("path") != 1 or header.count("person") > 1:
-        shown = ",".join(fields)[:60]
-        commas = "; separate the columns by commas" if ";" in shown or "\t" in shown else ""
-        raise UserError(
-            f"{file}, line {line}: {shown!r} starts no list; wanted: a header with the column "
-            f"path, and person where it is not the folder's name{commas}"
-        )
-    return header
-
-
-def _row(where: str, line: int, fields: list[str], header: list[str]) -> _Row:
+def _row(where: str, fields: list[str], header: list[str]) -> _Row:
     if len(fields) != len(header):
         raise UserError(
             f"{where}: {len(fields)} field(s), but the header has {len(header)}; a path that holds "
             "a comma goes into quotes"
         )
-    path = _inside(where, fields[header.index("path")])
-    if "person" in header:
-        person = fields[header.index("person")]
-        if not person:
-            raise UserError(f"{where}: an empty person; write who {path!r} shows")
-        return _Row(line, path, person)
-    if "/" not in path:
-        raise UserError(
-            f"{where}: {path!r} lies in no person's folder; say who it shows in a column person"
-        )
-    return _Row(line, path, path.split("/")[0])
+    values = dict(zip(header, fields, strict=True))
+    path = _inside(where, values["path"])
+    person = values.get("person", path.rpartition("/")[0].split("/")[0])
+    if not person:
+        raise UserError(f"{where}: no person; say who {path!r} shows in the column person")
+    return _Row(where, path, person)
 
 
 def _inside(where: str, path: str) -> str:
@@ -218,52 +189,43 @@ def _inside(where: str, path: str) -> str:
     return "/".join(parts)
 
 
-def _refuse_repeated(files: Mapping[str, Path], rows: Mapping[str, list[_Row]]) -> None:
+def _refuse_repeated(rows: Mapping[str, list[_Row]]) -> None:
     """Refuse a picture that is listed twice, and a person who stands in two lists."""
     places: dict[str, str] = {}
     people: dict[str, tuple[str, str]] = {}
     for part, some in rows.items():
-        for row in some:
-            where = f"{files[part]}, line {row.line}"
-            earlier = places.setdefault(row.path, where)
+        for where, path, person in some:
+            earlier = places.setdefault(path, where)
             if earlier != where:
-                raise UserError(f"{where}: {row.path!r} is listed in {earlier} already")
-            first, earlier = people.setdefault(_plain(row.person), (part, where))
+                raise UserError(f"{where}: {path!r} is listed in {earlier} already")
+            first, earlier = people.setdefault(_plain(person), (part, where))
             if first != part:
                 raise UserError(
-                    f"{where}: {row.person!r} is in {earlier}, too; a person stands in one list "
+                    f"{where}: {person!r} is in {earlier}, too; a person stands in one list "
                     "only: write lists with siamese-data split"
                 )
 
 
-def _refuse_missing(file: Path, rows: list[_Row], root: Path) -> None:
+def _refuse_missing(rows: list[_Row], root: Path) -> None:
     missing = [row for row in rows if not is_regular(root / row.path)]
-    if not missing:
-        return
-    path = missing[0].path
-    if any("\udc80" <= letter <= "\udcff" for letter in path):
-        fix = "the list is not UTF-8: save it as CSV in UTF-8"
-    elif "\\" in path:
-        fix = "write / between folder and file"
-    else:
-        fix = "give the folder that the lists were made of with `data`, or make them anew"
-    raise UserError(
-        f"{file}, line {missing[0].line}: no such picture in {root}: {path!r} "
-        f"({len(missing)} of {len(rows)} are missing); {fix}"
-    )
+    if missing:
+        raise UserError(
+            f"{missing[0].where}: no such picture in {root}: {missing[0].path!r} ({len(missing)} "
+            f"of {len(rows)} are missing); give the folder that the lists were made of with "
+            "`data`, write / between folder and file, and save the list as UTF-8"
+        )
 
 
 def _plain(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _people(rows: Iterable[_Row]) -> dict[str, list[str]]:
+def _people(rows: list[_Row]) -> dict[str, list[str]]:
     """Person to paths; a name in several Unicode forms is one person, by the form that is first."""
     spelt: dict[str, str] = {}
     pictures: dict[str, list[str]] = {}
-    for row in rows:
-        person = spelt.setdefault(_plain(row.person), row.person)
-        pictures.setdefault(person, []).append(row.path)
+    for _, path, person in rows:
+        pictures.setdefault(spelt.setdefault(_plain(person), person), []).append(path)
     return pictures
 
 

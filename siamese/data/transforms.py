@@ -15,8 +15,6 @@ class Preprocess:
 
     Args:
         size: side of the result in pixels.
-        fit: ``squash`` resizes the whole picture to a square; ``crop`` takes the largest square
-            in the centre and resizes that.
         crop: take the centre square first: its side in pixels (at most the shorter side), or below
             1 as a share of the shorter side.
     """

@@ -79,8 +79,6 @@ def blank_figure(title: Title, width: float, height: float = 4.4) -> Figure:
     Args:
         title: of one line, or its lines (a model, its data); empty ones are left out. A line that
             is too long is set smaller, then cut in its middle.
-        width: of the figure, in inches.
-        height: of the figure, in inches.
     """
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -127,11 +125,6 @@ def name_ticks(axis: Axis, names: Sequence[str], **style: Any) -> None:
 
     They are given to the axis: its formatter writes the labels anew whenever the figure is drawn,
     over whatever the labels themselves were told.
-
-    Args:
-        axis: ``axes.xaxis`` or ``axes.yaxis``.
-        names: of the ticks.
-        style: of the labels, as ``fontsize`` or ``rotation``.
     """
     drawn = [drawable(name) for name in names]
     texts = [text for text, _ in drawn]

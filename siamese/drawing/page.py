@@ -26,7 +26,6 @@ class Headline:
         name: such as ``AUC``.
         value: such as ``0.7725``.
         interval: such as ``0.70 to 0.83 (95 %)``; None when unknown.
-        explanation: what it means, in half a sentence.
         mark: a word of warning, such as ``unsupported``; None for none.
     """
 
@@ -96,10 +95,7 @@ class Table:
     """A table whose first column names its rows.
 
     Attributes:
-        title: of the table.
-        caption: what it shows.
         columns: one per cell of a row.
-        rows: the cells as they are shown.
         sort_values: per row and column the number to sort by, None for a missing one (always
             last); without it the number that a numeric cell begins with.
 
@@ -143,17 +139,7 @@ class Page:
     """All that the page shows. What is empty or None is left out.
 
     Attributes:
-        title: what was judged.
-        subtitle: by what, when.
-        summary: the result in sentences.
-        hints: sentences of warning.
-        headlines: the big figures.
-        comparison: two models, figure by figure.
-        charts: curves and histograms.
         people: one row per person; it can be sorted and filtered.
-        galleries: pairs of pictures.
-        facts: settings, data, counts, versions.
-        glossary: words and what they mean.
     """
 
     title: str

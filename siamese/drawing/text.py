@@ -21,7 +21,7 @@ _CJK_NAMES = (
 _lacking: dict[str, str] = {}  # package -> the first character that it was needed for
 
 
-def drawable(text: str, bold: bool = False) -> tuple[str, list[str]]:
+def drawable(text: str) -> tuple[str, list[str]]:
     """A text and the font families that can draw it, each character in the first that has it.
 
     matplotlib's own font lacks CJK and other scripts and would draw boxes. One system font that has
@@ -29,18 +29,14 @@ def drawable(text: str, bold: bool = False) -> tuple[str, list[str]]:
     text instead of being drawn (control characters, overrides of its direction), is escaped;
     :func:`font_note` then says what to install.
 
-    Args:
-        text: of one line.
-        bold: whether the fonts are wanted in bold.
-
     Returns:
         ``(text, families)``, ready for ``Axes.set_title(text, family=families)``.
     """
     default = font_manager.FontProperties().get_family()[0]
     wanted = {c for c in text if is_plain(c)}
-    families, missing = [default], wanted - font_characters(default, bold)
+    families, missing = [default], wanted - font_characters(default)
     if missing:
-        others, missing = _covering(missing, bold)
+        others, missing = _covering(missing)
         families += others
     for character in sorted(missing):
         if (package := _package(character)) is not None:
@@ -49,12 +45,12 @@ def drawable(text: str, bold: bool = False) -> tuple[str, list[str]]:
     return "".join(escaped), families
 
 
-def _covering(needed: set[str], bold: bool) -> tuple[list[str], set[str]]:
+def _covering(needed: set[str]) -> tuple[list[str], set[str]]:
     """Families for these characters, one where one has them all; and those that none has."""
     chosen: list[str] = []
     missing = needed
     for family in _families(needed):
-        has = needed & font_characters(family, bold)
+        has = needed & font_characters(family)
         if has == needed:
             return [family], set()
         if has & missing:
@@ -63,23 +59,23 @@ def _covering(needed: set[str], bold: bool) -> tuple[list[str], set[str]]:
     return chosen, missing
 
 
-def font_file(family: str, bold: bool = False) -> str:
+def font_file(family: str) -> str:
     """The file that matplotlib draws a family with; where it has several faces, it tells which.
 
     Raises:
         ValueError: the family is not installed.
     """
-    wanted = font_manager.FontProperties(family=[family], weight="bold" if bold else "normal")
+    wanted = font_manager.FontProperties(family=[family])
     found: str = font_manager.fontManager.findfont(
         wanted, fallback_to_default=False, rebuild_if_missing=False
     )
     return found
 
 
-def font_characters(family: str, bold: bool = False) -> frozenset[str]:
+def font_characters(family: str) -> frozenset[str]:
     """The characters that a family really draws; none where it is gone or cannot be read."""
     try:
-        return _characters(str(font_file(family, bold)))
+        return _characters(str(font_file(family)))
     except ValueError:
         return frozenset()
 

@@ -28,10 +28,6 @@ class DoesNotFit(Exception):  # noqa: N818 - a state of a file
 def build_fitting(build: Callable[[], Network], state: Mapping[str, torch.Tensor]) -> Network:
     """Build the network that a file describes and load the file's weights into it.
 
-    Args:
-        build: makes the network with random weights.
-        state: its weights, tensors by name.
-
     Raises:
         DoesNotFit: other names or shapes than those of ``state``.
     """

@@ -54,8 +54,6 @@ def write_checkpoint(
     """Write a checkpoint so that ``path`` holds either the old file or the whole new one.
 
     Args:
-        path: the file; its folder is made when missing.
-        content: tensors and plain values under :data:`KEYS` and one of :data:`KINDS`.
         like: permissions and time that the file gets; None: those of a new file.
 
     Raises:
@@ -78,11 +76,7 @@ def write_checkpoint(
 
 
 def _save(content: Mapping[str, Any], file: IO[bytes]) -> None:
-    """``torch.save``, whose own error for a full disk is a RuntimeError about positions.
-
-    Raises:
-        OSError: why the file could not be written.
-    """
+    """``torch.save``, whose own error for a full disk is a RuntimeError about positions."""
     try:
         torch.save(dict(content), file)
     except RuntimeError as error:
@@ -103,11 +97,7 @@ def update_checkpoint(
     The file keeps its permissions and its time: the newest run stays the newest.
 
     Args:
-        path: the checkpoint; afterwards it holds either the old or the new content, whole.
-        key: which of them.
-        value: plain values and tensors.
         model: the weights that the value was found with; None: any.
-        limits: how much the file may take; None: the defaults.
 
     Raises:
         UserError: the file is not a readable checkpoint, or an exported model; it holds other
@@ -124,16 +114,15 @@ def update_checkpoint(
     file = Path(path).resolve()
     before = file.stat() if file.exists() else None
     content = read_checkpoint(path, limits=limits)
-    if model is not None and not _same_tensors(model, content["model"]):
+    held = content["model"]
+    if model is not None and not (
+        model.keys() == held.keys() and all(torch.equal(model[name], held[name]) for name in model)
+    ):
         raise UserError(
             f"{path}: holds other weights than it did at the start (a training run goes on?), so "
             "nothing was written into it; do it again when training has ended"
         )
     write_checkpoint(file, {**content, key: value}, like=before)
-
-
-def _same_tensors(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -162,11 +151,8 @@ def read_checkpoint(
     that is read is checked against :mod:`siamese.models.checkpoint_schema`.
 
     Args:
-        path: the file.
-        kind: which of :data:`KINDS` it must be.
         keys: what is needed of :data:`KEYS`, e.g. :data:`JUDGED`; None: all. The kind's description
             and the extras are always there.
-        limits: how much it may take; None: the defaults.
 
     Raises:
         UserError: missing, truncated, hostile, foreign, of another kind, too large, or written by
@@ -229,7 +215,6 @@ def find_best(target: str | Path, checkpoints: Path) -> Path:
 
     Args:
         target: a file; a folder that holds ``best.pt``; or a run below ``checkpoints``.
-        checkpoints: folder of all runs' checkpoints.
 
     Raises:
         UserError: there is none; names the latest runs.

@@ -151,12 +151,7 @@ SCHEMA: dict[str, Schema] = {
 
 
 def faults(content: Mapping[str, Any]) -> list[str]:
-    """The values of a checkpoint that cannot be what they should, e.g. ``embedder.size``.
-
-    Args:
-        content: plain values and tensors; see :mod:`siamese.models.torch_file`. What a schema does
-            not name (the format's own fields, extras) is passed over.
-    """
+    """The values of a checkpoint that cannot be what they should, e.g. ``embedder.size``."""
     found = [
         fault
         for key, schema in SCHEMA.items()

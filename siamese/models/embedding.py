@@ -30,11 +30,7 @@ def embed(
     """Embed every picture of the batches; the model is put in eval mode.
 
     Args:
-        model: an embedder on ``device``.
         batches: batches of pictures, empty ones allowed.
-        device: where the model is.
-        precision: precision of the network's arithmetic.
-        flip: average with the embedding of the mirrored picture, both L2-normalised.
 
     Returns:
         embeddings float32 (N, D) on the CPU, and the pictures' positions int64 (N,).

@@ -16,7 +16,7 @@ from torch import nn
 from tqdm import tqdm
 
 from siamese.config import FitName, PrecisionName
-from siamese.data.batches import Batch, evaluation_loader
+from siamese.data.batches import Batch, PictureReader, evaluation_loader
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
 from siamese.data.in_memory import Picture, rgb_pictures
@@ -137,7 +137,7 @@ class Embedder:
         self.crop, self.flip, self.batch = crop, flip, batch
         self.decision, self.origin = decision, origin
         fit: FitName = "squash" if spec.fit == "squash" else "crop"
-        self._prepare = Preprocess(spec.size, fit, crop)
+        self.prepare = Preprocess(spec.size, fit, crop)
 
     @classmethod
     def load(
@@ -253,54 +253,62 @@ class Embedder:
             UserError: no such folder; no picture in it.
         """
         found, by_person = pictures_in(Path(folder))
-        return self.embed_found(found, by_person, skip_broken, workers, flip)
-
-    def embed_found(
-        self,
-        found: FaceFolder,
-        by_person: bool = True,
-        skip_broken: bool = False,
-        workers: int = 0,
-        flip: bool | None = None,
-    ) -> Embedded:
-        """The same for pictures that a scan has found.
-
-        Args:
-            found: the scanned folder, or some people of it.
-            by_person: False where the pictures lie in the folder itself.
-            skip_broken: see :meth:`embed_folder`, as the others.
-            workers: processes that decode.
-            flip: average with the mirrored pictures.
-        """
         broken = [item for item in found.left_out if item.reason.startswith(_BROKEN)]
         if broken and not skip_broken:
             raise DecodeError(
                 f"{found.root / broken[0].path}: cannot be decoded ({broken[0].reason}); "
                 "embed_folder(..., skip_broken=True) leaves such pictures out"
             )
-        size = self.spec.size if self.crop is None else None
-        loader = evaluation_loader(
-            found, self._prepare, size, batch_size=self.batch, workers=workers
-        )
-        failed: list[LeftOut] = []
-
-        def batches() -> Iterator[Batch]:
-            for batch in loader:
-                for path, reason in batch.failed:
-                    if not skip_broken:
-                        raise DecodeError(reason)  # which names the picture
-                    failed.append(LeftOut(path, reason))
-                yield batch
-
-        vectors, kept = self._run(batches(), len(found.paths), flip)
+        vectors, kept, failed = self.embed_listed(found, workers=workers, flip=flip)
+        if failed and not skip_broken:
+            raise DecodeError(failed[0][1])  # which names the picture
         return Embedded(
             vectors,
             np.asarray(found.labels, np.int64)[kept] if by_person else None,
             found.names if by_person else (),
             tuple(found.paths[i] for i in kept),
             found.root,
-            (*found.left_out, *failed),
+            (*found.left_out, *(LeftOut(path, reason) for path, reason in failed)),
         )
+
+    def embed_listed(
+        self,
+        folder: FaceFolder,
+        *,
+        workers: int = 0,
+        cache: PictureReader | None = None,
+        flip: bool | None = None,
+    ) -> tuple[Vectors, npt.NDArray[np.int64], list[tuple[str, str]]]:
+        """Embed the pictures of a scanned folder.
+
+        Args:
+            workers: processes that decode; 0: none.
+            cache: gives the prepared pictures; None: they are decoded.
+            flip: see :meth:`embed`.
+
+        Returns:
+            embeddings float32 (N, D); positions int64 (N,) of the pictures in the folder; path and
+            reason of each that cannot be decoded.
+        """
+        size = self.spec.size if self.crop is None else None
+        loader = evaluation_loader(
+            folder,
+            self.prepare,
+            size,
+            batch_size=self.batch,
+            workers=workers,
+            pin_memory=self.device.type == "cuda",
+            cache=cache,
+        )
+        failed: list[tuple[str, str]] = []
+
+        def batches() -> Iterator[Batch]:
+            for batch in loader:
+                failed.extend(batch.failed)
+                yield batch
+
+        vectors, kept = self._run(batches(), len(folder.paths), flip)
+        return vectors, kept, failed
 
     def verify(self, a: Picture, b: Picture, prior: float = 0.5) -> Verification:
         """Whether two pictures show one person.
@@ -395,7 +403,7 @@ class Embedder:
 
     def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[_Batch]:
         size = self.spec.size if self.crop is None else None
-        prepared = map(self._prepare, rgb_pictures(pictures, size))
+        prepared = map(self.prepare, rgb_pictures(pictures, size))
         done = 0
         while images := list(islice(prepared, self.batch)):
             yield _Batch(torch.stack(images), torch.arange(done, done + len(images)))

@@ -43,10 +43,7 @@ def embedder_of(
     """Build the embedder of a checkpoint's content on the CPU, in eval mode.
 
     Args:
-        content: of the checkpoint.
-        path: of the checkpoint, for messages.
         dropout: as of :class:`SiameseEmbedder`, where it is trained further.
-        drop_path: likewise.
         backbone: the module that a program trained, where the checkpoint knows its class only; it
             gets the checkpoint's weights.
 
@@ -143,12 +140,6 @@ def _require_given(name: str, backbone: nn.Module | None, path: Path) -> None:
 def precision_of(content: Mapping[str, Any], name: str, device: torch.device) -> torch.dtype:
     """The arithmetic that a checkpoint's embedder is judged in.
 
-    Args:
-        content: of the checkpoint.
-        name: a setting; ``auto``: float32 where the run was set to it, else the device's own, as
-            in training.
-        device: where it runs.
-
     Raises:
         UserError: the device does not have that precision; an exported graph has its own.
     """
@@ -166,10 +157,6 @@ def precision_of(content: Mapping[str, Any], name: str, device: torch.device) ->
 
 def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
     """The threshold and calibration that were chosen for a checkpoint; None where none were.
-
-    Args:
-        content: of the checkpoint.
-        path: of the checkpoint, for messages.
 
     Raises:
         UserError: they are damaged.
@@ -192,11 +179,6 @@ def load_start_weights(
 
     Weights of a classifier that the backbone does not have are left aside.
 
-    Args:
-        model: gets the weights.
-        path: ``.safetensors``, or a file of ``torch.save``.
-        limits: how much the file may take; None: the defaults.
-
     Raises:
         UserError: unreadable file, or weights that do not fit.
     """
@@ -217,30 +199,30 @@ _WRAPPERS = ("model", "state_dict")
 
 
 def _read_weights(path: Path, limits: LimitSettings) -> dict[str, torch.Tensor]:
-    told = f"`model.weights` {path}"
+    source = f"`model.weights` {path}"
     content: Any
     try:
         if path.suffix == ".safetensors":
-            content = _read_safetensors(path, told, limits)
+            content = _read_safetensors(path, source, limits)
         else:
-            content = read_torch_file(path, told, limits, inside=_WRAPPERS, legacy=True)
+            content = read_torch_file(path, source, limits, inside=_WRAPPERS, legacy=True)
     except NotReadable:
-        raise UserError(f"{told}: is not a readable weights file") from None
+        raise UserError(f"{source}: is not a readable weights file") from None
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(torch.is_tensor(v) for v in content.values()):
-        raise UserError(f"{told}: holds no weights by name")
+        raise UserError(f"{source}: holds no weights by name")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
 
 
-def _read_safetensors(path: Path, told: str, limits: LimitSettings) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path, source: str, limits: LimitSettings) -> dict[str, torch.Tensor]:
     """The format declares every size in a header, which its library checks against the file."""
     from safetensors.torch import load_file
 
-    require_regular(path, told)
+    require_regular(path, source)
     if path.stat().st_size > limits.weights * GIB:
-        raise weights_too_large(told, limits)
+        raise weights_too_large(source, limits)
     try:
         return load_file(path)
     except Exception as error:  # whatever the header lacks

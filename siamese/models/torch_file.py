@@ -45,7 +45,7 @@ class NotReadable(Exception):  # noqa: N818 - a state of a file
 
 def read_torch_file(
     path: Path,
-    told: str,
+    source: str,
     limits: LimitSettings,
     *,
     keys: Collection[str] | None = None,
@@ -55,9 +55,6 @@ def read_torch_file(
     """The content of a file of ``torch.save``: plain values and tensors on the CPU.
 
     Args:
-        path: the file.
-        told: what a message calls it.
-        limits: how much it may take.
         keys: of a dictionary, the entries that are needed; tensors of the others are not read.
             None: all.
         inside: names of an entry that alone is needed where it is a dictionary; the first one that
@@ -71,10 +68,10 @@ def read_torch_file(
         UserError: there is no such file, or it takes more than the limits.
         NotReadable: it is no file of this kind.
     """
-    require_regular(path, told)
+    require_regular(path, source)
     budget = int(limits.description * MIB)
     try:
-        size, zipped = _check_sizes(path, told, budget, legacy)
+        size, zipped = _check_sizes(path, source, budget, legacy)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's advice on foreign pickles is not the user's
             # Mapped, not read: a page is loaded when it is copied below.
@@ -84,7 +81,7 @@ def read_torch_file(
         for name in inside:
             if isinstance(content, dict) and isinstance(content.get(name), dict):
                 content = {name: content[name]}
-        return _Taker(size, told, limits).take(content)
+        return _Taker(size, source, limits).take(content)
     except (UserError, NotReadable):
         raise
     except RecursionError:
@@ -93,39 +90,39 @@ def read_torch_file(
         raise NotReadable(str(error)) from None
 
 
-def require_regular(path: Path, told: str) -> None:
+def require_regular(path: Path, source: str) -> None:
     """Refuse what is not there, and what one should not open."""
     if not os.path.exists(path):
-        raise UserError(f"{told}: no such file")
+        raise UserError(f"{source}: no such file")
     if not is_regular(path):
-        raise UserError(f"{told}: is a folder, device or pipe; a file is needed")
+        raise UserError(f"{source}: is a folder, device or pipe; a file is needed")
 
 
-def weights_too_large(told: str, limits: LimitSettings) -> UserError:
+def weights_too_large(source: str, limits: LimitSettings) -> UserError:
     """What is said of a file with more weights than the limit."""
     return UserError(
-        f"{told}: its weights take more than {limits.weights:g} GiB; if you trust the file, raise "
-        "`limits.weights`"
+        f"{source}: its weights take more than {limits.weights:g} GiB; if you trust the file, "
+        "raise `limits.weights`"
     )
 
 
-def _check_sizes(path: Path, told: str, budget: int, legacy: bool) -> tuple[int, bool]:
+def _check_sizes(path: Path, source: str, budget: int, legacy: bool) -> tuple[int, bool]:
     """The file's size and whether it is a zip; refuses what declares more than there is."""
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         zipped = file.read(len(_ZIP)) == _ZIP
         file.seek(0)
         if zipped:
-            _weigh(io.BytesIO(_pickle_of(file, size, told, budget)), told, budget)
+            _weigh(io.BytesIO(_pickle_of(file, size, source, budget)), source, budget)
         elif legacy:
             for _ in range(_LEGACY_PICKLES):
-                _weigh(file, told, budget)
+                _weigh(file, source, budget)
         else:
             raise NotReadable
     return size, zipped
 
 
-def _pickle_of(file: IO[bytes], size: int, told: str, budget: int) -> bytes:
+def _pickle_of(file: IO[bytes], size: int, source: str, budget: int) -> bytes:
     """The one pickle of a zip that torch wrote, after a look at the zip's directory."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -139,18 +136,18 @@ def _pickle_of(file: IO[bytes], size: int, told: str, budget: int) -> bytes:
         if len(pickles) != 1 or len(set(names)) < len(names):
             raise NotReadable
         if archive.getinfo(pickles[0]).file_size > budget:
-            raise _too_much(told, budget)
+            raise _too_much(source, budget)
         return archive.read(pickles[0])
 
 
-def _too_much(told: str, budget: int) -> UserError:
+def _too_much(source: str, budget: int) -> UserError:
     return UserError(
-        f"{told}: what it holds beside the weights takes more than {budget / MIB:g} MiB; if you "
+        f"{source}: what it holds beside the weights takes more than {budget / MIB:g} MiB; if you "
         "trust the file, raise `limits.description`"
     )
 
 
-def _weigh(file: IO[bytes], told: str, budget: int) -> None:
+def _weigh(file: IO[bytes], source: str, budget: int) -> None:
     """Refuse a pickle that makes more than some bytes, without making any of it.
 
     The pickle's operations are followed on a stack of weights. A value counts as often as it is
@@ -209,25 +206,25 @@ def _weigh(file: IO[bytes], told: str, budget: int) -> None:
             raise NotReadable
         made += 64
         if made > budget or (stack and stack[-1][0] > budget):
-            raise _too_much(told, budget)
+            raise _too_much(source, budget)
 
 
 def _is_allowed(name: str) -> bool:
     module, _, thing = name.partition(" ")
     storage = module in ("torch", "torch.cuda") and thing.endswith("Storage")
-    return storage or name in _GLOBALS or (module == "torch" and _is_dtype(thing))
-
-
-def _is_dtype(name: str) -> bool:
-    return isinstance(getattr(torch, name, None), torch.dtype)
+    return (
+        storage
+        or name in _GLOBALS
+        or isinstance(getattr(torch, thing, None) if module == "torch" else None, torch.dtype)
+    )
 
 
 class _Taker:
     """Copies what is needed out of a mapped file, and refuses what is neither plain nor weights."""
 
-    def __init__(self, size: int, told: str, limits: LimitSettings):
+    def __init__(self, size: int, source: str, limits: LimitSettings):
         self._left, self._budget = 2 * size, int(limits.weights * GIB)
-        self._told, self._limits = told, limits
+        self._source, self._limits = source, limits
         self._tensors: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def take(self, value: Any, depth: int = 0) -> Any:
@@ -264,6 +261,6 @@ class _Taker:
             if self._left < 0:  # many tensors over the same data
                 raise NotReadable
             if self._budget < 0:
-                raise weights_too_large(self._told, self._limits)
+                raise weights_too_large(self._source, self._limits)
             self._tensors[place] = tensor.clone()
         return self._tensors[place]

@@ -402,17 +402,15 @@ class Gallery:
         paths, labels = zip(*new, strict=True)
         assert self.model is not None
         found = FaceFolder(part.root, part.names, paths, labels, ())
-        embedded = self.model.embed_found(found, skip_broken=True, flip=self.head.flip)
+        vectors, kept, failed = self.model.embed_listed(found, flip=self.head.flip)
         stored: dict[str, list[StoredPicture]] = {}
         time = now()
-        label_of = dict(new)
-        unit: Vectors = embedded.vectors
-        if len(unit):
-            unit = normalise(unit).numpy()
-        for path, vector in zip(embedded.paths, unit, strict=True):
+        unit = normalise(vectors).numpy() if len(vectors) else vectors
+        for position, vector in zip(kept.tolist(), unit, strict=True):
+            path, name = paths[position], people[part.names[labels[position]]]
             one = StoredPicture(_absolute(part.root / path), digests[path], time, vector)
-            stored.setdefault(people[part.names[label_of[path]]], []).append(one)
-        broken = [f"{item.path}: left out ({item.reason})" for item in embedded.left_out]
+            stored.setdefault(name, []).append(one)
+        broken = [f"{path}: left out ({reason})" for path, reason in failed]
         return stored, broken
 
     def _twins(self, names: Sequence[str]) -> list[str]:

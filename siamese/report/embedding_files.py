@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from siamese.config import EmbeddingFileSettings
-from siamese.errors import UserError
+from siamese.data.csv_rows import numbered_rows
+from siamese.errors import UserError, first_few
 from siamese.files.arrays import ArrayFile, Declared, open_arrays
 from siamese.files.places import read_bytes
 from siamese.files.writing import replacing
@@ -45,6 +43,8 @@ _DIMENSIONS = {"embeddings": 2, "labels": 1, "names": 1, "paths": 1, "root": 0}
 _POSITIONAL = re.compile(r"arr_[0-9]+")  # of np.savez(file, a, b)
 _TEXT = 64  # bytes that a text takes besides its letters
 _LONGEST = 4096  # letters of a label in a text file
+# Labels of N pictures as whole numbers, their names where they were texts, a note on how.
+_Labels = tuple[npt.NDArray[np.int64], tuple[str, ...] | None, str | None]
 _WHOLE = 2.0**53  # beyond, floats no longer tell whole numbers apart
 
 
@@ -93,13 +93,11 @@ def load_embeddings(
     Other arrays are not read, nothing is unpickled.
 
     Args:
-        path: the .npz or .npy.
-        labels: a file of the labels, where ``path`` has none: .npy or .npz, .csv or .tsv with a
+        labels: a file of the labels, where ``path`` has none: .npy, .csv or .tsv with a
             header (a column for the labels and, if there is one, for the paths, by the same
             names), or any other text with one label per line.
         limit: GiB that the arrays may take in memory; told from their headers before one is read.
         folders: where there are no labels, the folder that a path lies in is the person.
-        spare: ``labels`` are for a file that has none; another one keeps its own.
 
     Raises:
         UserError: missing, damaged or too large; pickled content; arrays that are missing,
@@ -109,80 +107,70 @@ def load_embeddings(
         arrays = _arrays_by_role(file, path)
         notes = [_naming_note(role, array.name, file.names) for role, array in arrays.items()]
         images = _check_headers(arrays, path, limit)
-        names_only = "names" in arrays and "labels" not in arrays
-        if name_per_image := names_only and arrays["names"].shape == (images,):
+        if "labels" not in arrays and "names" in arrays and arrays["names"].shape == (images,):
             arrays["labels"] = arrays.pop("names")  # as some systems save their known faces
         if labels is not None and "labels" in arrays:
             if not spare:
                 raise UserError(f"`labels` {labels}: {path} has labels; leave one of them out")
             labels = None
-        given_names, paths = (_text_array(file, role, arrays) for role in ("names", "paths"))
+        names, paths = (
+            _texts(str(path), role, file.read(arrays[role].name)) if role in arrays else None
+            for role in ("names", "paths")
+        )
         if labels is not None:
             people, paths = _labels_of_file(labels, paths, path, images, limit)
         elif "labels" in arrays:
-            name = arrays["labels"].name
-            people = _labels(str(path), name, file.read(name))
-            if name_per_image:
-                people = replace(people, note="names (one per picture) taken as the labels")
+            people = _labels(str(path), arrays["labels"].name, file.read(arrays["labels"].name))
         else:
             people = _labels_of_folders(path, paths, folders=folders)
-        names = people.names if given_names is None else given_names
-        if given_names is not None:
-            _require_names(path, people, given_names)
-        if paths is not None:
-            _require_paths(path, paths, images)
+        numbers, own_names, note = people
+        if names is not None:
+            _require_names(path, numbers, own_names, names)
+        if paths is not None and len(set(paths)) < len(paths):
+            twice = Counter(paths).most_common(1)[0][0]
+            raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
         vectors, root = file.read(arrays["embeddings"].name), _root(file, arrays, path)
-    taken = "; ".join(line for line in dict.fromkeys([*notes, people.note]) if line)
+    taken = "; ".join(line for line in dict.fromkeys([*notes, note]) if line)
     shown = (f"{path}: {taken}",) if taken else ()
-    return Embeddings(vectors, people.labels, names, paths, str(path), shown, root)
+    return Embeddings(vectors, numbers, names or own_names, paths, str(path), shown, root)
 
 
 def _labels_of_folders(path: Path, paths: tuple[str, ...] | None, *, folders: bool) -> _Labels:
     """The folders that the paths lie in as labels, where they may be taken."""
-    if not folders:
+    if not folders or paths is None:
         raise UserError(
-            f"{path}: has no array 'labels'; needed: labels (N,); give a file of them with "
-            "`labels`, or save them as 'labels'"
+            f"{path}: has no array 'labels'; needed: labels (N,), who is on each picture; give a "
+            "file of them with `labels`, or save them as 'labels'"
         )
-    if paths is None:
-        raise UserError(f"{path}: has neither labels nor paths: who is on the pictures?")
     parents = [path.replace("\\", "/").rpartition("/")[0] for path in paths]
-    people = _labels(str(path), "paths", np.array(parents))
-    return replace(people, note="no labels: the folders of the paths taken as the people")
+    numbers, names, _ = _labels(str(path), "paths", np.array(parents))
+    return numbers, names, "no labels: the folders of the paths taken as the people"
 
 
 def _arrays_by_role(file: ArrayFile, path: Path) -> dict[str, Declared]:
     """The arrays by what they are taken for."""
     if file.names == ("",):
         return {"embeddings": file.declared("")}
+    positional = {n: file.declared(n) for n in file.names if _POSITIONAL.fullmatch(n)}
     arrays: dict[str, Declared] = {}
     for role, keys in KEYS.items():
-        name = _the_one(path, role, [name for name in file.names if name.lower() in keys])
-        if name is not None:
-            arrays[role] = file.declared(name)
-    positional = [name for name in file.names if _POSITIONAL.fullmatch(name)]
-    for role in ("embeddings", "labels"):
-        if role not in arrays:
-            shaped = {name: file.declared(name) for name in positional}
-            fits = [n for n, one in shaped.items() if len(one.shape) == _DIMENSIONS[role]]
-            name = _the_one(path, role, fits)
-            if name is not None:
-                arrays[role] = shaped[name]
+        named = [name for name in file.names if name.lower() in keys]
+        if not named and role in ("embeddings", "labels"):
+            wanted = _DIMENSIONS[role]
+            named = [name for name, one in positional.items() if len(one.shape) == wanted]
+        if (chosen := _the_one(path, role, named)) is not None:
+            arrays[role] = file.declared(chosen)
     if "embeddings" not in arrays:
-        there = ", ".join(map(repr, file.names[:5])) or "no array at all"
+        there = first_few([repr(name) for name in file.names]) or "no array at all"
         raise UserError(
             f"{path}: has no array 'embeddings'; needed: embeddings (N, D), labels (N,); it holds "
-            f"{there}" + (", ..." if len(file.names) > 5 else "")
+            f"{there}"
         )
-    return {role: arrays[role] for role in KEYS if role in arrays}
+    return arrays
 
 
 def _the_one(path: Path, role: str, names: Sequence[str]) -> str | None:
-    """The name that is meant.
-
-    Raises:
-        UserError: several could be.
-    """
+    """The name that is meant; refused where several could be."""
     if role in names or len(names) <= 1:
         return role if role in names else next(iter(names), None)
     raise UserError(
@@ -192,7 +180,7 @@ def _the_one(path: Path, role: str, names: Sequence[str]) -> str | None:
 
 
 def _naming_note(role: str, name: str, names: Sequence[str]) -> str | None:
-    """What was taken for what, where it is not told by our own name alone."""
+    """What was taken for what, where our name does not say it alone."""
     others = [other for other in names if other != name and other.lower() in KEYS[role]]
     also = f" (not {', '.join(others)})" if others else ""
     return f"{name} taken as the {role}{also}" if name and (name != role or others) else None
@@ -200,8 +188,13 @@ def _naming_note(role: str, name: str, names: Sequence[str]) -> str | None:
 
 def _check_headers(arrays: Mapping[str, Declared], path: Path, limit: float) -> int:
     """Refuse arrays by their headers, before one is read; returns the number of embeddings."""
-    _require_numbers(path, arrays["embeddings"])
-    images, cost = arrays["embeddings"].shape[0], 0.0
+    array = arrays["embeddings"]
+    if len(array.shape) != 2 or array.dtype.kind not in "iuf" or not array.shape[1]:
+        raise UserError(
+            f"{path}: {array.name or 'embeddings'} must be numbers of shape (N, D), not "
+            f"{array.dtype} {array.shape}"
+        )
+    images, cost = array.shape[0], 0.0
     for role, array in arrays.items():
         if role == "root":
             continue  # looked at where it is read
@@ -219,31 +212,30 @@ def _check_headers(arrays: Mapping[str, Declared], path: Path, limit: float) -> 
                 "per image is needed"
             )
         cost += math.prod(array.shape) * max(array.dtype.itemsize + (_TEXT if is_text else 0), 4)
-        if cost > limit * GIB:
-            raise UserError(
-                f"{path}: its arrays take {cost / GIB:.3g} GiB, the limit is {limit:g} GiB; if "
-                "the file is sound and the memory is there, raise `embeddings_limit`"
-            )
+        _require_room(str(path), cost, limit)
     return images
 
 
-@dataclass(frozen=True)
-class _Labels:
-    """Labels of N pictures as whole numbers; names where they were texts; a note on how."""
+def _require_room(source: str, cost: float, limit: float) -> None:
+    if cost > limit * GIB:
+        raise UserError(
+            f"{source}: its arrays take {cost / GIB:.3g} GiB, the limit is {limit:g} GiB; if "
+            "the file is sound and the memory is there, raise `embeddings_limit`"
+        )
 
-    labels: npt.NDArray[np.int64]
-    names: tuple[str, ...] | None
-    note: str | None
 
-
-def _require_names(path: Path, people: _Labels, names: tuple[str, ...]) -> None:
+def _require_names(
+    path: Path,
+    labels: npt.NDArray[np.int64],
+    own_names: tuple[str, ...] | None,
+    names: tuple[str, ...],
+) -> None:
     """One name per label value."""
-    if people.names is not None:
+    if own_names is not None:
         raise UserError(
             f"{path}: the labels are texts, which are names, and it has names besides; "
             "leave one of them out"
         )
-    labels = people.labels
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise UserError(
             f"{path}: labels run from {labels.min()} to {labels.max()}, but it has {len(names)} "
@@ -261,25 +253,11 @@ def _root(file: ArrayFile, arrays: Mapping[str, Declared], path: Path) -> Path |
     return Path(text) if text else None
 
 
-def _require_numbers(path: Path, array: Declared) -> None:
-    if len(array.shape) != 2 or array.dtype.kind not in "iuf" or not array.shape[1]:
-        raise UserError(
-            f"{path}: {array.name or 'embeddings'} must be numbers of shape (N, D), not "
-            f"{array.dtype} {array.shape}"
-        )
-
-
 def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
-    """Labels of any honest kind as whole numbers, texts with their names.
-
-    Raises:
-        UserError: of another kind; numbers that are not whole.
-    """
-    if array.ndim != 1:
-        raise UserError(f"{source}: {name} must have shape (N,), not {array.shape}")
+    """Labels of any honest kind as whole numbers, texts with their names."""
     kind = array.dtype.kind
     if kind in "US":
-        return _Labels(*number_names(_texts(source, name, array)), f"{name} (texts) taken as names")
+        return *number_names(_texts(source, name, array)), f"{name} (texts) taken as names"
     if kind not in "iuf":
         raise UserError(
             f"{source}: the labels must be whole numbers or texts of shape (N,), not {array.dtype}"
@@ -293,19 +271,10 @@ def _labels(source: str, name: str, array: npt.NDArray[Any]) -> _Labels:
                 f"{source}: the labels must be whole numbers or texts, and {name} holds "
                 f"{numbers[position]!s} at position {position}"
             )
-        note = f"{name} (whole numbers as {array.dtype})"
-        return _Labels(numbers.astype(np.int64), None, note)
+        return numbers.astype(np.int64), None, f"{name} (whole numbers as {array.dtype})"
     if array.size and int(array.max()) > np.iinfo(np.int64).max:
         raise UserError(f"{source}: the label {array.max()} is above 2**63 - 1; number from 0")
-    return _Labels(array.astype(np.int64), None, None)
-
-
-def _text_array(
-    file: ArrayFile, role: str, arrays: Mapping[str, Declared]
-) -> tuple[str, ...] | None:
-    if role not in arrays:
-        return None
-    return _texts(str(file.path), role, file.read(arrays[role].name))
+    return array.astype(np.int64), None, None
 
 
 def _texts(source: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
@@ -320,51 +289,29 @@ def _texts(source: str, name: str, array: npt.NDArray[Any]) -> tuple[str, ...]:
     return texts
 
 
-def _require_paths(path: Path, paths: tuple[str, ...], images: int) -> None:
-    if len(paths) != images:
-        raise UserError(f"{path}: {len(paths)} paths for {images} embeddings")
-    if len(set(paths)) < len(paths):
-        twice = next(name for name, count in Counter(paths).items() if count > 1)
-        raise UserError(f"{path}: the path {twice} is there twice; embed every picture once")
-
-
 def _labels_of_file(
     file: Path, paths: tuple[str, ...] | None, path: Path, images: int, limit: float
 ) -> tuple[_Labels, tuple[str, ...] | None]:
-    """Labels from a file of their own, and the paths: those of either file."""
+    """Labels from a file beside the embeddings, and the paths: those of either file."""
     source = f"`labels` {file}"
-    if file.suffix.lower() in (".npy", ".npz"):
+    if file.suffix.lower() == ".npy":
         with open_arrays(file) as arrays:
-            name = _the_one(file, "labels", _label_arrays(arrays))
-            if name is None:
-                raise UserError(f"{source}: has no array 'labels'")
-            array = arrays.declared(name)
-            if array.shape != (images,):
-                raise UserError(
-                    f"{source}: has shape {array.shape} for {images} embeddings: one label per "
-                    "embedding is needed"
-                )
-            if images * (array.dtype.itemsize + _TEXT) > limit * GIB:
-                raise UserError(f"{source}: is beyond `embeddings_limit` {limit:g} GiB")
-            return _labels(source, name or "labels", arrays.read(name)), paths
+            array = arrays.declared("")
+            _require_number(source, array.shape[0] if len(array.shape) == 1 else 0, images)
+            _require_room(source, images * (array.dtype.itemsize + _TEXT), limit)
+            return _labels(source, "labels", arrays.read("")), paths
     content = read_bytes(file, source, limit=(images + 2) * _LONGEST)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig").rstrip()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(f"{source}, line {line}: is not UTF-8; save it as UTF-8") from None
     mark = {".csv": ",", ".tsv": "\t"}.get(file.suffix.lower())
-    if mark is None:
-        lines = islice(io.StringIO(text.rstrip()), images + 1)
-        labels, listed = [line.strip() for line in lines], None
-    else:
-        labels, listed = _columns(source, text, mark, images)
-    if len(labels) != images:
-        more = "more than " if len(labels) > images else ""
-        raise UserError(
-            f"{source}: {more}{min(len(labels), images)} labels for {images} embeddings: one per "
-            "embedding is needed"
-        )
+    labels, listed = text.split("\n") if text else [], None
+    if mark is not None:
+        labels, listed = _columns(source, text, mark)
+    labels = [label.strip() for label in labels]
+    _require_number(source, len(labels), images)
     if "" in labels:
         raise UserError(f"{source}: the label at position {labels.index('')} is empty")
     whole = all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels)
@@ -375,42 +322,31 @@ def _labels_of_file(
     return _labels(source, name, values), paths if listed is None else listed
 
 
-def _label_arrays(arrays: ArrayFile) -> list[str]:
-    if arrays.names == ("",) or len(arrays.names) == 1:
-        return list(arrays.names)
-    return [name for name in arrays.names if name.lower() in KEYS["labels"]]
+def _require_number(source: str, labels: int, images: int) -> None:
+    if labels != images:
+        raise UserError(
+            f"{source}: {labels} labels for {images} embeddings: one per embedding is needed"
+        )
 
 
-def _columns(
-    source: str, text: str, mark: str, images: int
-) -> tuple[list[str], tuple[str, ...] | None]:
+def _columns(source: str, text: str, mark: str) -> tuple[list[str], tuple[str, ...] | None]:
     """Labels and paths of a table; a table of one column needs no header."""
-    rows: list[list[str]] = []
-    try:
-        for row in csv.reader(io.StringIO(text.rstrip(), newline=""), delimiter=mark, strict=True):
-            rows.append(row)
-            if len(rows) > images + 1:
-                break
-    except csv.Error as error:
-        raise UserError(f"{source}, line {len(rows) + 1}: is no table ({error})") from None
-    header = [name.strip() for name in rows[0]] if rows else []
-    columns = {
-        role: [name for name in header if name.lower() in KEYS[role]]
+    rows = numbered_rows(source, io.StringIO(text, newline=""), mark)
+    header = [name.strip() for name in rows[0][1]] if rows else []
+    chosen = {
+        role: _the_one(Path(source), role, [name for name in header if name.lower() in KEYS[role]])
         for role in ("labels", "paths")
     }
-    if not columns["labels"] and len(header) == 1:
-        return [row[0].strip() if len(row) == 1 else "" for row in rows], None
-    name = _the_one(Path(source), "labels", columns["labels"])
-    if name is None:
+    for line, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{source}, line {line}: {len(row)} fields, wanted are {len(header)}")
+    if chosen["labels"] is None and len(header) == 1:
+        return [row[0] for _, row in rows], None
+    if chosen["labels"] is None:
         raise UserError(
             f"{source}, line 1: no column is called like labels; wanted is one of "
             f"{', '.join(KEYS['labels'])}"
         )
-    path_name = _the_one(Path(source), "paths", columns["paths"])
-    for line, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise UserError(f"{source}, line {line}: {len(row)} fields, wanted are {len(header)}")
-    labels = [row[header.index(name)].strip() for row in rows[1:]]
-    if path_name is None:
-        return labels, None
-    return labels, tuple(row[header.index(path_name)] for row in rows[1:])
+    columns = {name: [row[place] for _, row in rows[1:]] for place, name in enumerate(header)}
+    paths = None if chosen["paths"] is None else tuple(columns[chosen["paths"]])
+    return columns[chosen["labels"]], paths

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
-from tqdm import tqdm
 
 from siamese.config import (
     DEMO_IMAGES,
@@ -22,20 +20,19 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     EmbedSettings,
-    FitName,
 )
-from siamese.data.batches import Batch, default_workers, evaluation_loader
+from siamese.data.batches import default_workers
 from siamese.data.cache import open_cache
 from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_sides
 from siamese.data.split_lists import names_of, read_again
-from siamese.data.transforms import Preprocess
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
-from siamese.models.embedder import EmbedderSpec
-from siamese.models.embedding import embed
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.inference import Embedder
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
+from siamese.models.onnx_network import OnnxNetwork
 from siamese.verification.decision import Decision
 
 
@@ -49,7 +46,6 @@ class Embeddings:
         names: one name per label value 0 ... max; None when unknown.
         paths: one path per picture; None when unknown.
         origin: where they come from, in words.
-        notes: what the reader of the figures must know.
         root: the folder that the paths are relative to; None when unknown.
         decision: threshold and calibration that were chosen for the model; None when none were.
     """
@@ -69,18 +65,13 @@ class Model:
     """A checkpoint or an exported model that is ready to embed.
 
     Attributes:
-        path: its file.
-        content: what is in it.
-        spec: the embedder's description.
-        network: the embedder, in eval mode, on the device.
         device: where it runs.
-        precision: arithmetic of the network.
     """
 
     path: Path
     content: dict[str, Any]
     spec: EmbedderSpec
-    network: nn.Module
+    network: SiameseEmbedder | OnnxNetwork
     device: torch.device
     precision: torch.dtype
 
@@ -119,10 +110,6 @@ def load_model(settings: EmbedSettings) -> Model:
 def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddings:
     """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
 
-    Args:
-        settings: which checkpoint and which people.
-        target: a person who must be among them; looked up before anything is embedded.
-
     Raises:
         UserError: unusable checkpoint or folder; no picture can be decoded; no such target.
     """
@@ -147,42 +134,40 @@ def embed_folder(
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
     uncut = _uncut(folder, settings.crop)
-    loader = _loader(model, folder, settings)
-    failed: list[str] = []
-
-    def watched() -> Iterator[Batch]:
-        with tqdm(
-            total=len(folder.paths), desc="embedding", unit="img", leave=False, disable=None
-        ) as bar:
-            for batch in loader:
-                failed.extend(path for path, _ in batch.failed)
-                yield batch
-                bar.update(len(batch.images) + len(batch.failed))
-
-    vectors, positions = embed(
+    embedder = Embedder(
         model.network,
-        watched(),
+        model.spec,
         device=model.device,
         precision=model.precision,
+        crop=settings.crop,
         flip=settings.flip,
+        batch=settings.batch,
     )
+    workers, cache = settings.workers, None
+    if settings.cache is not None:
+        size = model.spec.size if settings.crop is None else None
+        place = Path(settings.cache)
+        cache = open_cache(place, [folder], embedder.prepare, size, workers=workers)
+    if workers is None:
+        workers = default_workers(model.device.type)
+    vectors, kept, failed = embedder.embed_listed(folder, workers=workers, cache=cache)
     if not len(vectors):
         raise UserError(
             f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
         )
-    all_notes = list(notes) + ([] if uncut is None else [uncut])
+    all_notes = [*notes, *([] if uncut is None else [uncut])]
     if failed:
         all_notes.append(
-            f"{len(failed)} pictures cannot be decoded and are left out: {first_few(failed)}"
+            f"{len(failed)} pictures cannot be decoded and are left out: "
+            f"{first_few([path for path, _ in failed])}"
         )
-    kept = positions.numpy()
     if decision is not None and decision.flip != settings.flip:
         all_notes.append(
             f"the checkpoint's threshold was chosen with `flip` {str(decision.flip).lower()}: "
             "scores differ without it"
         )
     return Embeddings(
-        vectors.numpy(),
+        vectors,
         np.asarray(folder.labels, np.int64)[kept],
         folder.names,
         tuple(folder.paths[i] for i in kept),
@@ -190,25 +175,6 @@ def embed_folder(
         tuple(all_notes),
         folder.root,
         decision,
-    )
-
-
-def _loader(model: Model, folder: FaceFolder, settings: EmbedSettings) -> Iterable[Batch]:
-    """Batches of the folder's pictures as the model was trained to see them."""
-    fit: FitName = "squash" if model.spec.fit == "squash" else "crop"
-    prepare = Preprocess(model.spec.size, fit, settings.crop)
-    size = model.spec.size if settings.crop is None else None
-    workers, cache = settings.workers, None
-    if settings.cache is not None:
-        cache = open_cache(Path(settings.cache), [folder], prepare, size, workers=workers)
-    return evaluation_loader(
-        folder,
-        prepare,
-        size,
-        batch_size=settings.batch,
-        workers=default_workers(model.device.type) if workers is None else workers,
-        pin_memory=model.device.type == "cuda",
-        cache=cache,
     )
 
 
@@ -281,8 +247,6 @@ def own_people(model: Model, part_name: str, data: str | None) -> FaceFolder:
     """People of one part of the checkpoint's own split.
 
     Args:
-        model: the checkpoint.
-        part_name: ``train``, ``validation`` or ``test``.
         data: where the folder is now; None: where it was.
 
     Raises:

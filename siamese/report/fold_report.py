@@ -94,10 +94,7 @@ def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Int
 def _embed_folds(
     settings: CurveSettings | ThresholdSettings, checkpoints: Sequence[Path]
 ) -> tuple[Embeddings, Folds, tuple[FoldFigures, ...]]:
-    """Everybody's embeddings, each by the model of their fold, and the pairs within the folds.
-
-    The embeddings of different folds stand in one array but are not to be compared.
-    """
+    """Everybody's embeddings, each by the model of their fold, and the pairs within the folds."""
     embedded: list[Embeddings] = []
     judged: dict[str, Path] = {}
     for path in checkpoints:

@@ -33,10 +33,7 @@ class Identified:
 
     Attributes:
         galleries: one result per number of enrolled pictures, from 1.
-        retrieval: MAP@R and R-precision.
         origin: what was judged, in words.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     galleries: tuple[Identification, ...]

@@ -30,13 +30,8 @@ class Difference:
     """One figure of two models.
 
     Attributes:
-        name: the figure's field in the JSON.
-        title: the figure's usual name.
-        a: the first model's figure.
         b: the second model's figure.
-        difference: b - a.
         interval: 95 % interval of the difference; None without resamples.
-        supported: whether there are enough people for the figure.
         verdict: in words.
     """
 
@@ -57,8 +52,6 @@ class Comparison:
     Attributes:
         names: what A and B are, in words.
         differences: one per figure.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     names: tuple[str, str]
@@ -82,10 +75,10 @@ def compare(settings: CompareSettings) -> Comparison:
         for one in (a, b)
     ]
     differences = differences_of(*verified)
-    folder = Path(settings.runs) / _folder_name(
-        (settings.a, settings.b), settings.data, settings.part
-    )
-    out = make_folder(Path(settings.out or folder))
+    names = ["compare", model_name(settings.a), model_name(settings.b)]
+    names += [] if settings.data is None else [Path(settings.data).resolve().name]
+    names += [] if settings.part is None else [settings.part]
+    out = make_folder(Path(settings.out or Path(settings.runs) / "-".join(names)))
     content = {
         "a": {"origin": a.origin, **verified[0].figures},
         "b": {"origin": b.origin, **verified[1].figures},
@@ -103,16 +96,10 @@ def compare(settings: CompareSettings) -> Comparison:
     return Comparison((a.origin, b.origin), differences, notes, (path,))
 
 
-def _folder_name(models: Sequence[str], data: str | None, part: str | None) -> str:
-    """``compare-<A>-<B>``, with the people where they are not the checkpoints' own."""
-    names = ["compare", *(_short_name(Path(model)) for model in models)]
-    names += [] if data is None else [Path(data).resolve().name]
-    return "-".join(names + ([] if part is None else [part]))
-
-
-def _short_name(model: Path) -> str:
-    """A run's name, with the file's where it is not ``best.pt``; an ``.npz`` file's name."""
-    if model.suffix == ".npz":
+def model_name(given: str) -> str:
+    """A run's name, with the file's unless it is ``best.pt``; the name of a file of embeddings."""
+    model = Path(given)
+    if is_embeddings(given):
         name = model.stem
     elif model.is_dir():
         name = model.resolve().name
@@ -143,8 +130,10 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
         UserError: one has pictures that the other lacks, or other people on them.
     """
     if a.paths is None or b.paths is None:
-        named = a.names is not None and b.names is not None
-        if not np.array_equal(_who(a, named=named), _who(b, named=named)):
+        who_a, who_b = a.labels, b.labels
+        if a.names is not None and b.names is not None:
+            who_a, who_b = (np.array(one.names, object)[one.labels] for one in (a, b))
+        if not np.array_equal(who_a, who_b):
             raise UserError(
                 f"{a.origin} and {b.origin} have other labels, and no paths to match them by: "
                 "embed the same pictures in the same order"
@@ -158,26 +147,14 @@ def same_pictures(a: Embeddings, b: Embeddings) -> tuple[Embeddings, Embeddings]
         )
     where = {path: position for position, path in enumerate(b.paths)}
     order = np.array([where[path] for path in a.paths])
-    labels = b.labels[order]
-    if not _same_partition(a.labels, labels):
+    who = set(zip(a.labels.tolist(), b.labels[order].tolist(), strict=True))
+    if not len(who) == len({one for one, _ in who}) == len({other for _, other in who}):
         raise UserError(
             f"{a.origin} and {b.origin} say otherwise who is on the same pictures: embed the same "
             "folder with both"
         )
     # A's labels for both: equal labels give equal resamples, which makes the difference paired.
     return a, replace(b, embeddings=b.embeddings[order], labels=a.labels, paths=a.paths)
-
-
-def _who(people: Embeddings, *, named: bool) -> np.ndarray:
-    """Who is on each picture, by name or by label."""
-    if people.names is None or not named:
-        return people.labels
-    return np.array([people.names[label] for label in people.labels], dtype=object)
-
-
-def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
-    pairs = set(zip(a.tolist(), b.tolist(), strict=True))
-    return len(pairs) == len(set(a.tolist())) == len(set(b.tolist()))
 
 
 def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
@@ -187,26 +164,18 @@ def differences_of(a: Verified, b: Verified) -> tuple[Difference, ...]:
         resampled = a.bootstrap.figures(), b.bootstrap.figures()
     differences = []
     for name, (title, more_is_better) in COMPARED.items():
-        difference = b.figures[name] - a.figures[name]
-        limits = None
+        limits: Interval = None
         if resampled is not None and a.bootstrap is not None:
             of_a, of_b = (figures[name] for figures in resampled)
             # Equal in all resamples: an interval of 0, unless neither makes any error.
             equal = (of_a == of_b).all() and np.ptp(of_a) > 0
             people = a.bootstrap.genuine_effective
             limits = (0.0, 0.0) if equal else quantile_interval(of_b - of_a, people)
-        rate = float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0
+        supported = a.supports(float(name.rpartition("_")[2]) if "_at_far_" in name else 1.0)
+        verdict = _verdict(limits, more_is_better, supported)
+        one, other = a.figures[name], b.figures[name]
         differences.append(
-            Difference(
-                name,
-                title,
-                a.figures[name],
-                b.figures[name],
-                difference,
-                limits,
-                a.supports(rate),
-                _verdict(limits, more_is_better, a.supports(rate)),
-            )
+            Difference(name, title, one, other, other - one, limits, supported, verdict)
         )
     return tuple(differences)
 

@@ -28,18 +28,12 @@ class ListedPairs:
     """The pairs of a list whose pictures could be embedded.
 
     Attributes:
-        people: the embedded pictures, with notes on what is missing.
-        paths: paths of both pictures of each pair.
         scores: float64 (M,).
         same: bool (M,).
-        counts: the pairs by score.
         bootstrap: the resamples of the people; None where none were drawn.
         folds: accuracy of a list with folds; None for lists without.
         accuracy: accuracy at the model's own threshold; None where it has none.
         accuracy_interval: its 95 % interval; None without resamples.
-        decision: the model's own threshold.
-        missing: pictures that are named but not there.
-        skipped: pairs left out because a picture is missing or broken.
     """
 
     people: Embeddings
@@ -111,25 +105,17 @@ def listed_people(settings: CurveSettings, file: str) -> tuple[Embeddings, PairL
 def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -> ListedPairs:
     """Score the pairs of a list.
 
-    Args:
-        people: embeddings with paths of the listed pictures; those of some may be missing.
-        pairs: the list.
-        resamples: bootstrap resamples of the people; 0: none.
-        seed: of the resamples.
-
     Raises:
         UserError: embeddings that cannot be scored; pairs of one kind only.
     """
     assert people.paths is not None, "both name their pictures"
     position = {path: number for number, path in enumerate(people.paths)}
-    kept = [
-        number
-        for number, both in enumerate(zip(pairs.first, pairs.second, strict=True))
-        if all(path in position for path in both)
-    ]
-    first = np.array([position[pairs.first[number]] for number in kept], np.int64)
-    second = np.array([position[pairs.second[number]] for number in kept], np.int64)
-    same = np.array([pairs.same[number] for number in kept], bool)
+    places = np.array(
+        [[position.get(path, -1) for path in side] for side in (pairs.first, pairs.second)]
+    )
+    kept = (places >= 0).all(0)
+    first, second = places[:, kept]
+    same = np.array(pairs.same)[kept]
     with naming(people):
         prepared = prepare(people.embeddings)
         unit = exact_unit(people.embeddings) if prepared.zoom else prepared.unit
@@ -147,7 +133,6 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
     bootstrap = None
     if resamples:
         bootstrap = resample_listed(counts, scores, same, persons, resamples=resamples, seed=seed)
-    folds = None if pairs.fold is None else np.array([pairs.fold[number] for number in kept])
     decision, accuracy, limits = people.decision, None, None
     if decision is not None:
         accuracy = accuracy_at(scores, same, decision.threshold)
@@ -156,26 +141,25 @@ def score_list(people: Embeddings, pairs: PairList, resamples: int, seed: int) -
             limits = share_interval(accuracy, resampled, bootstrap.genuine_effective)
     return ListedPairs(
         people,
-        tuple((pairs.first[number], pairs.second[number]) for number in kept),
+        tuple(
+            (people.paths[one], people.paths[other])
+            for one, other in zip(first, second, strict=True)
+        ),
         scores,
         same,
         counts,
         bootstrap,
-        None if folds is None else fold_accuracy(scores, same, folds),
+        None if pairs.fold is None else fold_accuracy(scores, same, np.array(pairs.fold)[kept]),
         accuracy,
         limits,
         decision,
         pairs.missing,
-        pairs.skipped + len(pairs.same) - len(kept),
+        pairs.skipped + len(pairs.same) - int(kept.sum()),
     )
 
 
 def _listed_rows(people: Embeddings, source: str, file: str) -> tuple[Embeddings, PairList]:
-    """The listed pictures among those that are embedded in the file ``source``.
-
-    Raises:
-        UserError: the file does not say which embedding is of which picture.
-    """
+    """The listed pictures among those that are embedded in the file ``source``."""
     if people.paths is None:
         raise UserError(
             f"{source}: has no paths, so nobody knows which embedding is of which listed picture; "
@@ -225,7 +209,7 @@ def _persons(
     second: npt.NDArray[np.int64],
     same: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.int64]:
-    """Who is on each picture: their folders tell, unless the list contradicts them.
+    """Who is on each picture: their folders say, unless the list contradicts them.
 
     Then pictures that genuine pairs connect are of one person, and all others of one each.
     """

@@ -47,15 +47,9 @@ class PeopleTable:
 
     Attributes:
         rows: one per person.
-        examination: what the rows come from, with the worst pairs.
-        threshold: score from which a pair is accepted.
         chosen_by: where the threshold comes from, in words.
-        fmr: false-match rate there, over all pairs.
-        fnmr: false-non-match rate there, over all pairs.
         intervals: 95 % intervals of these two; None without resamples.
         origin: what was judged, in words.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     rows: tuple[Person, ...]
@@ -99,11 +93,7 @@ def people_table(
     """Attribute the errors at the threshold to people, and find the worst pairs.
 
     Args:
-        people: who is judged.
-        verified: figures of all their pairs.
         threshold: score from which a pair is accepted; None: see :func:`operating_point`.
-        device: setting that says where scores are computed.
-        worst: how many of the worst pairs of either kind are kept.
     """
     threshold, chosen_by = operating_point(people, verified, threshold)
     examination = examine(
@@ -118,20 +108,17 @@ def people_table(
     each = examination.people
     names = [person_name(people, label) for label in each.label.tolist()]
     name_of = dict(zip(each.label.tolist(), names, strict=True))
-    columns = (
-        names,
-        each.images.tolist(),
-        each.genuine_mean.tolist(),
-        each.fnmr.tolist(),
-        each.fmr.tolist(),
-        each.false_non_match_share.tolist(),
-        each.false_match_share.tolist(),
-        [name_of[label] for label in each.nearest.tolist()],
-        each.nearest_mean.tolist(),
-        each.mislabelled.tolist(),
-        each.harm.tolist(),
-    )
-    rows = [Person(*row) for row in zip(*columns, strict=True)]
+    columns = {
+        "person": names,
+        "nearest_other": [name_of[label] for label in each.nearest.tolist()],
+    }
+    for field in fields(Person):
+        if field.name not in columns:
+            columns[field.name] = getattr(each, field.name).tolist()
+    rows = [
+        Person(**dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
+    ]
     fmr, fnmr = (float(rate) for rate in error_rates(verified.counts, threshold))
     return PeopleTable(
         tuple(rows[row] for row in np.argsort(-each.harm, kind="stable")),

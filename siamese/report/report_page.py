@@ -33,7 +33,13 @@ from siamese.files.places import is_inside
 from siamese.models.checkpoint import package_versions
 from siamese.report import verification_plots as plots
 from siamese.report.embedding_sources import Embeddings
-from siamese.report.model_comparison import Difference, differences_of, model_people, same_pictures
+from siamese.report.model_comparison import (
+    Difference,
+    differences_of,
+    model_name,
+    model_people,
+    same_pictures,
+)
 from siamese.report.people_report import PeopleTable, people_table, person_name
 from siamese.report.verification_report import Verified, judged_people, output_folder, verify
 from siamese.verification.bootstrap import Interval
@@ -100,12 +106,12 @@ def write_report(settings: ReportSettings) -> Reported:
         UserError: unusable input; the second model cannot be judged on the same pictures.
     """
     given = settings.checkpoint or settings.embeddings
-    names = ["the model" if given is None else _model_name(given)]
+    names = ["the model" if given is None else model_name(given)]
     embedded = [judged_people(settings)]
     if settings.against is not None:
         alone = replace(settings, checkpoint=None, embeddings=None)
         other = same_pictures(embedded[0], model_people(alone, settings.against))[1]
-        names, embedded = [*names, _model_name(settings.against)], [*embedded, other]
+        names, embedded = [*names, model_name(settings.against)], [*embedded, other]
     models = []
     for name, people in zip(names, embedded, strict=True):
         verified = verify(
@@ -141,12 +147,6 @@ def write_report(settings: ReportSettings) -> Reported:
     path = output_folder(settings) / "report.html"
     write_page(path, page)
     return Reported(path, summary, hints)
-
-
-def _model_name(given: str) -> str:
-    """The run of ``checkpoints/<run>/best.pt``, else the file's own name."""
-    path = Path(given)
-    return path.resolve().parent.name if path.name in ("best.pt", "last.pt") else path.stem
 
 
 def _identify(people: Embeddings, seed: int) -> Identification | None:
@@ -188,7 +188,7 @@ def _summary(
     f, limits = verified.figures, verified.intervals
     lines = [
         f"A pair of one person scores higher than a pair of two people in {f['auc']:.1%} of all "
-        f"cases{_percent_interval(limits.get('auc'))}.",
+        f"cases{_bracketed(limits.get('auc'), '.1%', '95 % interval ')}.",
         f"At the threshold {table.threshold:.4f} ({table.chosen_by}) {_percent(table.fmr)} of the "
         f"pairs of two people pass and {_percent(table.fnmr)} of the pairs of one person fail.",
         f"{f['identities']} people support statements about false-match rates down to "
@@ -198,7 +198,7 @@ def _summary(
         auc = differences[0]
         lines.append(
             f"Against {names[1]} (B): AUC {auc.difference:+.4f}"
-            f"{_interval_text(auc.interval, '+.4f')}, {auc.verdict}."
+            f"{_bracketed(auc.interval, '+.4f')}, {auc.verdict}."
         )
     return tuple(lines)
 
@@ -423,9 +423,5 @@ def _range(limits: Interval, form: str = ".4f") -> str | None:
     return None if limits is None else f"{limits[0]:{form}} to {limits[1]:{form}}"
 
 
-def _interval_text(limits: Interval, form: str) -> str:
-    return "" if limits is None else f" ({_range(limits, form)})"
-
-
-def _percent_interval(limits: Interval) -> str:
-    return "" if limits is None else f" (95 % interval {limits[0]:.1%} to {limits[1]:.1%})"
+def _bracketed(limits: Interval, form: str, words: str = "") -> str:
+    return "" if limits is None else f" ({words}{_range(limits, form)})"

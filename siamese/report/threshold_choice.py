@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from math import comb
 from pathlib import Path
 
@@ -54,13 +55,9 @@ class Rates:
 
     Attributes:
         origin: who they are, in words.
-        people: number of identities.
-        images: number of images.
         lowest_supported_fmr: below it nothing can be told with so few people.
         fmr: false-match rate at the threshold, and its 95 % interval.
         fnmr: false-non-match rate at the threshold, and its 95 % interval.
-        cllr: cost of the log-likelihood ratios, in bits.
-        minimum_cllr: the least that any calibration could reach on these people.
     """
 
     origin: str
@@ -80,14 +77,7 @@ class Choice:
     """A chosen threshold.
 
     Attributes:
-        decision: the rule.
-        chosen: what it does on the people it was chosen on.
         checked: what it does on other people; None where there are none.
-        path: the checkpoint.
-        written: whether the checkpoint holds the rule now.
-        probability: that two pictures whose score is the threshold show one person, at the prior.
-        notes: what the reader must know.
-        files: the files written.
     """
 
     decision: Decision
@@ -122,7 +112,10 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
             f"{model.path}: has collapsed, all {len(people.labels)} validation pictures get one "
             "and the same embedding: no threshold can tell them apart; train anew"
         )
-    verified = _verify(people, settings)
+    judge = partial(
+        verify, device=settings.device, resamples=settings.resamples, seed=settings.seed
+    )
+    verified = judge(people)
     notes_on_choice = [f"validation people: {note}" for note in (*people.notes, *verified.notes)]
     counts = verified.counts
     # Some of the people may have lost all their pictures.
@@ -134,7 +127,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     if others is not None:
         origin = f"{model.path} on {len(others.names)} other people of {others.root}"
         judged = embed_folder(model, others, settings, origin, notes)
-        verified = _verify(judged, settings)
+        verified = judge(judged)
         counts = verified.counts
         checked = rates_of(judged.origin, verified, threshold, calibration)
         notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
@@ -189,10 +182,6 @@ def require_writable(settings: ThresholdSettings) -> None:
         )
 
 
-def _verify(people: Embeddings, settings: ThresholdSettings) -> Verified:
-    return verify(people, device=settings.device, resamples=settings.resamples, seed=settings.seed)
-
-
 def write_choice(
     settings: ThresholdSettings,
     model: Model,
@@ -205,13 +194,8 @@ def write_choice(
     """Write a chosen threshold: reliability plot, JSON and, where it is wanted, the checkpoint.
 
     Args:
-        settings: of the command.
-        model: the checkpoint.
-        counts: the pairs whose reliability is drawn.
-        decision: threshold and calibration; what they do is added to it.
         chosen: what they do where they were chosen.
         checked: what they do on other people; None where there are none.
-        notes: what the reader must know.
     """
     calibration, threshold, prior = decision.calibration, decision.threshold, settings.prior
     if calibration.slope <= 0:
@@ -225,7 +209,7 @@ def write_choice(
     probability = float(calibration.probability(threshold, prior))
     out = Path(settings.out or Path(settings.runs) / model.path.resolve().parent.name)
     bars = reliability(counts, calibration, prior)
-    title = str(model.path), f"{counts.identities} validation people, prior {prior:g}"
+    title = str(model.path), f"{counts.identities} people, prior {prior:g}"
     figure = reliability_figure(bars.predicted, bars.observed, bars.genuine + bars.impostor, title)
     files = save_figure(figure, make_folder(out) / "reliability")
     content = {

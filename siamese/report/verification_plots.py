@@ -44,7 +44,6 @@ class Against:
 
     Attributes:
         name: the second model.
-        first_name: the first model.
         curve: the second model's curve.
         figures: the second model's figures.
     """
@@ -166,7 +165,6 @@ def cmc_figure(models: Sequence[tuple[str, Floats]], title: Title) -> Figure:
 
     Args:
         models: one or two; the name of each and float64 (K,), its rates at ranks 1 to K.
-        title: of the figure.
     """
     figure = blank_figure(title, width=5.6)
     axes = figure.add_subplot()
@@ -203,7 +201,6 @@ def open_set_figure(
     Args:
         models: one or two; the name of each, float64 (T,) FPIR (rising, the share of unknown probes
             that raise an alarm) and float64 (T,) FNIR (falling, the share of known ones missed).
-        title: of the figure.
         few: a note instead of a line, where too few people are enrolled.
     """
     figure = blank_figure(title, width=5.6)
@@ -241,8 +238,6 @@ def reliability_figure(predicted: Floats, observed: Floats, pairs: Counts, title
     Args:
         predicted: float64 (B,), mean predicted probability of each bin.
         observed: float64 (B,), share of genuine pairs; ignored where a bin is empty.
-        pairs: int64 (B,), pairs in each bin.
-        title: of the figure.
     """
     figure = blank_figure(title, width=5.6)
     axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
@@ -288,8 +283,8 @@ def _models(curve: Curve, figures: dict[str, float], against: Against | None) ->
     ]
 
 
-def _short(name: str, longest: int = 24) -> str:
-    return name if len(name) <= longest else name[: longest - 1] + "…"
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _legend(axes: Axes, place: _Corner) -> None:
@@ -322,7 +317,8 @@ def _finish_linear_roc(axes: Axes, models: list[_Model]) -> None:
 
 
 def _finish_log_roc(axes: Axes, models: list[_Model]) -> None:
-    lowest = _lowest_rate(max(model.figures["impostor_pairs"] for model in models))
+    # The lowest rate above 0 among so many pairs, and no axis longer than nine decades.
+    lowest = max(1 / max(2, *(model.figures["impostor_pairs"] for model in models)), 1e-9)
     chance = np.geomspace(lowest, 1, 200)
     axes.plot(chance, chance, color=GREY, ls=":", lw=1)
     _log_x_axis(axes, lowest)
@@ -335,11 +331,6 @@ def _too_few_people(axes: Axes, figures: dict[str, float], limits: tuple[float, 
     supported = min(limits[1], figures["lowest_supported_fmr"])
     if supported > limits[0]:
         axes.axvspan(limits[0], supported, color=ZONE, lw=0, label=_TOO_FEW)
-
-
-def _lowest_rate(pairs: float) -> float:
-    """The lowest rate above 0 among so many pairs, and no axis longer than nine decades."""
-    return max(1 / max(2, pairs), 1e-9)
 
 
 def _log_x_axis(axes: Axes, lowest: float) -> None:
@@ -376,11 +367,7 @@ def _inner(curve: Curve) -> tuple[Floats, Floats]:
 
 
 def _deviate_axes(axes: Axes, drawn: Sequence[tuple[Floats, Floats]]) -> tuple[float, float]:
-    """Make both axes normal-deviate, with the same limits and ticks; returns the limits.
-
-    They reach from below the curves' least rates to 40 %, or further for a model that errs more
-    often: no threshold of it may have both rates below.
-    """
+    """Make both axes normal-deviate, with the same limits and ticks; returns the limits."""
     nearest = [float(np.maximum(x, y).min()) for x, y in drawn if len(x)]
     enough = max(nearest, default=0.0)
     high = min([r for r in _RATES if r >= 0.4 and r > min(1.2 * enough, 0.985)], default=0.99)

@@ -53,11 +53,8 @@ class Verified:
     """All pairs of some people, judged.
 
     Attributes:
-        counts: the pairs by score.
-        figures: see :func:`siamese.verification.metrics.summarise`.
         intervals: 95 % intervals of the figures, by name; empty without a bootstrap.
         bootstrap: the resamples; None where none were drawn.
-        notes: what the reader of the intervals must know.
     """
 
     counts: PairCounts
@@ -73,12 +70,7 @@ class Verified:
 
 @dataclass(frozen=True)
 class FoldFigures:
-    """One fold of several, judged by a model of its own.
-
-    Attributes:
-        checkpoint: the model's file.
-        figures: of its pairs; see :func:`siamese.verification.metrics.summarise`.
-    """
+    """One fold of several, judged by a model of its own."""
 
     checkpoint: str
     figures: dict[str, float]
@@ -89,14 +81,9 @@ class Judgement:
     """What a verification gave, and where it was written.
 
     Attributes:
-        verified: figures and intervals.
-        decision: the model's own threshold, if it has one.
-        at_decision: FMR and FNMR there.
         at_decision_intervals: their 95 % intervals.
         listed: what a list of pairs gives besides; None without one.
         origin: what was judged, in words.
-        notes: what the reader of the figures must know.
-        files: the files written.
         folds: of cross-validation, one by one; empty without.
     """
 
@@ -156,18 +143,7 @@ def write_judgement(
     listed: ListedPairs | None = None,
     folds: tuple[FoldFigures, ...] = (),
 ) -> Judgement:
-    """Write the picture and the JSON of what was verified.
-
-    Args:
-        out: the folder.
-        kind: which picture.
-        people: who was judged.
-        verified: figures and intervals.
-        title: of the picture.
-        settings: of the command, as they are recorded.
-        listed: what a list of pairs gives besides.
-        folds: figures of each fold.
-    """
+    """Write the picture and the JSON of what was verified."""
     draw = {"roc": roc_figure, "pr": pr_figure, "det": det_figure, "pairs": roc_figure}[kind]
     figure = draw(curve(verified.counts), verified.figures, (people.origin, title))
     files = save_figure(figure, out / kind)
@@ -178,7 +154,9 @@ def write_judgement(
         rates, limits = (float(fmr), float(fnmr)), intervals_at(verified, decision.threshold)
         content["decision"] = decision.as_dict()
         content["at_decision"] = dict(zip(_RATES, (*rates, *limits), strict=True))
-    content["curve"] = _curve_json(verified.counts)
+    points = curve(verified.counts, _JSON_POINTS)
+    names = ("threshold", "fmr", "fnmr", "recall", "precision")
+    content["curve"] = {name: getattr(points, name).tolist() for name in names}
     if listed is not None:
         content["list"] = listed.as_dict()
         files.append(listed.write_csv(out / "pairs.csv"))
@@ -230,10 +208,6 @@ def verify(
     One target alone gets no intervals: they would have to resample people, and it is one.
 
     Args:
-        people: who is judged.
-        device: setting that says where scores are computed.
-        resamples: bootstrap resamples of the people; 0: no intervals.
-        seed: of the resamples.
         target: one person against everybody; None: all pairs.
 
     Raises:
@@ -310,12 +284,6 @@ def verification_json(verified: Verified) -> dict[str, Any]:
             for name, rate in rates.items()
         },
     }
-
-
-def _curve_json(counts: PairCounts) -> dict[str, list[float]]:
-    points = curve(counts, _JSON_POINTS)
-    names = ("threshold", "fmr", "fnmr", "recall", "precision")
-    return {name: getattr(points, name).tolist() for name in names}
 
 
 def write_results(

@@ -3,13 +3,12 @@
 Pairs are not independent, they share people. So people are drawn with replacement, and a resample
 gives each person a weight w_i, each genuine pair of theirs w_i, and each impostor pair w_i * w_j
 (a person drawn twice is never paired with himself as an impostor). No score is computed twice:
-while tiles pass by, the scores of each pair of people are counted in some 128 bins of score, and
-the counts multiplied with all resamples' weights at once.
+the scores of each pair of people are counted in some 128 bins, and the counts multiplied with all
+resamples' weights at once.
 
-Two approximations. Inside a bin a resample's scores are spread as the whole sample's are; the
-bins follow the quantiles of both kinds of scores, so the error is far below the interval's width
-(``scripts/bench_intervals.py`` measures both). And above 600 people, people are
-drawn in 600 random bundles (random groups, Wolter 2007), which keeps memory and time bounded.
+Two approximations: inside a bin a resample's scores are spread as the whole sample's are, and above
+600 people they are drawn in 600 random bundles (random groups, Wolter 2007). Both errors are far
+below the interval's width (``scripts/bench_intervals.py``).
 """
 
 from __future__ import annotations
@@ -51,14 +50,9 @@ class Bootstrap:
     """Weighted counts of every resample, in bins of score.
 
     Attributes:
-        counts: the sample itself, exact.
         edges: float64 (T - 1,), rising: bin k holds scores in [edges[k - 1], edges[k]).
         genuine: float64 (B, T), weighted genuine pairs.
         impostor: float64 (B, T), weighted impostor pairs.
-        genuine_people: number of people behind the genuine pairs. Where most have one picture
-            these are the few that AUC and TAR rest on, however many there are besides.
-        genuine_effective: see :func:`effective_people`, of their genuine pairs.
-        impostor_effective: of everybody's pictures.
     """
 
     counts: PairCounts
@@ -223,9 +217,8 @@ class Bootstrap:
 def effective_people(shares: npt.ArrayLike) -> float:
     """How many people of equal weight tell as much as these: ``(sum w)**2 / sum w**2``.
 
-    A person with 20 pictures has 190 genuine pairs, one with 5 has 10: the figure is the former's.
     Kish 1965, "Survey Sampling"; Carter, Schnepel & Steigerwald 2017, "Asymptotic behavior of a t
-    test robust to cluster heterogeneity", take it as the number of clusters in Student's t.
+    test robust to cluster heterogeneity".
 
     Args:
         shares: (P,), each person's weight in the figure, such as the number of their pairs.
@@ -242,25 +235,16 @@ def effective_people(shares: npt.ArrayLike) -> float:
 def share_interval(share: float, values: Floats, people: float) -> Interval:
     """95 % interval of a share, such as an AUC or an error rate, from its resamples.
 
-    Near 0 and 1 a share's error is skewed: a symmetric interval, or one of the resamples' own
-    quantiles, misses on the flattering side. On the scale of the logit the error is nearly normal,
-    so it is Student's t there: ``logit(share) +- t(P - 1) * sd(logit(values)) * sqrt(P / (P - 1))``
-    (logit intervals: Pepe 2003, "The Statistical Evaluation of Medical Tests", 5.2).
-
-    A resample's 0 or 1 has no logit: it may lack all who err, though in the sample somebody does.
-    Resamples are therefore clipped at half of what one of P people contributes on average to the
-    error in the sample, ``min(share, 1 - share) / 2 / P``, as half a case stands for none in
-    Anscombe's empirical logit (1956).
-
-    Nor has a sample's 0 or 1: with no error in it there is none in any resample. Of P people none
-    of whom errs, the rule of three bounds the error (Hanley & Lippman-Hand 1983, "If nothing goes
-    wrong, is everything all right?"): up to ``1 - 0.05**(1 / P)``, about 3 / P, is left at 95 %.
-    People are the trials, not pairs: a person's own error rate is at most 1.
+    Near 0 and 1 a share's error is skewed, on the scale of the logit it is nearly normal: Student's
+    t there, ``logit(share) +- t(P - 1) * sd(logit(values)) * sqrt(P / (P - 1))`` (Pepe 2003, "The
+    Statistical Evaluation of Medical Tests", 5.2). Resamples of 0 or 1 are clipped at half of what
+    one of P people contributes to the error, ``min(share, 1 - share) / 2 / P``, as half a case
+    stands for none in Anscombe's empirical logit (1956). A sample's own 0 or 1 is bounded by the
+    rule of three over people (Hanley & Lippman-Hand 1983), ``1 - 0.05**(1 / P)``.
 
     Args:
         share: the figure of the sample, in [0, 1].
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that the figure rests on: see :func:`effective_people`.
 
     Returns:
         ``(low, high)`` in [0, 1]; None with fewer than two people, where the figure does not
@@ -285,7 +269,6 @@ def logit_interval(share: float, error: float, freedom: float) -> Interval:
 
     Args:
         share: above 0 and below 1.
-        error: standard error of its logit.
         freedom: degrees of freedom of the error, above 0.
     """
     if not error > 0 or not 0 < share < 1:
@@ -298,14 +281,12 @@ def logit_interval(share: float, error: float, freedom: float) -> Interval:
 def quantile_interval(values: Floats, people: float) -> Interval:
     """95 % interval of a score or a difference: the expanded percentile one (Hesterberg 2015).
 
-    The plain percentile interval is too short for few people, as a normal interval with the
-    sample's own deviation would be; the quantiles are therefore moved outwards to those that
-    Student's t with P - 1 degrees of freedom asks for. Differences of two models on the same
-    people need no other scale: what skews a share near 0 or 1 skews both alike.
+    The quantiles are moved outwards to those that Student's t with P - 1 degrees of freedom asks
+    for. Differences of two models on the same people need no other scale: what skews a share near
+    0 or 1 skews both alike.
 
     Args:
         values: (B,), the figure in each resample; NaN where it does not exist.
-        people: number of people P that it rests on: see :func:`effective_people`.
 
     Returns:
         ``(low, high)``; None with fewer than two people, where the figure does not exist in a
@@ -333,12 +314,7 @@ def _sum_above(counts: Floats) -> Floats:
 
 
 def _thinned_ap(recall: Floats, false: Floats) -> Floats:
-    """Precision, averaged between neighbouring thresholds, over the recall gained between them.
-
-    Args:
-        recall: (B, K) at rising thresholds.
-        false: (B, K), impostor pairs accepted per genuine pair there is.
-    """
+    """Precision, averaged between neighbouring thresholds, over the recall gained between them."""
     accepted = recall + false
     precision = np.divide(recall, accepted, out=np.ones_like(recall), where=accepted > 0)
     gained = recall[:, :-1] - recall[:, 1:]
@@ -355,7 +331,6 @@ class Resampler:
     """Counts tiles per pair of resampled units and bin of score, weighted for every resample.
 
     Args:
-        pairs: the matrix whose tiles come.
         unit_of: int (N,), 0 ... M - 1, never falling in the matrix's order: what is resampled.
         edges: int (T - 1,), levels that bins begin at.
         weights: float64 (B, M).
@@ -438,10 +413,6 @@ def count_and_resample(
     Args:
         embeddings: (N, D).
         labels: integers (N,).
-        resamples: number of resamples B.
-        seed: of the resamples.
-        device: where scores are computed: a CUDA device, else the CPU.
-        progress: show a bar.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
@@ -463,10 +434,28 @@ def count_and_resample(
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
     own_pairs = pairs.counts * (pairs.counts - 1) // 2
-    return counts, Bootstrap(
-        counts, level_scores(edges, pairs.zoom), genuine, impostor, int((own_pairs > 0).sum()),
-        effective_people(own_pairs), effective_people(pairs.counts),
-    )  # fmt: skip
+    scores = level_scores(edges, pairs.zoom)
+    return counts, bootstrap_of(counts, scores, genuine, impostor, own_pairs, pairs.counts)
+
+
+def bootstrap_of(
+    counts: PairCounts,
+    edges: Floats,
+    genuine: Floats,
+    impostor: Floats,
+    own_pairs: Counts,
+    images: Counts,
+) -> Bootstrap:
+    """The resamples, from each person's number of genuine pairs and of images, (P,) each."""
+    return Bootstrap(
+        counts,
+        edges,
+        genuine,
+        impostor,
+        int((own_pairs > 0).sum()),
+        effective_people(own_pairs),
+        effective_people(images),
+    )
 
 
 def _edges(
@@ -488,11 +477,7 @@ def _edges(
 
 
 def edges_of(counts: PairCounts) -> Floats:
-    """Scores that some 128 bins begin at: quantiles of both kinds, finer where few impostors are.
-
-    Args:
-        counts: pairs by score, of all pairs or a part of them.
-    """
+    """Scores that 128 bins begin at: quantiles of both kinds, finer where few impostors are."""
     genuine = counts.genuine_pairs - np.linspace(1, counts.genuine_pairs, 34)[:-1]
     impostor = np.linspace(1, counts.impostor_pairs, 34)[:-1]
     tail = np.geomspace(1, counts.impostor_pairs, 46)
@@ -519,12 +504,9 @@ def resample_listed(
     """Bootstrap of listed pairs.
 
     Args:
-        counts: the pairs by score.
         scores: (M,), one score per pair.
         same: bool (M,), whether the pair is genuine.
         people: who is on the first and on the second picture, (M,) each, any labels.
-        resamples: number of resamples B.
-        seed: of the resamples.
     """
     values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
     known, where = np.unique(np.concatenate([np.asarray(p) for p in people]), return_inverse=True)
@@ -548,7 +530,4 @@ def resample_listed(
     others = np.bincount(first[~truth], minlength=len(known)) + np.bincount(
         second[~truth], minlength=len(known)
     )
-    return Bootstrap(
-        counts, edges, sums[0], sums[1], int(np.count_nonzero(own_pairs)),
-        effective_people(own_pairs), effective_people(others),
-    )  # fmt: skip
+    return bootstrap_of(counts, edges, sums[0], sums[1], own_pairs, others)

@@ -32,8 +32,6 @@ class PairCounts:
         score: float64 (S,), distinct, ascending, in [-1, 1].
         genuine: int64 (S,), genuine pairs of exactly that score.
         impostor: int64 (S,), impostor pairs of exactly that score.
-        identities: number of identities P that take part.
-        images: number of images N that take part.
         identity_pairs: number of pairs of identities behind the impostor scores: C(P, 2), or
             P - 1 where one target is judged.
     """
@@ -111,8 +109,6 @@ def count_pairs(
     Args:
         embeddings: (N, D), of any length above 0.
         labels: integers (N,), equal for images of one identity.
-        device: where scores are computed: a CUDA device, else the CPU.
-        progress: show a bar.
 
     Raises:
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
@@ -176,9 +172,6 @@ def counts_of(
     Args:
         scores: (M,), one score per pair.
         same: bool (M,), whether the pair is genuine.
-        identities: number of identities.
-        images: number of images.
-        identity_pairs: number of pairs of identities among the impostor pairs.
 
     Raises:
         UserError: no genuine pair; no impostor pair.

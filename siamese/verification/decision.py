@@ -15,10 +15,6 @@ class Decision:
 
     Attributes:
         threshold: cosine similarity in [-1, 1].
-        target_fmr: false-match rate it was chosen for.
-        calibration: score to log-likelihood ratio.
-        flip: whether the embeddings were averages with the mirrored pictures'.
-        chosen: what it was chosen on and what it does there, plain values.
         checked: what it does on other people, plain values; empty when it was not checked.
         identification: the threshold of searches in a gallery (``threshold``), the rate of false
             alarms that it was chosen for (``target_fpir``) and what it does, plain values; empty

@@ -36,12 +36,7 @@ def too_weak_to_audit(auc: float) -> str | None:
 
 
 def too_few_people(people: int, what: str = "people") -> str | None:
-    """A line where people are too few to say anything; None where they are enough.
-
-    Args:
-        people: how many.
-        what: who they are, e.g. ``validation people``.
-    """
+    """A line where people are too few to say anything; None where they are enough."""
     if people >= FEWEST_PEOPLE:
         return None
     return (
@@ -51,13 +46,7 @@ def too_few_people(people: int, what: str = "people") -> str | None:
 
 
 def too_few_pairs(genuine: int, impostor: int, where: str = "") -> str | None:
-    """A line where genuine or impostor pairs are too few; None where they are enough.
-
-    Args:
-        genuine: how many.
-        impostor: how many.
-        where: they are, e.g. ``in validation``.
-    """
+    """A line where genuine or impostor pairs are too few; None where they are enough."""
     where = where and f" {where}"
     for count, kind in ((genuine, "genuine"), (impostor, "impostor")):
         if count < FEWEST_PAIRS:
@@ -69,13 +58,7 @@ def too_few_pairs(genuine: int, impostor: int, where: str = "") -> str | None:
 
 
 def too_few_images(images: int, classes: int, what: str = "images") -> str | None:
-    """A line where images are too few to judge a classifier; None where they are enough.
-
-    Args:
-        images: how many.
-        classes: of how many classes; each needs an image, on the average.
-        what: what they are, e.g. ``validation images``.
-    """
+    """A line where images are too few to judge a classifier; None where they are enough."""
     needed = max(FEWEST_IMAGES, classes)
     if images >= needed:
         return None

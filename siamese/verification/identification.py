@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +35,6 @@ class Identification:
     Ties count against the model everywhere: a person is found only above all others.
 
     Attributes:
-        people: number of people K in a gallery.
-        people_left_out: people with too few images to be enrolled and probed.
-        images_per_person: images of each person in the gallery.
-        fusion: how the scores with a person's images become one.
-        draws: number of random galleries.
-        probes: number of probes searched in each of them.
         cmc: float64 (K,), share of probes whose own person is among the best 1 ... K.
         threshold: float64 (T,), T <= 1000, rising; with ``fpir`` and ``fnir`` the open-set curve.
         fpir: float64 (T,), false-positive identification rate: share of searches without the own
@@ -119,17 +113,12 @@ def identify(
         embeddings: (N, D), of any length above 0.
         labels: integers (N,), equal for images of one identity.
         images_per_person: images of each person in the gallery, at least 1.
-        fusion: "max": a probe's score with a person is the best one with their gallery images;
-            "mean": the mean.
-        seed: of the random galleries.
         draws: number of random galleries, at least 1.
-        progress: show a bar.
 
     Raises:
         UserError: unusable embeddings, labels or settings; fewer than two people with more than
             ``images_per_person`` images.
     """
-    _require_galleries(images_per_person, fusion, draws)
     prepared = prepare(embeddings)
     taken, person, left_out = _enrolled(check_labels(labels, len(prepared.unit)), images_per_person)
     people = int(person.max()) + 1
@@ -158,11 +147,7 @@ def identify(
 def _enrolled(
     labels: npt.NDArray[np.int64], images_per_person: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """Images of people with enough of them, whose they are (0, 1, ...), and how many lack some.
-
-    Raises:
-        UserError: fewer than two people have enough.
-    """
+    """Images of people with enough of them, whose they are (0, 1, ...), and how many lack some."""
     _, person, images = np.unique(labels, return_inverse=True, return_counts=True)
     enough = images > images_per_person
     people = int(enough.sum())
@@ -170,18 +155,6 @@ def _enrolled(
     taken = enough[person]
     numbered = (np.cumsum(enough) - 1)[person[taken]]
     return np.flatnonzero(taken), numbered, len(images) - people
-
-
-def _require_galleries(images_per_person: int, fusion: str, draws: int) -> None:
-    """Refuse galleries that cannot be; UserError."""
-    if images_per_person < 1:
-        raise UserError(
-            f"{images_per_person} images per person in the gallery: at least 1 is needed"
-        )
-    if draws < 1:
-        raise UserError(f"{draws} random galleries: at least 1 is needed")
-    if fusion not in get_args(Fusion):
-        raise UserError(f"fusion {fusion!r}: must be max or mean")
 
 
 def _search_galleries(
@@ -275,7 +248,6 @@ class Retrieval:
     Attributes:
         map_at_r: mean average precision at R, in [0, 1].
         r_precision: share of own images among the best R, in [0, 1].
-        queries: number of images that were a query.
     """
 
     map_at_r: float
@@ -297,7 +269,6 @@ def retrieval(
     Args:
         embeddings: (N, D), of any length above 0.
         labels: integers (N,), equal for images of one identity.
-        progress: show a bar.
 
     Raises:
         UserError: unusable embeddings or labels; nobody has two images.

@@ -105,7 +105,6 @@ def threshold_at_fmr(counts: PairCounts, fmr: float) -> float:
     float64 where scores lie nearer than those).
 
     Args:
-        counts: the pairs by score.
         fmr: wanted false-match rate in [0, 1].
     """
     total = counts.impostor_pairs
@@ -153,7 +152,6 @@ def curve(counts: PairCounts, points: int | None = 2000) -> Curve:
     """ROC, DET and PR at shared thresholds; every point is exact, only their number is thinned.
 
     Args:
-        counts: the pairs by score.
         points: about how many; with fewer distinct scores than that, or None, every one of them
             (every genuine score among them).
     """

@@ -25,15 +25,10 @@ class People:
     """One row per identity, (P,) each, in ascending order of the labels.
 
     Attributes:
-        label: the caller's label.
-        images: pictures.
-        genuine_mean: mean genuine score; NaN with one picture.
         fnmr: share of the genuine pairs below the threshold; NaN with one picture.
         fmr: share of the impostor pairs with this person that reach the threshold.
         false_non_match_share: share of all false non-matches that are this person's.
         false_match_share: share of all false matches, each counted half for either person.
-        nearest: label of the other person with the highest mean score.
-        nearest_mean: that mean score.
         mislabelled: about which share of the pictures looks like someone else's; NaN: no sign.
     """
 
@@ -77,10 +72,7 @@ class Examination:
     """Errors by person and by pair.
 
     Attributes:
-        threshold: at which errors are counted.
         people: one row per identity.
-        worst_genuine: the genuine pairs with the lowest scores.
-        worst_impostor: the impostor pairs with the highest scores.
     """
 
     threshold: float
@@ -174,11 +166,6 @@ def examine(
     Args:
         embeddings: (N, D).
         labels: integers (N,).
-        counts: of the same embeddings and labels.
-        threshold: score from which a pair is accepted.
-        worst: how many of the worst genuine and impostor pairs are kept.
-        device: where scores are computed: a CUDA device, else the CPU.
-        progress: show a bar.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
@@ -203,11 +190,6 @@ def varied(pairs: Pairs, most: int, often: int) -> Pairs:
 
     One odd picture scores low with every other of its person; without this nothing else is seen.
     Where too few pairs are left, the worst of the others fill up.
-
-    Args:
-        pairs: the worst first.
-        most: how many are wanted.
-        often: how many of them one image may be in.
     """
     seen: Counter[int] = Counter()
     taken: list[int] = []
@@ -259,10 +241,7 @@ _ROWS = 1024
 
 
 def _mean_scores(pairs: PairMatrix) -> tuple[Floats, Counts, Floats]:
-    """Mean genuine score of each person, the nearest other one, and the mean score with them.
-
-    The mean over all pairs of two people is the product of their mean vectors.
-    """
+    """Mean genuine score of each person, the nearest other one, and the mean score with them."""
     sums = np.add.reduceat(pairs.unit.cpu().numpy(), pairs.starts, axis=0, dtype=np.float64)
     n = pairs.counts
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -287,9 +266,6 @@ def mislabelled_share(counts: PairCounts) -> float | None:
     FNMR(t) = m * (1 - FMR(t)). A weak model has such genuine scores, too, but then m grows as the
     FMR falls. So m at FMR 0.5 and at 0.02 must nearly agree; it is read off at 0.1.
     A model too weak to tell most of the right pictures from strangers shows no sign.
-
-    Args:
-        counts: pairs by score, of one target or of all people.
 
     Returns:
         q in (0, 1), None where there is no such sign.

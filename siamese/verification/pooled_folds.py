@@ -18,11 +18,11 @@ from siamese.verification.bootstrap import (
     BUNDLES,
     Bootstrap,
     Resampler,
+    bootstrap_of,
     draw_weights,
     edges_of,
-    effective_people,
 )
-from siamese.verification.counts import Counts, Floats, PairCounts, count_pairs
+from siamese.verification.counts import Floats, PairCounts, count_pairs
 from siamese.verification.metrics import error_rates, threshold_at_fmr
 from siamese.verification.scores import PairMatrix, level_scores, levels_of
 
@@ -32,9 +32,7 @@ class Folds:
     """Counted pairs of all folds.
 
     Attributes:
-        counts: of each fold.
         bootstraps: of each fold, of the same resamples; empty where none were drawn.
-        pooled: all pairs together.
         bootstrap: resamples of all pairs together; None where none were drawn.
     """
 
@@ -47,9 +45,6 @@ class Folds:
         """What a threshold does on people who did not choose it, each fold judged by the others'.
 
         As the folds of LFW's protocol (Huang et al. 2007), with the threshold of an FMR.
-
-        Args:
-            fmr: that each threshold keeps on the pairs of the other folds.
         """
         thresholds, wrong = [], np.zeros(2)
         resampled = np.zeros((2, len(self.bootstraps[0].genuine) if self.bootstraps else 0))
@@ -79,11 +74,7 @@ class CrossedRates:
     """Error rates at thresholds that other folds chose.
 
     Attributes:
-        thresholds: of each fold.
-        fmr: false-match rate over all pairs.
-        fnmr: false-non-match rate over all pairs.
         fmr_resampled: float64 (B,), of each resample; NaN where it has no such pair.
-        fnmr_resampled: likewise.
     """
 
     thresholds: tuple[float, ...]
@@ -126,10 +117,6 @@ def count_folds(
 
     Args:
         folds: embeddings (N, D) and integer labels (N,) of each.
-        resamples: bootstrap resamples B; 0: none.
-        seed: of the resamples.
-        device: where scores are computed: a CUDA device, else the CPU.
-        progress: show bars.
 
     Raises:
         UserError: see :class:`siamese.verification.scores.PairMatrix`.
@@ -152,7 +139,6 @@ def count_folds(
     # Bins are the same scores in every fold, though a fold's own grid may be finer.
     zoom = min(pairs.zoom for pairs in matrices)
     edges = np.unique(level_scores(levels_of(edges_of(pooled), zoom), zoom))
-    images = [pairs.counts for pairs in matrices]
     own_pairs = [pairs.counts * (pairs.counts - 1) // 2 for pairs in matrices]
     bootstraps: list[Bootstrap] = []
     for number, pairs in enumerate(matrices):
@@ -161,32 +147,14 @@ def count_folds(
         pairs.feed(resampler, progress=progress)
         sums = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
         bootstraps.append(
-            _bootstrap(
-                counts[number], edges, sums, own_pairs[number : number + 1], [images[number]]
-            )
+            bootstrap_of(counts[number], edges, *sums, own_pairs[number], pairs.counts)
         )
-    pooled_sums = [
-        np.sum([getattr(one, kind) for one in bootstraps], axis=0)
-        for kind in ("genuine", "impostor")
-    ]
-    whole = _bootstrap(pooled, edges, (pooled_sums[0], pooled_sums[1]), own_pairs, images)
-    return Folds(counts, tuple(bootstraps), pooled, whole)
-
-
-def _bootstrap(
-    counts: PairCounts,
-    edges: Floats,
-    sums: tuple[Floats, Floats],
-    own_pairs: Sequence[Counts],
-    images: Sequence[Counts],
-) -> Bootstrap:
-    """The resamples of some folds, from each person's genuine pairs and images there."""
-    pairs_of_all = np.concatenate(own_pairs)
-    return Bootstrap(
-        counts,
+    whole = bootstrap_of(
+        pooled,
         edges,
-        *sums,
-        int((pairs_of_all > 0).sum()),
-        effective_people(pairs_of_all),
-        effective_people(np.concatenate(images)),
+        np.sum([one.genuine for one in bootstraps], axis=0),
+        np.sum([one.impostor for one in bootstraps], axis=0),
+        np.concatenate(own_pairs),
+        np.concatenate([pairs.counts for pairs in matrices]),
     )
+    return Folds(counts, tuple(bootstraps), pooled, whole)

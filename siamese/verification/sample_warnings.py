@@ -49,7 +49,6 @@ def embedding_warnings(
         embeddings: (N, D); what is not numbers and cannot be scored is not looked at.
         labels: integers (N,).
         names: one per label value; None when unknown.
-        all_pairs: whether all pairs are judged; a list or one target chooses its own.
     """
     lines = [_collapsed(np.asarray(embeddings), np.asarray(labels))]
     if all_pairs:

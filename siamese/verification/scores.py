@@ -88,7 +88,6 @@ class Prepared:
     Attributes:
         unit: float32 (N, D) of unit length.
         rows: float32 (N, D) or (N, D + 2): what stands for an image as a row of the pair matrix.
-        columns: the same as a column.
         zoom: scores lie in [1 - 2**(1 - zoom), 1] on a grid of 2**-(20 + zoom); 0: no zoom.
     """
 
@@ -171,8 +170,6 @@ class Tile:
     """Scores of some rows with some columns of the pair matrix.
 
     Attributes:
-        first_row: position of the first row, in the matrix's order of images.
-        first_column: position of the first column.
         levels: int32 (R, C), level of each score: (score + 1) * SCALE. Valid until the next tile.
         genuine: bool (R, C), which are genuine pairs; None: none of them.
         impostor: bool (R, C), which are impostor pairs; None: all of them.
@@ -219,7 +216,6 @@ class PairMatrix:
     Attributes:
         order: int64 (N,), positions of the caller's images in the matrix's order.
         identity: int64 (N,), 0 ... P - 1, never falling, in the matrix's order.
-        prepared: the embeddings on the device, in the matrix's order.
 
     Raises:
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
@@ -281,11 +277,7 @@ class PairMatrix:
         return np.cumsum(self.counts) - self.counts
 
     def tiles(self, *, progress: bool = False) -> Iterator[Tile]:
-        """Every pair once. The tile is the unit of work: nothing is carried from one to the next.
-
-        Args:
-            progress: show a bar that counts scores.
-        """
+        """Every pair once; nothing is carried from one tile to the next."""
         with tqdm(
             total=self.genuine_pairs + self.impostor_pairs,
             desc="scoring pairs",
@@ -361,7 +353,6 @@ def listed_scores(
         unit: float32 (N, D) of unit length, on the CPU; with a zoom float64.
         first: positions (M,) of one image of each pair.
         second: positions (M,) of the other.
-        zoom: of the grid.
 
     Returns:
         float64 (M,) in [-1, 1].
@@ -381,7 +372,6 @@ def level_counts(levels: torch.Tensor, bins: int = LEVELS) -> torch.Tensor:
 
     Args:
         levels: integers in [0, bins), one-dimensional.
-        bins: number of levels.
 
     Returns:
         int64 (bins,), on the same device.

@@ -727,17 +727,6 @@ def test_a_disk_that_fills_up_keeps_what_is_done(face_folder, place, monkeypatch
     assert 0 < done == 36 - len(decoded)
 
 
-def test_caches_of_the_former_kind_are_removed(face_folder, place):
-    folder = scan(face_folder)
-    opened(place, folder)
-    file = one(place)
-    file.unlink()
-    for ending in (".pixels", ".index"):
-        file.with_suffix(ending).write_bytes(b"1")
-    opened(place, folder)
-    assert sorted(path.suffix for path in place.iterdir()) == [".lock", ".sqlite"]
-
-
 def test_what_a_writer_holds_is_decoded(face_folder, place, decoded):
     folder = scan(face_folder)
     cache = opened(place, folder)

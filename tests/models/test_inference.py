@@ -189,8 +189,8 @@ def test_a_generator_is_read_batch_by_batch(checkpoint: Path, files: list[Path])
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.zeros((3, 40, 50), np.uint8), r"array 3x40x50: must be .*channels come first"),
-        (torch.zeros(40, 50, 3, dtype=torch.uint8), r"tensor 40x50x3: .*channels come last"),
+        (np.zeros((3, 40, 50), np.uint8), r"array 3x40x50: must be .*transpose it"),
+        (torch.zeros(40, 50, 3, dtype=torch.uint8), r"tensor 40x50x3: .*transpose it"),
         (np.zeros((4, 4, 3)) + 1.5, r"floats from 1\.5 to 1\.5: must lie in 0 to 1"),
         (np.full((4, 4, 3), np.nan), "must lie in 0 to 1"),
         (torch.randn(3, 8, 8), "must lie in 0 to 1 .*normalised"),

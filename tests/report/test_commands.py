@@ -166,7 +166,7 @@ def test_embeddings_that_cannot_be_found_by_a_list(
     with pytest.raises(UserError, match=r"e\.npz: has no paths, so nobody knows"):
         evaluate(*arguments)
     np.savez(tmp_path / "e.npz", features=vectors)
-    with pytest.raises(UserError, match=r"e\.npz: has neither labels nor paths"):
+    with pytest.raises(UserError, match=r"e\.npz: has no array 'labels'"):
         evaluate(*arguments)
     np.savez(
         tmp_path / "e.npz", features=vectors, paths=np.char.add("x", np.arange(720).astype(str))

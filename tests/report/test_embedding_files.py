@@ -180,9 +180,7 @@ def test_labels_in_a_text(tmp_path: Path, name: str, content: str, with_names: b
 
 def test_labels_in_an_array_file(tmp_path: Path) -> None:
     np.save(tmp_path / "l.npy", LABELS.astype(np.float32))
-    np.savez(tmp_path / "l.npz", y=PATHS, z=VECTORS)
     assert np.array_equal(load_embeddings(npy(tmp_path), tmp_path / "l.npy").labels, LABELS)
-    assert load_embeddings(npy(tmp_path), tmp_path / "l.npz").names == tuple(sorted(PATHS))
     np.savez(tmp_path / "e.npz", feats=VECTORS)
     assert np.array_equal(load_embeddings(tmp_path / "e.npz", tmp_path / "l.npy").labels, LABELS)
 
@@ -191,14 +189,14 @@ def test_labels_in_an_array_file(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("l.txt", b"1\n" * 11, "11 labels for 12 embeddings"),
-        ("l.txt", b"1\n" * 13, "more than 12 labels for 12 embeddings"),
+        ("l.txt", b"1\n" * 13, "13 labels for 12 embeddings"),
         ("l.txt", b"1\n" * 5 + b"\n" + b"1\n" * 6, "position 5 is empty"),
         ("l.txt", b"\xff\n" * 12, "line 1: is not UTF-8"),
         ("l.txt", b"x" * 100_000, "is larger than"),
         ("l.csv", b"a,b\n" + b"1,2\n" * 12, "no column is called like labels"),
         ("l.csv", b"label,y\n" + b"1,2\n" * 12, "may each be the labels"),
         ("l.csv", b"label,b\n1\n" + b"1,2\n" * 11, "line 2: 1 fields"),
-        ("l.csv", b'label,b\n"1,2\n', "is no table"),
+        ("l.csv", b'label,b\n"1,2\n', "is no CSV"),
         ("l.npy", b"x", "is not a readable"),
         (".", b"", "is a folder"),
     ],

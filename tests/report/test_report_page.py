@@ -45,7 +45,7 @@ def test_two_models_side_by_side(trained: Path, evaluate) -> None:
     told = evaluate("report", "--against", "checkpoints/run/last.pt", "--part", "test")
     page = text_of(trained / "runs/run/eval-test/report.html")
     assert "Two models side by side" in page
-    assert "Against run (B): AUC" in told
+    assert "Against run-last (B): AUC" in told
     assert "the checkpoint's own, for FMR 0.3" in page
 
 

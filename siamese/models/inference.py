@@ -24,7 +24,7 @@ from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.files.places import is_regular
 from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedder import EmbedderSpec
 from siamese.models.embedding import PictureBatch, embed
 from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
@@ -117,7 +117,7 @@ class Embedder:
 
     def __init__(
         self,
-        network: SiameseEmbedder | OnnxNetwork,
+        network: nn.Module,
         spec: EmbedderSpec,
         *,
         device: torch.device,
@@ -259,9 +259,9 @@ class Embedder:
                 f"{found.root / broken[0].path}: cannot be decoded ({broken[0].reason}); "
                 "embed_folder(..., skip_broken=True) leaves such pictures out"
             )
-        vectors, kept, failed = self.embed_listed(found, workers=workers, flip=flip)
-        if failed and not skip_broken:
-            raise DecodeError(failed[0][1])  # which names the picture
+        vectors, kept, failed = self.embed_listed(
+            found, workers=workers, flip=flip, skip_broken=skip_broken
+        )
         return Embedded(
             vectors,
             np.asarray(found.labels, np.int64)[kept] if by_person else None,
@@ -278,6 +278,7 @@ class Embedder:
         workers: int = 0,
         cache: PictureReader | None = None,
         flip: bool | None = None,
+        skip_broken: bool = True,
     ) -> tuple[Vectors, npt.NDArray[np.int64], list[tuple[str, str]]]:
         """Embed the pictures of a scanned folder.
 
@@ -285,6 +286,7 @@ class Embedder:
             workers: processes that decode; 0: none.
             cache: gives the prepared pictures; None: they are decoded.
             flip: see :meth:`embed`.
+            skip_broken: leave out pictures that cannot be decoded instead of raising.
 
         Returns:
             embeddings float32 (N, D); positions int64 (N,) of the pictures in the folder; path and
@@ -305,6 +307,8 @@ class Embedder:
         def batches() -> Iterator[Batch]:
             for batch in loader:
                 failed.extend(batch.failed)
+                if failed and not skip_broken:
+                    raise DecodeError(failed[0][1])  # which names the picture
                 yield batch
 
         vectors, kept = self._run(batches(), len(folder.paths), flip)
@@ -326,8 +330,7 @@ class Embedder:
             DecodeError: a file cannot be decoded; names it.
             UserError: not one picture each; a prior out of its range.
         """
-        if not 0 < prior < 1:
-            raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
+        require_prior(prior)
         flip = self.flip if self.decision is None else self.decision.flip
         vectors, _ = self._run(self._batches([a, b]), None, flip)
         if len(vectors) != 2:
@@ -349,8 +352,7 @@ class Embedder:
         Raises:
             UserError: a prior out of its range.
         """
-        if not 0 < prior < 1:
-            raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
+        require_prior(prior)
         decision = self.decision
         probability = None
         if decision is not None:
@@ -443,6 +445,12 @@ def pictures_in(root: Path) -> tuple[FaceFolder, bool]:
     if not good and not any(item.reason.startswith(_BROKEN) for item in left_out):
         raise UserError(f"{root}: no picture in it")
     return FaceFolder(root, ("",), good, (0,) * len(good), left_out), False
+
+
+def require_prior(prior: float) -> None:
+    """Refuse what is no probability of an open question; UserError."""
+    if not 0 < prior < 1:
+        raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
 
 
 def load_embedder(checkpoint: str | Path, device: str = "auto") -> Embedder:

@@ -19,7 +19,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.in_memory import Picture
 from siamese.errors import UserError, first_few
 from siamese.files.places import open_regular
-from siamese.models.inference import Embedder, Vectors
+from siamese.models.inference import Embedder, Vectors, require_prior
 from siamese.recognition.stores import (
     Head,
     Person,
@@ -240,6 +240,7 @@ class Gallery:
         """The same for embeddings (N, D) of the gallery's model, of any length above 0."""
         if top < 1:
             raise UserError(f"`top` {top}: must be at least 1")
+        require_prior(prior)
         queries = normalise(embeddings).numpy()
         if queries.shape[1] != self.head.dimensions:
             raise UserError(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from siamese.config import (
     DEMO_IMAGES,
@@ -29,10 +30,9 @@ from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.embedder import EmbedderSpec
 from siamese.models.inference import Embedder
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
-from siamese.models.onnx_network import OnnxNetwork
 from siamese.verification.decision import Decision
 
 
@@ -71,7 +71,7 @@ class Model:
     path: Path
     content: dict[str, Any]
     spec: EmbedderSpec
-    network: SiameseEmbedder | OnnxNetwork
+    network: nn.Module
     device: torch.device
     precision: torch.dtype
 

@@ -79,7 +79,10 @@ def main() -> None:
         for number, name in enumerate(given.models):
             model = Embedder.load(name, "cpu")
             judged = identify(model.embed(paths), labels, images_per_person=ENROLLED, draws=1)
-            print(f"{name}\n  evaluation  rank-1 {judged.cmc[0]!r}  FNIR {judged.fnir_at(FPIR)!r}")
+            print(
+                f"{name}\n  evaluation  rank-1 {float(judged.cmc[0])!r}  "
+                f"FNIR {judged.fnir_at(FPIR)!r}"
+            )
             with psycopg.connect(server.get_uri(), autocommit=True) as connection:
                 connection.execute(f"CREATE DATABASE g{number}")
             address = server.get_uri().replace("/postgres?", f"/g{number}?")

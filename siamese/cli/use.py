@@ -108,9 +108,12 @@ def _status(same: bool | None, model: Embedder) -> int:
         UserError: no threshold was chosen.
     """
     if same is None:
+        how = f"choose one with {_CHOOSE} {model.origin}"
+        if not model.origin.endswith(".pt"):
+            how = "choose one for the checkpoint (siamese-eval threshold) and export it again"
         raise UserError(
             f"no threshold was chosen for {model.origin}, so there is no answer but the score: "
-            f"choose one with {_CHOOSE} {model.origin}, or give `threshold`"
+            f"{how}, or give `threshold`"
         )
     return 0 if same else NOT_THE_SAME
 

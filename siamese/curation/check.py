@@ -69,7 +69,8 @@ def check_folder(settings: CheckSettings) -> CheckResult:
     out = results_folder("check", root, settings.out, settings.runs)
     workers = processors() if settings.workers is None else settings.workers
     files = contents.files()
-    facts = gather_facts(root, files, FactCache(out / "facts.jsonl"), workers=workers)
+    cache = FactCache(out / "facts.jsonl")
+    facts = gather_facts(root, files, cache, workers=workers)
     cases = file_findings(facts, min_side=settings.min_side, max_aspect=settings.max_aspect)
     for kind, of_kind in folder_findings(contents, facts).items():
         cases.setdefault(kind, []).extend(of_kind)
@@ -84,6 +85,7 @@ def check_folder(settings: CheckSettings) -> CheckResult:
             {person: number for person, number in counts.items() if number},
             len(files),
             write_plans(root, out, cases, plans),
+            tuple(cache.notes),
         )
         _write_page(result, facts, settings)
         write_json(out / "check.json", {**result.as_dict(), "settings": vars(settings)})
@@ -100,6 +102,7 @@ class CheckResult:
         counts: usable pictures by person.
         files: number of files in people's folders.
         findings: the worst first; kinds without a case are left out.
+        notes: what the reader must know.
     """
 
     root: Path
@@ -107,6 +110,7 @@ class CheckResult:
     counts: Mapping[str, int]
     files: int
     findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
 
     def balance(self) -> dict[str, int]:
         """Pictures per person: least, quartiles, most; empty without a person."""
@@ -140,7 +144,7 @@ class CheckResult:
 
     def text(self) -> str:
         """All findings by severity: how many, the first of them, the command that mends them."""
-        lines = [shown(self.summary())]
+        lines = [shown(self.summary()), *(f"note: {shown(note)}" for note in self.notes)]
         for finding in self.findings:
             about = finding.about
             named = first_few([shown(case.text(3)) for case in finding.cases])
@@ -170,6 +174,7 @@ class CheckResult:
             "files": self.files,
             "findings": [finding.as_dict() for finding in self.findings],
             "pictures_per_person": {**self.balance(), "by_person": dict(self.counts)},
+            "notes": list(self.notes),
         }
 
 
@@ -232,7 +237,7 @@ def _write_page(
             Facts("Settings", tuple((name, str(value)) for name, value in vars(settings).items())),
             Facts("Versions", (("Pillow", PIL.__version__), ("numpy", np.__version__))),
         ),
-        notes=(),
+        notes=result.notes,
     )
     write_findings_page(result.out / "check.html", page)
 

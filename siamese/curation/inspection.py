@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 from siamese.curation.contents import FoundFile
 from siamese.data.decode import check_header, open_picture, to_rgb, upright
+from siamese.errors import UserError
 from siamese.files.places import is_regular, open_regular
-from siamese.files.writing import writing
+from siamese.files.writing import replacing, writing
 
 Words = npt.NDArray[np.uint64]
 Result = TypeVar("Result")
@@ -230,13 +231,16 @@ class FactCache:
 
     Several runs may use one file at once. A line that is damaged, or of another version, counts
     for nothing: its file is read again. A killed run loses the last few seconds.
-
-    Raises:
-        CannotWrite: it is no regular file, or may not be read and written; from every method.
     """
 
     def __init__(self, path: Path) -> None:
+        """Make the file where there is none.
+
+        Raises:
+            CannotWrite: it is no regular file, or may not be written.
+        """
         self.path = path
+        self.notes: list[str] = []
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             if os.path.lexists(path) and not is_regular(path):
@@ -249,9 +253,26 @@ class FactCache:
     def known(self, keys: Iterable[FileKey]) -> dict[FileKey, FileFacts]:
         """Facts of those files that have not changed since they were read."""
         wanted = set(keys)
-        with writing(self.path), self._lock, open_regular(self.path) as file:
-            lines = map(_remembered, iter(lambda: file.readline(_LONGEST_LINE), b""))
-            return {line[0]: line[1] for line in lines if line is not None and line[0] in wanted}
+        known: dict[FileKey, FileFacts] = {}
+        latest: dict[str, bytes] = {}
+        lines = 0
+        try:
+            with self._lock, open_regular(self.path) as file:
+                for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+                    lines += 1
+                    remembered = _remembered(line)
+                    if remembered is None:
+                        continue
+                    key, facts = remembered
+                    latest[key.path] = line
+                    if key in wanted:
+                        known[key] = facts
+            if lines > 2 * len(latest) + _BATCH:  # most of the file is out of date
+                with self._lock, replacing(self.path) as temporary:
+                    temporary.write_bytes(b"\n".join(latest.values()))
+        except (OSError, UserError) as error:
+            self._give_up(error)
+        return known
 
     def add(self, key: FileKey, facts: FileFacts) -> None:
         """Remember facts; they are written with the next batch."""
@@ -262,13 +283,21 @@ class FactCache:
 
     def write(self) -> None:
         """Write what was added since the last batch."""
-        # The first line end closes a line that a killed run left half written.
-        batch = "\n" + "\n".join(self._pending) + "\n"
         if self._pending:
-            with writing(self.path), self._lock, self.path.open("ab") as file:
-                file.write(batch.encode("ascii"))
+            # The first line end closes a line that a killed run left half written.
+            batch = "\n" + "\n".join(self._pending) + "\n"
+            try:
+                with self._lock, self.path.open("ab") as file:
+                    file.write(batch.encode("ascii"))
+            except OSError as error:
+                self._give_up(error)
         self._pending.clear()
         self._written = time.monotonic()
+
+    def _give_up(self, error: Exception) -> None:
+        """A cache that fails is no reason to lose the run."""
+        if not self.notes:
+            self.notes.append(f"{self.path}: facts are not kept ({error}); the next run reads anew")
 
 
 def _remembered(line: bytes) -> tuple[FileKey, FileFacts] | None:

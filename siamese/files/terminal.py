@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,13 +25,15 @@ class PlainStream:
 
     Prints, progress bars, warnings, logging, argparse's refusals and tracebacks all end here. What
     a progress bar needs passes on a terminal: a return at either end of what is written, and lines
-    up.
+    up. What is written to a terminal that is gone goes nowhere: whether the work ends then is for
+    the signal to say that comes with it (SIGHUP), perhaps a moment later.
     """
 
     def __init__(
         self, stream: TextIO, name: str = "the stream", rewrite: Callable[[str], str] = str
     ):
         self._stream, self._name, self._rewrite = stream, name, rewrite
+        self._is_terminal = stream.isatty()
 
     def write(self, text: str) -> int:
         """Write text, escaped; returns the number of characters that were given.
@@ -58,7 +62,11 @@ class PlainStream:
         except CannotWrite as error:
             if isinstance(error.__cause__, BrokenPipeError):  # its reader has read enough
                 raise error.__cause__ from None
-            raise
+            if not self._is_terminal or getattr(error.__cause__, "errno", None) != errno.EIO:
+                raise
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
     def writelines(self, lines: Any) -> None:
         """Write each of some lines."""

@@ -78,3 +78,12 @@ def test_a_command_whose_output_fails_ends_in_order(
 def test_a_command_started_without_streams_ends_in_order(tmp_path: Path) -> None:
     done = shell("SIAMESE --help >&- 2>&- <&-", tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_terminal_that_is_gone_is_written_to_in_vain() -> None:
+    outer, inner = os.openpty()
+    with open(inner, "w", encoding="utf-8") as file:
+        stream = PlainStream(file)
+        os.close(outer)
+        for _ in range(2):
+            print("a line", file=stream, flush=True)

@@ -26,7 +26,7 @@ class PlainStream:
     Prints, progress bars, warnings, logging, argparse's refusals and tracebacks all end here. What
     a progress bar needs passes on a terminal: a return at either end of what is written, and lines
     up. What is written to a terminal that is gone goes nowhere: whether the work ends then is for
-    the signal to say that comes with it (SIGHUP), perhaps a moment later.
+    the signal that comes with it (SIGHUP), which may be ignored or a moment late.
     """
 
     def __init__(

@@ -198,7 +198,7 @@ def _started(place: Path, *arguments: object, **options: Any) -> subprocess.Pope
 def test_a_dropped_connection_saves_the_run_unless_it_was_told_to_go_on(
     face_folder: Path, tmp_path: Path, ignored: bool
 ) -> None:
-    epochs = 6 if ignored else 500
+    epochs, hang_up = (6, signal.SIG_IGN) if ignored else (500, signal.SIG_DFL)
     terminal, inner = os.openpty()
     process = _started(
         tmp_path,
@@ -206,7 +206,8 @@ def test_a_dropped_connection_saves_the_run_unless_it_was_told_to_go_on(
         stdout=inner,
         stderr=inner,
         start_new_session=True,
-        preexec_fn=(lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if ignored else None,
+        # Whatever the tests were started with: under nohup it would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up),
     )
     os.close(inner)
     told = b""

@@ -29,6 +29,7 @@ from siamese.models.embedding import PictureBatch, embed
 from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
 from siamese.models.onnx_network import OnnxNetwork
+from siamese.verification.calibration import require_prior
 from siamese.verification.decision import Decision
 from siamese.verification.scores import level_scores, prepare
 
@@ -445,12 +446,6 @@ def pictures_in(root: Path) -> tuple[FaceFolder, bool]:
     if not good and not any(item.reason.startswith(_BROKEN) for item in left_out):
         raise UserError(f"{root}: no picture in it")
     return FaceFolder(root, ("",), good, (0,) * len(good), left_out), False
-
-
-def require_prior(prior: float) -> None:
-    """Refuse what is no probability of an open question; UserError."""
-    if not 0 < prior < 1:
-        raise UserError(f"`prior` {prior:g}: must lie above 0 and below 1")
 
 
 def load_embedder(checkpoint: str | Path, device: str = "auto") -> Embedder:

@@ -16,7 +16,8 @@ from siamese.data.pair_forms import ENDINGS, PICTURES
 from siamese.data.pair_lists import read_pairs
 from siamese.errors import UserError
 from siamese.files.places import read_bytes
-from siamese.models.inference import Embedder, pictures_in, require_prior
+from siamese.models.inference import Embedder, pictures_in
+from siamese.verification.calibration import require_prior
 from siamese.verification.scores import listed_scores, normalise
 
 # Columns of pictures, as lists of pairs have them: path_a, img1, ...

@@ -19,7 +19,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.in_memory import Picture
 from siamese.errors import UserError, first_few
 from siamese.files.places import open_regular
-from siamese.models.inference import Embedder, Vectors, require_prior
+from siamese.models.inference import Embedder, Vectors
 from siamese.recognition.stores import (
     Head,
     Person,
@@ -29,6 +29,7 @@ from siamese.recognition.stores import (
     open_store,
     other_model,
 )
+from siamese.verification.calibration import require_prior
 from siamese.verification.scores import listed_scores, normalise
 
 _PICTURES = 256  # that are embedded and enrolled at a time

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from siamese.errors import UserError
 from siamese.verification.counts import Counts, Floats, PairCounts
 
 
@@ -35,8 +36,21 @@ class Calibration:
 
         Args:
             prior: the probability before the pictures were compared, above 0 and below 1.
+
+        Raises:
+            UserError: a prior that is none.
         """
+        require_prior(prior)
         return _sigmoid(self.llr(scores) + math.log(prior) - math.log1p(-prior))
+
+
+def require_prior(prior: float) -> None:
+    """Refuse what is no probability of an open question; UserError."""
+    if not 0 < prior < 1:
+        raise UserError(
+            f"`prior` {prior:g}: must lie above 0 and below 1, the probability of one person "
+            "before looking at the pictures, e.g. `prior` 0.5"
+        )
 
 
 def fit_calibration(counts: PairCounts) -> Calibration:
@@ -179,7 +193,12 @@ def reliability(
     Args:
         prior: probability of one person before the comparison, above 0 and below 1.
         bins: number of bins, at least 1; those without a pair are left out.
+
+    Raises:
+        UserError: a prior or number of bins that is none.
     """
+    if bins < 1:
+        raise UserError(f"a reliability diagram of {bins} bins: at least 1 is needed")
     predicted = calibration.probability(counts.score, prior)
     index = np.minimum((predicted * bins).astype(np.int64), bins - 1)
     same = prior * counts.genuine / counts.genuine_pairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -119,6 +119,7 @@ def identify(
         UserError: unusable embeddings, labels or settings; fewer than two people with more than
             ``images_per_person`` images.
     """
+    _require_galleries(images_per_person, fusion, draws)
     prepared = prepare(embeddings)
     taken, person, left_out = _enrolled(check_labels(labels, len(prepared.unit)), images_per_person)
     people = int(person.max()) + 1
@@ -142,6 +143,18 @@ def identify(
         mated=np.where(mated < 0, -np.inf, level_scores(mated / summed, prepared.zoom)),
         non_mated=level_scores(non_mated / summed, prepared.zoom),
     )
+
+
+def _require_galleries(images_per_person: int, fusion: str, draws: int) -> None:
+    """Refuse galleries that cannot be; UserError."""
+    if images_per_person < 1:
+        raise UserError(
+            f"{images_per_person} images per person in the gallery: at least 1 is needed"
+        )
+    if draws < 1:
+        raise UserError(f"{draws} random galleries: at least 1 is needed")
+    if fusion not in get_args(Fusion):
+        raise UserError(f"fusion {fusion!r}: must be max or mean")
 
 
 def _enrolled(

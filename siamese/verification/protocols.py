@@ -21,6 +21,7 @@ class FoldAccuracy:
 
     Attributes:
         mean: mean accuracy, in [0, 1].
+        standard_error: of the mean: the folds' sample standard deviation / sqrt(F).
         accuracies: float64 (F,), in the order of the folds' numbers.
         thresholds: float64 (F,).
     """
@@ -47,8 +48,12 @@ def accuracy_at(scores: npt.ArrayLike, same: npt.ArrayLike, threshold: float) ->
     Args:
         scores: (M,).
         same: bool (M,), whether the pair is genuine.
+        threshold: any number.
+
+    Raises:
+        UserError: no pair, NaN, or not one truth per score.
     """
-    values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
+    values, truth = _checked(scores, same)
     return float(np.mean((values >= threshold) == truth))
 
 
@@ -63,8 +68,11 @@ def best_threshold(scores: npt.ArrayLike, same: npt.ArrayLike) -> float:
     Args:
         scores: (M,).
         same: bool (M,), whether the pair is genuine.
+
+    Raises:
+        UserError: no pair, NaN, or not one truth per score.
     """
-    values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
+    values, truth = _checked(scores, same)
     score, where = np.unique(values, return_inverse=True)
     genuine = np.bincount(where[truth], minlength=len(score))
     impostor = np.bincount(where[~truth], minlength=len(score))
@@ -90,10 +98,12 @@ def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLi
         folds: integers (M,), the fold of each pair.
 
     Raises:
-        UserError: fewer than two folds.
+        UserError: no pair, NaN, not one truth and fold per score, or fewer than two folds.
     """
-    values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
+    values, truth = _checked(scores, same)
     fold = np.asarray(folds)
+    if fold.shape != values.shape:
+        raise UserError(f"{fold.size} fold numbers for {len(values)} pairs: one each is needed")
     numbers = np.unique(fold)
     if len(numbers) < 2:
         raise UserError("all pairs are of one fold: its threshold needs other folds to choose it")
@@ -106,3 +116,14 @@ def fold_accuracy(scores: npt.ArrayLike, same: npt.ArrayLike, folds: npt.ArrayLi
     return FoldAccuracy(
         float(np.mean(accuracies)), error, np.array(accuracies), np.array(thresholds)
     )
+
+
+def _checked(scores: npt.ArrayLike, same: npt.ArrayLike) -> tuple[Floats, Truths]:
+    values, truth = np.asarray(scores, np.float64), np.asarray(same, bool)
+    if values.ndim != 1 or values.shape != truth.shape:
+        raise UserError(f"{truth.size} truths for {values.size} scores: one each is needed")
+    if len(values) == 0:
+        raise UserError("no pair to judge: the list is empty")
+    if np.isnan(values).any():
+        raise UserError(f"{int(np.isnan(values).sum())} of {len(values)} scores are NaN")
+    return values, truth

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
+from siamese.errors import UserError
 from siamese.verification.calibration import (
     Calibration,
     cllr,
@@ -209,6 +210,12 @@ def test_probability_moves_with_the_prior() -> None:
     assert line.llr(scores).dtype == far.dtype == np.float64
 
 
+@pytest.mark.parametrize("prior", [0.0, 1.0, -0.1, 2.0, math.nan])
+def test_priors_that_are_none_are_refused(prior: float) -> None:
+    with pytest.raises(UserError, match="`prior`"):
+        Calibration(1.0, 0.0).probability([0.0], prior)
+
+
 @pytest.mark.parametrize("prior", [0.5, 0.1])
 def test_reliability_equals_naive_loops(prior: float) -> None:
     rng = np.random.default_rng(1)
@@ -248,3 +255,5 @@ def test_bins_without_a_pair_are_left_out() -> None:
     result = reliability(_counts([0.9], [-0.9]), Calibration(5.0, 0.0))
     assert result.genuine.tolist() == [0, 1]
     assert result.observed.tolist() == [0, 1]
+    with pytest.raises(UserError, match="at least 1"):
+        reliability(_counts([0.9], [-0.9]), Calibration(5.0, 0.0), bins=0)

@@ -195,6 +195,9 @@ def test_blocks_of_probes_change_nothing(fusion: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("labels", "settings", "message"),
     [
+        ([0, 0, 1, 1], {"images_per_person": 0}, "0 images per person"),
+        ([0, 0, 1, 1], {"draws": 0}, "0 random galleries"),
+        ([0, 0, 1, 1], {"fusion": "median"}, "must be max or mean"),
         ([0, 0, 1, 1], {"images_per_person": 2}, "nobody has more than 2 .* fewer images"),
         ([0, 1, 2, 3], {}, "nobody has more than 1"),
         ([0, 0, 1, 2], {}, "only one person has more than 1"),

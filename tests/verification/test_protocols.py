@@ -96,6 +96,21 @@ def test_own_fold_does_not_choose_its_threshold() -> None:
     assert result.thresholds.tolist()[2] == 0.5
 
 
-def test_one_fold_is_refused() -> None:
-    with pytest.raises(UserError, match="all pairs are of one fold"):
-        fold_accuracy([0.1, 0.2], [True, False], [3, 3])
+@pytest.mark.parametrize(
+    ("scores", "same", "message"),
+    [
+        ([], [], "empty"),
+        ([0.1, 0.2], [True], "1 truths for 2 scores"),
+        ([0.1, math.nan], [True, False], "1 of 2 scores are NaN"),
+    ],
+)
+def test_unusable_input_is_refused(scores: list[float], same: list[bool], message: str) -> None:
+    for judged in (
+        lambda: accuracy_at(scores, same, 0.0),
+        lambda: best_threshold(scores, same),
+        lambda: fold_accuracy(scores, same, [0] * len(scores)),
+    ):
+        with pytest.raises(UserError, match=message):
+            judged()
+    with pytest.raises(UserError, match="3 fold numbers for 2 pairs"):
+        fold_accuracy([0.1, 0.2], [True, False], [0, 1, 2])

@@ -26,7 +26,7 @@ from siamese.studies.expand import (
 from siamese.studies.results import LineResult, RunResult
 from siamese.studies.study import Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
-from siamese.studies.verdict import by_seed, figure_name, figure_text, judge, reached_after
+from siamese.studies.verdict import by_seed, figure_name, figure_text, judge
 from siamese.tasks.task_spec import task_names, task_spec
 
 Floats = npt.NDArray[np.float64]
@@ -38,6 +38,7 @@ _GREY, _GRID, _PALE = "#666666", "#e6e6e6", "#bdbdbd"
 _MOST = 14  # lines that a reader can tell apart; the best ones are named, the others are grey
 _MOST_BARS = 24
 _LONGEST = 46
+_ZOOM = 9  # epochs from which on the last third has a panel of its own
 # What curves are drawn over: the column of metrics.csv, and the end of the title.
 _AXES = {
     "epochs": ("epoch", "epochs"),
@@ -52,7 +53,13 @@ _SWEEPS = {
 
 
 def draw(study: Study, results: Sequence[LineResult], budget: Budget | None) -> list[Drawing]:
-    """Every plot that the results so far allow; a budget marks each of them."""
+    """Every plot that the results so far allow.
+
+    Args:
+        study: the study.
+        results: of its lines.
+        budget: the reduction it was run with; every plot is marked with it.
+    """
     plots = _Plots(study, results, budget)
     differing = varied(plots.lines)
     drawings = [plots.over(what) for what in study.task.axes]
@@ -102,17 +109,21 @@ class _Plots:
         if not shown:
             return None
         ranked = sorted(shown, key=self._rank)
+        last = max(row["epoch"] for result in shown for run in result.runs for row in run.rows)
+        zoomed = what == "epochs" and last >= _ZOOM
         height = max(4.4, 1.6 + 0.2 * min(len(ranked), _MOST + 1))
-        figure = blank_figure(self.title, 9.0, height)
-        axes = figure.add_subplot()
-        handles = self._curves(axes, ranked, what)
+        figure = blank_figure(self.title, 12.5 if zoomed else 9.0, height)
+        panels = figure.subplots(1, 2 if zoomed else 1, squeeze=False)[0]
+        for axes in panels:
+            handles = self._curves(axes, ranked, what)
         labels = [self.short[result.line.label] for result in ranked[:_MOST]]
         if ranked[_MOST:]:
             handles.append(mpl.lines.Line2D([], [], color=_PALE, lw=0.8))
             labels.append(f"the other {len(ranked) - _MOST}")
-        curves = [run.curve(figure_of)[1] for result in shown for run in result.runs]
-        self._figure_axis(axes, [value for curve in curves for value in curve])
-        _legend(axes, handles, labels)
+        self._figure_axis(panels[0], self._values(shown))
+        if zoomed:
+            self._zoom(panels[1], ranked, last)
+        _legend(panels[-1], handles, labels)
         several = any(len(result.runs) > 1 for result in shown)
         caption = "Line: median over seeds; band: least to greatest. " * several
         caption += "One run each. " * (not several)
@@ -145,7 +156,6 @@ class _Plots:
         axes.set_ylabel(self.name)
         if what == "epochs":
             axes.set_xlabel("epoch")
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         elif what == "images":
             axes.set_xlabel("training images seen")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -153,7 +163,7 @@ class _Plots:
         else:
             rows = [row for result in ranked for run in result.runs for row in run.rows]
             _time_axis(axes, max((row.get("seconds", 0.0) for row in rows), default=0.0))
-        axes.margins(x=0.02)
+        self._from_first_epoch(axes, ranked, what)
         return handles[::-1]
 
     def _curve(
@@ -194,6 +204,39 @@ class _Plots:
         both = np.array([[curve.get(e, gap) for e in epochs] for curve in curves], np.float64)
         both = both.reshape(len(curves), len(epochs), 2)
         return np.asarray(epochs, np.float64), both[..., 0], both[..., 1]
+
+    def _from_first_epoch(self, axes: Axes, shown: Sequence[LineResult], what: str) -> None:
+        """Begin where the first epoch ended: before it nothing was measured."""
+        column = _AXES[what][0]
+        rows = [row for r in shown for run in r.runs for row in run.curve(self.study.figure)[0]]
+        places = [row[column] for row in rows if column in row]
+        if not places:
+            return
+        first, last = min(places), max(places)
+        room = 0.02 * (last - first) or 0.5 * (first if what != "epochs" else 1.0) or 1.0
+        axes.set_xlim(first - room, last + room)
+        if what == "epochs":
+            ticks = MaxNLocator(integer=True, min_n_ticks=1).tick_values(first, last)
+            step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
+            kept = [tick for tick in ticks if first + 0.5 * step < tick <= last]
+            axes.xaxis.set_major_locator(FixedLocator([first, *kept]))
+
+    def _zoom(self, axes: Axes, ranked: Sequence[LineResult], last: float) -> None:
+        """Show the last third of the epochs, of the lines that have a name."""
+        first = math.floor(last * 2 / 3)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(first, last + 0.02 * (last - first))
+        named = self._values([r for r in ranked[:_MOST] if r.diverged < len(r.runs)], first)
+        if named:
+            margin = 0.05 * (max(named) - min(named)) or 0.01 * abs(max(named)) or 1.0
+            axes.set_ylim(min(named) - margin, max(named) + margin)
+        axes.set_title("the last third", fontsize=10)
+
+    def _values(self, results: Sequence[LineResult], first: float = 0) -> list[float]:
+        """Every figure of the runs from an epoch on."""
+        runs = [run.curve(self.study.figure) for result in results for run in result.runs]
+        pairs = [pair for curve in runs for pair in zip(*curve, strict=True)]
+        return [value for row, value in pairs if row["epoch"] >= first]
 
     def _figure_axis(self, axes: Axes, values: Sequence[float]) -> None:
         """The figure's axis: logarithmic where errors span more than a factor of three."""
@@ -331,7 +374,7 @@ class _Plots:
     def time_to_target(self, target: float) -> Drawing | None:
         """Training time until the figure first reaches a value, as bars."""
         sign = "≤" if self.study.less_is_better else "≥"
-        times = [[reached_after(self.study, run, target) for run in r.runs] for r in self.results]
+        times = [[_reached(self.study, run, target) for run in r.runs] for r in self.results]
         reached = [[t for t in row if t is not None] for row in times]
         if not any(reached):
             return None  # the verdict says so
@@ -369,7 +412,10 @@ class _Plots:
         return Drawing("time_to_target", heading, caption, figure)
 
     def differences(self) -> Drawing | None:
-        """Every comparison of the verdict as a point with its interval, a part after the other."""
+        """Every comparison of the verdict as a point with its interval, a part after the other.
+
+        A part is what the study asks its question for anew: a network, a set, a length.
+        """
         verdict = judge(self.study, self.results, self.budget)
         compared = [one for one in verdict.compared if one.difference.n]
         if not compared:
@@ -505,6 +551,14 @@ _BARE = ("optimizer.name", "model.name", "model.backbone", "schedule.name")
 def _setting(line: Line, name: str) -> str:
     text = value_text(value_of(line.settings, name))
     return text if name in _BARE else f"{name.partition('.')[2] or name} {text}"
+
+
+def _reached(study: Study, run: RunResult, target: float) -> float | None:
+    rows, values = run.curve(study.figure)
+    for row, value in zip(rows, values, strict=True):
+        if (value <= target if study.less_is_better else value >= target) and "seconds" in row:
+            return row["seconds"]
+    return None
 
 
 # What all plots share

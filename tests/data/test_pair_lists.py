@@ -156,16 +156,16 @@ def _csv(*lines: str) -> str:
         ("\n \r\n", "is empty"),
         (b"\xff\xfe1\x00", "line 1: is not UTF-8"),
         (TWO_FOLDS.encode().replace(b"12", b"\xe9"), "line 4: is not UTF-8"),
-        ("1\nAnn\t1\t2\n\0", "holds a zero byte"),
+        ("1\nAnn\t1\t2\n\0", "line 3: holds a zero byte"),
         # Neither kind.
         ("Ann\t2\t3", "line 1: 'Ann.t2.t3' starts no list.*path_a,path_b,same.*10<TAB>300"),
         ("x,y,z\na,b,1", "line 1: 'x,y,z' starts no list"),
         ("path_a,path_b\nx,y", "line 1: 'path_a,path_b' has no column of the truth"),
-        ("img1,img2,distance\nx,y,1", "line 1: .* no column of the truth.*score is no truth"),
+        ("img1,img2,distance\nx,y,1", "line 1: .* no column of the truth.*distance is no truth"),
         ("img1,img2,label,same\nx,y,1,1", "line 1: .* several columns that could be meant"),
         ("img1,img2,path_a,path_b,same\n", "line 1: .* several columns that could be meant"),
         ("img1,img2,label\na.jpg,b.jpg,0.73", "line 2: label is '0.73'; .*no truth"),
-        ("a.jpg b.jpg 0.73", "line 1: .* starts no list.*score is no truth"),
+        ("a.jpg b.jpg 0.73", "line 1: '0.73' is a score or distance, no truth"),
         ("a.jpg b.jpg 1\na.jpg c.jpg 3", "line 2: the last field is '3'; wanted: 1, 0, -1"),
         ("a.jpg b.jpg -1\na.jpg c.jpg 0", "line 2: .* 0 on some lines and -1 on others"),
         ("a.jpg,b.jpg,1\na.jpg,c.jpg", r"line 2: 2 field\(s\), wanted are 3"),
@@ -175,7 +175,8 @@ def _csv(*lines: str) -> str:
         ("2\t0", "line 1: '2 0' must be whole numbers of at least 1"),
         # LFW.
         (_lfw("Ann 1"), r"line 2: 2 field\(s\).*a genuine pair is wanted here: name<TAB>i<TAB>j"),
-        (_lfw("Ann 1 2", "Ann Bob 2"), r"line 3: 2 field\(s\); an impostor pair"),
+        (_lfw("Ann 1 2", "Ann 1 Bob 2 3 4"), "line 3: spaces leave open where a name ends"),
+        (_lfw("Ann 1 2", "Ann Bob 2"), r"line 3: 3 field\(s\); an impostor pair"),
         (_lfw("Ann\t1\tBob Lee\t2"), r"line 2: 4 field\(s\).*a genuine pair"),
         (_lfw("Ann\t1\t2", "Ann\t1\t3"), r"line 3: 3 field\(s\).*an impostor pair.*name2<TAB>j"),
         (_lfw("", "Ann\t1"), r"line 3: 2 field\(s\)"),
@@ -185,14 +186,14 @@ def _csv(*lines: str) -> str:
         (_lfw("Ann\t1.5\t1"), "line 2: '1.5' is no picture's number"),
         (_lfw("Ann\t\u0661\t1"), "line 2: '\u0661' is no picture's number"),
         (_lfw("Ann\t" + "9" * 5000 + "\t1"), "line 2: .* is no picture's number"),
-        (_lfw("Ann\t1\t1", "Ann\t1\tBob Lee\t1"), "line 2: a picture paired with itself"),
-        (_lfw("Ann\t1\t01", "Ann\t1\tBob Lee\t1"), "line 2: a picture paired with itself"),
+        (_lfw("Ann\t1\t1"), "line 2: a picture paired with itself"),
+        (_lfw("Ann\t1\t01"), "line 2: a picture paired with itself"),
         (_lfw("Ann\t1\t2", "Ann\t1\tAnn\t3"), "line 3: 'Ann' twice"),
         (_lfw("..\t1\t2"), "line 2: '..' cannot be a person's folder"),
         (_lfw("../x\t1\t2"), "line 2: '../x' cannot be a person's folder"),
         (_lfw("\t1\t2"), "line 2: '' cannot be a person's folder"),
         (_lfw("Ann\t1\t2"), "line 2: the list ends after 1 of 2 pairs; line 1 says 1 genuine"),
-        (TWO_FOLDS + "Ann\t1\t3", "line 6: one line too many; line 1 says 1 genuine"),
+        (TWO_FOLDS + "Ann\t1\t3", "line 6: one line too many; line 1 says.*each of 2 folds"),
         ("999999999\t999999999\nAnn\t1\t2", "line 2: the list ends after 1 of"),
         (
             TWO_FOLDS.replace("Bob Lee\t1\t12", "Ann\t2\t1"),
@@ -261,9 +262,10 @@ A, B, C = "Ann/Ann_0001.jpg", "Ann/Ann_0002.png", "夏子/夏子_0002.jpg"
         (f"{A} {B} 1\n{A} {C} 0\n", "no header: picture, picture, truth .*by spaces"),
         (f"{A}\t{B}\t1\n{A}\t{C}\t-1\n", "(1: one person, -1: two), separated by tabs"),
         (f"{A}  {B}\t1\n\n{A} \t{C} -1\n", "separated by spaces"),
+        (f"1 {A} {B}\n0 {A} {C}\n", "no header: truth, picture, picture"),
         (f"{A},{B},True\n{A},{C},False\n", "separated by commas"),
         (f"{A};{B};1.0\n{A};{C};0.0\n", "separated by semicolons"),
-        (f"# a list\n{A} {B} 1\n # more\n{A} {C} 0\n", "separated by spaces"),
+        (f"# a list\n{A} {B} 1\n # more\n{A} {C} 0\n", "2 lines with # left out"),
         (f"img1,img2,label\n{A},{B},1\n{A},{C},0\n", "img1 and img2 taken as the pictures, label"),
         (f"FILE1\tFILE2\tIsSame\n{A}\t{B}\tSAME\n{A}\t{C}\tDifferent\n", "IsSame as the truth"),
         (f"Image_1;Image_2;is_same\n{A};{B};yes\n{A};{C};no\n", "yes: one person, no: two"),
@@ -301,6 +303,15 @@ def test_folds_of_lfw_by_spaces_with_names_that_hold_spaces(root: Path) -> None:
     assert by_spaces.fold == (0, 0, 1, 1)
     for field in ("first", "second", "same", "fold"):
         assert getattr(by_spaces, field) == getattr(by_tabs, field)
+
+
+def test_names_with_spaces_in_a_list_by_spaces(root: Path) -> None:
+    one, other = "Bob Lee/Bob Lee_0001.jpg", "Bob Lee/Bob Lee_0012.jpg"
+    for line in (f"{one} {other} 1", f'"{one}" "{other}" 1', f"1 {one} {other}"):
+        pairs = _read(root, line)
+        assert (pairs.first, pairs.second, pairs.same) == ((one,), (other,), (True,))
+    with pytest.raises(UserError, match=r"line 1: 5 field\(s\), wanted are 3; .*quotes"):
+        _read(root, "Bob Lee/x.jpg Bob Lee/y.jpg 1")
 
 
 @pytest.mark.parametrize(

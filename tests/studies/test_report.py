@@ -686,6 +686,8 @@ def test_axes_begin_at_the_first_epoch(made, epochs):
         left, right = figure.axes[0].get_xlim()
         assert first - 0.05 * (epochs * first) <= left < first or epochs == 1
         assert 0 < left < first < right
+        if what == "epochs":
+            assert figure.axes[0].get_xticks()[0] == 1
 
 
 def test_latex_is_escaped_and_has_the_tables_cells(made, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import datasets as published
+from torchvision.datasets.utils import check_integrity
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ from siamese.config import DatasetSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError, first_few
 from siamese.files.online import why_unreachable
-from siamese.files.places import is_regular
+from siamese.files.places import is_regular, open_regular
 from siamese.processors import processors
 
 Part = Literal["train", "test"]
@@ -36,13 +37,18 @@ FOLDER_SIZE = 224
 _CHUNK = 2000
 # Mean and deviation of a folder's pixels come from at most so many training pictures.
 _MEASURED = 1000
-_ANEW = "delete the folder and let it be downloaded again with `data.download` true"
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images in memory: uint8 (N, C, H, W), labels int64 (N,), mean and std of the channels in [0,
-    1].
+    """Images in memory.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        labels: int64 (N,), indices into ``classes``.
+        classes: the classes' names.
+        mean: of each channel over the training images, in [0, 1].
+        std: likewise, the standard deviation.
     """
 
     images: Tensor
@@ -65,7 +71,14 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Picture files with their classes: paths relative to ``root`` and labels int64 (N,)."""
+    """Picture files with their classes, for sets that do not fit into memory.
+
+    Attributes:
+        root: the folder of one part, e.g. ``DATA/train``.
+        paths: one path per picture, relative to ``root``, with forward slashes.
+        labels: int64 (N,), indices into ``classes``.
+        classes: names of the class folders in code-point order.
+    """
 
     root: Path
     paths: tuple[str, ...]
@@ -99,12 +112,14 @@ class _Known:
             return root / str(self.build.base_folder)
         return root / str(self.build.__name__) / "raw"
 
-    def files(self) -> list[str]:
-        """Names of its files."""
+    def files(self) -> dict[str, str | None]:
+        """Its files and their MD5 sums, where they are known."""
         if hasattr(self.build, "base_folder"):
+            meta = self.build.meta
             listed = [*self.build.train_list, *self.build.test_list]
-            return [str(name) for name, _ in listed] + [str(self.build.meta["filename"])]
-        return [Path(str(name)).stem for name, _ in self.build.resources]
+            return dict([*listed, [meta["filename"], meta["md5"]]])
+        names = (Path(str(name)).stem for name, _ in self.build.resources)
+        return dict.fromkeys(names)
 
     def servers(self) -> tuple[str, ...]:
         """Addresses of those that torchvision loads it from; each has all of it."""
@@ -134,9 +149,14 @@ def load_part(
 ) -> ImageSet:
     """All images of the training or test part, in memory.
 
-    ``subset``, ``test_subset`` and ``validation`` are left to :func:`subset` and
-    :func:`split_validation`. ``as_tested`` prepares training images as test images are. ``report``
-    is called with path and reason for each picture of a folder that cannot be decoded.
+    Args:
+        settings: the set, and the side of its images: ``size`` for the training part, ``test_size``
+            (else ``size``) for the test part. ``subset``, ``test_subset`` and ``validation`` are
+            left to :func:`subset` and :func:`split_validation`.
+        part: which.
+        as_tested: prepare training images as test images are, e.g. for validation.
+        report: called with path and reason for each picture of a folder that cannot be decoded.
+        progress: show a bar while pictures are decoded.
 
     Raises:
         UserError: the set is missing, damaged or cannot be downloaded; a folder without pictures,
@@ -160,7 +180,8 @@ def load_part(
     if int(labels.max()) >= len(raw.classes):
         raise UserError(
             f"{known.folder(Path(settings.root))}: a label {int(labels.max())} in the {part} part, "
-            f"but {known.title} has {len(raw.classes)} classes; {_ANEW}"
+            f"but {known.title} has {len(raw.classes)} classes; delete the folder and let it be "
+            "downloaded again with `data.download` true"
         )
     return ImageSet(
         _resized(images.contiguous(), size), labels, tuple(raw.classes), known.mean, known.std
@@ -170,15 +191,16 @@ def load_part(
 def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
     """A part as torchvision's own data set."""
     folder = known.folder(root)
-    missing = [name for name in known.files() if not is_regular(folder / name)]
+    there = [name for name in known.files() if is_regular(folder / name)]
+    missing = [name for name in known.files() if name not in there]
     if missing and not download:
-        what = "no such folder or files"
-        if len(missing) < len(known.files()):
-            what = f"lacks {first_few(missing)}"
+        what = f"lacks {first_few(missing)}" if there else "no such folder or files"
         raise UserError(
             f"{folder}: {what}; give the folder that holds {known.title} as torchvision keeps it "
             f"({folder.relative_to(root)}/...) with `data.root`, or `data.download` true"
         )
+    if missing:  # torchvision would download over a damaged file
+        _refuse_damaged(known, folder, there)
     try:
         if missing and (reason := why_unreachable(*known.servers())):
             raise OSError(reason)
@@ -190,13 +212,49 @@ def _load_known(known: _Known, root: Path, part: Part, download: bool) -> Any:
                 f"{folder}: {known.title} is not there and could not be downloaded ({reason}); "
                 "connect to the internet, or give the folder that holds it with `data.root`"
             ) from None
-        raise UserError(f"{folder}: {known.title} cannot be read ({reason}); {_ANEW}") from None
+        _refuse_damaged(known, folder, there)
+        raise UserError(
+            f"{folder}: {known.title} cannot be read ({reason}); delete the folder and let it be "
+            "downloaded again with `data.download` true"
+        ) from None
     if len(raw.data) != len(raw.targets):
         raise UserError(
             f"{folder}: {len(raw.data)} images but {len(raw.targets)} labels in the {part} part; "
-            f"{_ANEW}"
+            "delete the folder and let it be downloaded again with `data.download` true"
         )
     return raw
+
+
+def _refuse_damaged(known: _Known, folder: Path, names: Sequence[str]) -> None:
+    """Raise a UserError for the first file that is not what was published, as far as is known."""
+    sums = known.files()
+    for name in names:
+        path, md5 = folder / name, sums[name]
+        if md5 is None:  # MNIST's files have no published sum
+            what = _idx_damage(path)
+        else:
+            matches = check_integrity(str(path), md5)
+            what = None if matches else "damaged (its MD5 sum is not the published one)"
+        if what is not None:
+            raise UserError(
+                f"{path}: {what}; delete it and let it be downloaded again with "
+                "`data.download` true"
+            )
+
+
+def _idx_damage(path: Path) -> str | None:
+    """What is wrong with a file of MNIST's format, bytes of one or three dimensions."""
+    try:
+        with open_regular(path) as file:
+            head = file.read(16)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    dimensions = 3 if "images" in path.name else 1
+    if head[:4] != bytes([0, 0, 8, dimensions]) or len(head) < 4 + 4 * dimensions:
+        return f"damaged (not a file of {'images' if dimensions == 3 else 'labels'})"
+    sides = np.frombuffer(head[4 : 4 + 4 * dimensions], ">u4").astype(int)
+    expected, size = 4 + 4 * dimensions + int(np.prod(sides)), path.stat().st_size
+    return None if size == expected else f"damaged ({size} bytes instead of {expected})"
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:
@@ -213,16 +271,24 @@ def _resized(images: Tensor, size: int | None) -> Tensor:
 def scan_part(root: str | Path, part: Part) -> PictureFolder:
     """The pictures of a folder's training part, or of its test part (``test``, else ``val``).
 
-    Files count whose ending is a picture's and that lie directly in a class's folder; hidden ones
-    do not. Nothing is decoded. UserError where parts, pictures or classes are missing.
+    Files count whose ending is a picture's and that lie directly in a class's folder; hidden files
+    and folders do not. Nothing is decoded.
+
+    Raises:
+        UserError: a part or its pictures are missing, or both parts hold different classes.
     """
     root = Path(root).expanduser()
     folder, classes = _class_folders(root, part)
     other_folder, others = _class_folders(root, "test" if part == "train" else "train")
     if classes != others:
-        only = sorted(f"{name!a}" for name in set(classes) ^ set(others))
+        sides = sorted([(folder.name, classes, others), (other_folder.name, others, classes)])
+        only = [
+            f"{name!a} only in {where}"
+            for where, own, more in sides[::-1]
+            for name in sorted(set(own) - set(more))
+        ]
         raise UserError(
-            f"{root}: {folder.name} and {other_folder.name} hold different classes (only one has "
+            f"{root}: {folder.name} and {other_folder.name} hold different classes ("
             f"{first_few(only)}); both need the same folders"
         )
     found = [
@@ -292,7 +358,13 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def fit_square(picture: Image.Image, size: int, crop: float = 1.0) -> Image.Image:
-    """The square in a picture's centre whose side is ``crop`` of the shorter side, resized."""
+    """The square in a picture's centre whose side is ``crop`` of the shorter side, resized.
+
+    Args:
+        picture: any size.
+        size: side of the result in pixels.
+        crop: in (0, 1].
+    """
     side = max(1, round(crop * min(picture.size)))
     square: Image.Image = functional.resize(
         functional.center_crop(picture, [side]), [size, size], antialias=True
@@ -316,10 +388,18 @@ def decode_pictures(
     report: Report | None = None,
     progress: bool = True,
 ) -> ImageSet:
-    """Picture files as an image set; broken ones are left out, UserError where no other is there.
+    """Picture files as an image set; those that cannot be decoded are left out.
 
-    ``measured``: mean and standard deviation, see :func:`measure`. ``crop`` in (0, 1]: share of the
-    shorter side that the central square keeps.
+    Args:
+        folder: the pictures.
+        size: side in pixels.
+        measured: mean and standard deviation, see :func:`measure`.
+        crop: share of the shorter side that the central square keeps, in (0, 1].
+        report: called with path and reason for each picture that is left out.
+        progress: show a bar.
+
+    Raises:
+        UserError: none of them can be decoded.
     """
     images = torch.empty((len(folder), 3, size, size), dtype=torch.uint8)
 
@@ -330,7 +410,7 @@ def decode_pictures(
             return str(error)
         return None
 
-    with ThreadPoolExecutor(max_workers=min(8, processors())) as pool:
+    with ThreadPoolExecutor(max_workers=_threads()) as pool:
         reasons = list(
             tqdm(
                 pool.map(fill, range(len(folder))),
@@ -348,8 +428,13 @@ def decode_pictures(
     if len(good) == 0:
         raise UserError(f"{folder.root}: none of its {len(folder)} pictures can be decoded")
     mean, std = measured
-    whole = ImageSet(images, folder.labels, folder.classes, mean, std)
-    return whole if len(good) == len(folder) else whole.only(good)
+    if len(good) == len(folder):
+        return ImageSet(images, folder.labels, folder.classes, mean, std)
+    return ImageSet(images[good], folder.labels[good], folder.classes, mean, std)
+
+
+def _threads() -> int:
+    return min(8, processors())
 
 
 @lru_cache(maxsize=8)
@@ -357,6 +442,9 @@ def measure(root: str, size: int) -> tuple[tuple[float, ...], tuple[float, ...]]
     """Mean and standard deviation of a folder's training pixels, per channel, in [0, 1].
 
     Measured on all training pictures, or on 1,000 of them, evenly spaced; broken ones do not count.
+
+    Raises:
+        UserError: see :func:`scan_part`; or none of them can be decoded.
     """
     folder = scan_part(root, "train")
     chosen = np.linspace(0, len(folder) - 1, min(len(folder), _MEASURED)).round().astype(int)
@@ -384,7 +472,16 @@ def moments(counts: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def subset(images: Images, number: int, seed: int) -> Images:
-    """Some of the images, each class keeping its share, in their order; UserError for too many."""
+    """Some of the images, drawn so that each class keeps its share; in their order.
+
+    Args:
+        images: the set.
+        number: how many.
+        seed: of the draw.
+
+    Raises:
+        UserError: more than there are.
+    """
     if number > len(images):
         raise UserError(
             f"`data.subset` {number}: there are {len(images)} images only; use fewer, or null for "
@@ -396,10 +493,18 @@ def subset(images: Images, number: int, seed: int) -> Images:
 def split_validation(
     images: ImageSet | PictureFolder, share: float, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """Rising positions, int64, for training and for validation, each class giving its share.
+    """Keep images aside, drawn so that each class gives its share.
 
-    ``share`` is below 1, or a number of images; 0: none. UserError where it leaves a part without
-    any.
+    Args:
+        images: the training images.
+        share: share of them (below 1) or number (1 or more); 0: none.
+        seed: of the draw; the same seed and images give the same split.
+
+    Returns:
+        Positions for training and for validation, int64, each rising, without a common one.
+
+    Raises:
+        UserError: fewer than one image would be left for training or validation.
     """
     total = len(images)
     number = round(share * total) if share < 1 else int(share)
@@ -429,3 +534,9 @@ def _stratified(labels: Tensor, number: int, seed: int) -> Tensor:
         for label, count in enumerate(given)
     ]
     return torch.from_numpy(np.sort(np.concatenate(chosen)).astype(np.int64))
+
+
+def class_counts(labels: Tensor, classes: Sequence[str]) -> dict[str, int]:
+    """Images per class, every class named."""
+    counts = torch.bincount(labels.cpu(), minlength=len(classes)).tolist()
+    return dict(zip(classes, counts, strict=True))

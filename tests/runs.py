@@ -1,15 +1,19 @@
-"""What the tests of training runs share: two runs compared, a run interrupted, a full disk."""
+"""What tests of runs share: a small one, two compared, one interrupted, a full disk."""
 
 import os
 import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from siamese.cli import train as train_command
+from siamese.models.checkpoint import KEYS, write_checkpoint
+from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.training.monitoring import RunLog
 
 
@@ -52,3 +56,37 @@ def full_disk(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+
+
+def write_random_model(path: Path, seed: int = 0, **extras: Any) -> Path:
+    """A checkpoint of an untrained `test_resnet` with 8 dimensions for pictures of 32 pixels."""
+    torch.manual_seed(seed)
+    model = SiameseEmbedder("test_resnet", 8, size=32)
+    model.train()(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    half = (0.5, 0.5, 0.5)
+    content: dict[str, Any] = {key: {} for key in KEYS}
+    content |= {
+        "model": model.state_dict(),
+        "embedder": EmbedderSpec("test_resnet", 8, 32, "squash", half, half).as_dict(),
+        "train_weights": [],
+        "progress": {"epoch": 1},
+        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
+    }
+    write_checkpoint(path, content | extras)
+    return path
+
+
+def train_small(place: Path, validation: int, *more: str) -> None:
+    """Train the run `run` for an epoch on the folder `faces` of a place."""
+    arguments = [
+        *("--data", "faces", "--name", "run", "--epochs", "1", "--workers", "0"),
+        *("--backbone", "test_resnet", "--model.pretrained", "false", "--size", "32"),
+        *("--batches.people", "4", "--split.validation", str(validation), *more),
+        *("--device", "cpu", "--lr", "1e-2", "--model.embedding_dim", "16"),
+    ]
+    before = Path.cwd()
+    os.chdir(place)
+    try:
+        train_command._command(arguments)
+    finally:
+        os.chdir(before)

@@ -42,17 +42,17 @@ def judgement(result: Judgement) -> None:
         f"{f['genuine_pairs']} genuine pairs, {f['impostor_pairs']} impostor pairs"
     )
     for name, text in (("auc", "AUC"), ("ap", "AP ")):
-        print(f"{text} {f[name]:.4f}{_limits(limits.get(name))}")
+        print(f"{text} {f[name]:.4f}{limits_text(limits.get(name))}")
     if result.folds:
         each = [fold.figures["auc"] for fold in result.folds]
         listed = " ".join(f"{auc:.4f}" for auc in each)
         spread = f"mean {fmean(each):.4f}, standard deviation {stdev(each):.4f}"
         print(f"    fold by fold {listed}: {spread}")
-    print(f"EER {f['eer']:.4f}{_limits(limits.get('eer'))}, threshold {f['eer_threshold']:.4f}")
+    print(f"EER {f['eer']:.4f}{limits_text(limits.get('eer'))}, threshold {f['eer_threshold']:.4f}")
     lowest = f["lowest_supported_fmr"]
     for rate in ("1e-2", "1e-3"):
         name = f"tar_at_far_{rate}"
-        line = f"TAR@FAR={rate} {f[name]:.4f}{_limits(limits.get(name))}"
+        line = f"TAR@FAR={rate} {f[name]:.4f}{limits_text(limits.get(name))}"
         if verified.supports(float(rate)):
             print(f"{line}, threshold {f[f'threshold_at_far_{rate}']:.4f}")
         else:
@@ -63,19 +63,19 @@ def judgement(result: Judgement) -> None:
         mark = "" if verified.supports(fmr) else f" (unsupported below {lowest:.1e})"
         print(
             f"at the checkpoint's own threshold {result.decision.threshold:.4f} (chosen for FMR "
-            f"{result.decision.target_fmr:g}): FMR {fmr:.2e}{_limits(fmr_limits, '.2e')}{mark}, "
-            f"FNMR {fnmr:.4f}{_limits(fnmr_limits)}"
+            f"{result.decision.target_fmr:g}): FMR {fmr:.2e}{limits_text(fmr_limits, '.2e')}"
+            f"{mark}, FNMR {fnmr:.4f}{limits_text(fnmr_limits)}"
         )
     if result.listed is not None:
         folds, accuracy = result.listed.folds, result.listed.accuracy
         if folds is not None:
             print(
                 f"accuracy {folds.mean:.4f} +- {folds.standard_error:.4f}"
-                f"{_limits(folds.interval)} (standard error over "
+                f"{limits_text(folds.interval)} (standard error over "
                 f"{len(folds.accuracies)} folds, threshold chosen on the others)"
             )
         if accuracy is not None:
-            interval = _limits(result.listed.accuracy_interval)
+            interval = limits_text(result.listed.accuracy_interval)
             print(f"accuracy {accuracy:.4f}{interval} at the checkpoint's own threshold")
         elif folds is None:
             why = "no folds and no threshold of a model's own (siamese-eval threshold chooses one)"
@@ -124,8 +124,8 @@ def _rates(rates: Rates) -> str:
     mark = f" (unsupported below {lowest:.1e})" if rates.fmr < lowest else ""
     return (
         f"{shown(rates.origin)}: {rates.people} people, {rates.images} images\n"
-        f"  FMR {rates.fmr:.2e}{_limits(rates.fmr_interval, '.2e')}{mark}, "
-        f"FNMR {rates.fnmr:.4f}{_limits(rates.fnmr_interval)}, "
+        f"  FMR {rates.fmr:.2e}{limits_text(rates.fmr_interval, '.2e')}{mark}, "
+        f"FNMR {rates.fnmr:.4f}{limits_text(rates.fnmr_interval)}, "
         f"Cllr {rates.cllr:.4f} bits (at best {rates.minimum_cllr:.4f})"
     )
 
@@ -151,8 +151,8 @@ def people(result: PeopleTable) -> None:
 def _operating_point(result: PeopleTable) -> str:
     return (
         f"at threshold {result.threshold:.4f} ({result.chosen_by}): "
-        f"FMR {result.fmr:.2e}{_limits(result.intervals[0], '.2e')}, "
-        f"FNMR {result.fnmr:.4f}{_limits(result.intervals[1])}"
+        f"FMR {result.fmr:.2e}{limits_text(result.intervals[0], '.2e')}, "
+        f"FNMR {result.fnmr:.4f}{limits_text(result.intervals[1])}"
     )
 
 
@@ -191,7 +191,7 @@ def comparison(result: Comparison) -> None:
         mark = "" if one.supported else " (unsupported)"
         print(
             f"{one.title}{mark}: A {one.a:.4f}, B {one.b:.4f}, B - A {one.difference:+.4f}"
-            f"{_limits(one.interval, '+.4f')}: {one.verdict}"
+            f"{limits_text(one.interval, '+.4f')}: {one.verdict}"
         )
     _files(result.files)
 
@@ -204,7 +204,8 @@ def report(result: Reported) -> None:
     _files([result.path])
 
 
-def _limits(limits: Limits, form: str = ".4f") -> str:
+def limits_text(limits: Limits, form: str = ".4f") -> str:
+    """An interval as it follows its figure; empty without one."""
     return "" if limits is None else f" [{limits[0]:{form}}, {limits[1]:{form}}]"
 
 

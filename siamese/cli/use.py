@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from siamese.cli.commands import Command, preload, run_chosen, run_command
 from siamese.cli.parsing import require_places
+from siamese.cli.printing import limits_text
 from siamese.config.using import (
     EnrollSettings,
     ExportPersonSettings,
@@ -62,27 +63,28 @@ def _load(settings: UseSettings, own: str | None = None) -> Embedder:
 def _open(settings: GallerySettings) -> Gallery:
     """The gallery, with its model, ready to be searched."""
     from siamese.recognition.gallery import Gallery
-    from siamese.recognition.stores import open_store
 
-    store = open_store(settings.gallery)
-    checkpoint = store.head().checkpoint
-    store.close()
-    return Gallery(settings.gallery, _load(settings, checkpoint), create=False)
+    gallery = Gallery(settings.gallery, create=False)
+    gallery.use(_load(settings, gallery.head.checkpoint))
+    return gallery
+
+
+def _require_there(*places: str | None) -> None:
+    for place in places:
+        if place is not None and not os.path.exists(place):
+            raise UserError(f"{place}: no such file or folder")
 
 
 def _verify(settings: VerifySettings) -> None:
     check_use(settings)
-    for name in ("a", "b", "pairs", "data"):
-        place = getattr(settings, name)
-        if place is not None and not os.path.exists(place):
-            raise UserError(f"{place}: no such file or folder")
+    _require_there(settings.a, settings.b, settings.pairs, settings.data)
     model = _load(settings)
     a, b = settings.a, settings.b
     if settings.pairs is None and not os.path.isdir(str(a)) and not os.path.isdir(str(b)):
         answer = model.verify(str(a), str(b), settings.prior)
         if settings.threshold is not None:
             answer = model.judge_score(answer.score, settings.prior, settings.threshold)
-        print(_json(answer) if settings.json else _answer(answer, model))
+        print(json.dumps(asdict(answer), ensure_ascii=False) if settings.json else _answer(answer))
         sys.exit(_status(answer.same, model))
     from siamese.recognition.comparing import compare_pairs, listed_pairs, pairs_between
 
@@ -118,7 +120,7 @@ def _status(same: bool | None, model: Embedder) -> int:
     return 0 if same else NOT_THE_SAME
 
 
-def _answer(answer: Verification, model: Embedder) -> str:
+def _answer(answer: Verification) -> str:
     lines = [f"score {answer.score:.4f}"]
     if answer.threshold is not None:
         verdict = "the same person" if answer.same else "not the same person"
@@ -126,8 +128,7 @@ def _answer(answer: Verification, model: Embedder) -> str:
         if answer.target_fmr is not None:
             where = f"chosen for FMR {answer.target_fmr:g} on {answer.threshold_from}"
             if answer.fmr is not None:
-                limits = answer.fmr_interval
-                interval = f" [{limits[0]:.2e}, {limits[1]:.2e}]" if limits else ""
+                interval = limits_text(answer.fmr_interval, ".2e")
                 where += f": FMR {answer.fmr:.2e}{interval} there"
             if answer.chosen_at is not None:
                 where += f", {answer.chosen_at}"
@@ -167,9 +168,7 @@ def _print_pairs(scored: PairScores, rows: Sequence[dict[str, Any]]) -> None:
 def _enroll(settings: EnrollSettings) -> None:
     check_use(settings)
     pictures = settings.pictures
-    for path in pictures:
-        if not os.path.exists(path):
-            raise UserError(f"{path}: no such file or folder")
+    _require_there(*pictures)
     folder = settings.name is None
     if folder and (len(pictures) != 1 or not os.path.isdir(pictures[0])):
         raise UserError(
@@ -198,11 +197,15 @@ def _gallery_to_fill(settings: GallerySettings) -> Gallery:
     return Gallery(settings.gallery, _load(settings))
 
 
-def _print_enrolment(done: Enrolment, gallery: str) -> None:
-    for note in done.notes[:_SHOWN]:
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes[:_SHOWN]:
         print(f"note: {shown(note)}")
-    if len(done.notes) > _SHOWN:
-        print(f"note: ... {len(done.notes) - _SHOWN} more")
+    if len(notes) > _SHOWN:
+        print(f"note: ... {len(notes) - _SHOWN} more")
+
+
+def _print_enrolment(done: Enrolment, gallery: str) -> None:
+    _print_notes(done.notes)
     present = f", {done.present} were there already" if done.present else ""
     print(f"{done.people} people: {done.added} pictures enrolled{present} in {shown(gallery)}")
 
@@ -211,9 +214,7 @@ def _identify(settings: SearchSettings) -> None:
     check_use(settings)
     if not settings.pictures:
         raise UserError("give the pictures to search for: siamese-use identify PICTURE ...")
-    for place in settings.pictures:
-        if not os.path.exists(place):
-            raise UserError(f"{place}: no such file or folder")
+    _require_there(*settings.pictures)
     gallery = _open(settings)
     from siamese.recognition.comparing import pictures_of
 
@@ -328,8 +329,7 @@ def _migrate(settings: MigrateSettings) -> None:
     if settings.checkpoint is None:
         raise UserError("`checkpoint` is missing: the model that everybody is embedded with anew")
     pictures, notes = gallery.migrate(_load(settings))
-    for note in notes[:_SHOWN]:
-        print(f"note: {shown(note)}")
+    _print_notes(notes)
     print(f"{pictures} pictures embedded anew in {shown(settings.gallery)}")
 
 
@@ -364,10 +364,6 @@ def _print_exported(result: Exported) -> None:
             )
     print(f"fingerprint {result.fingerprint}")
     print(f"wrote {shown(str(result.path))} ({result.size / 1e6:.1f} MB)")
-
-
-def _json(answer: Verification) -> str:
-    return json.dumps(asdict(answer), ensure_ascii=False)
 
 
 COMMANDS = {

@@ -24,7 +24,6 @@ from siamese.recognition.stores import (
     Head,
     Person,
     StoredPicture,
-    everything,
     now,
     open_store,
     other_model,
@@ -107,12 +106,22 @@ class Gallery:
     def __init__(
         self, place: str | os.PathLike[str], model: Embedder | None = None, *, create: bool = True
     ):
-        self.model = model
+        self.model: Embedder | None = None
         head = head_of(model) if create and model is not None else None
         self._store = open_store(os.fspath(place), head)
         self.head = self._store.head()
-        if model is not None and model.fingerprint != self.head.fingerprint:
+        if model is not None:
+            self.use(model)
+
+    def use(self, model: Embedder) -> None:
+        """Embed and search with a model from now on.
+
+        Raises:
+            UserError: the gallery is of another model.
+        """
+        if model.fingerprint != self.head.fingerprint:
             raise other_model(self._store.place)
+        self.model = model
 
     def enroll(self, name: str, pictures: Iterable[str | os.PathLike[str]]) -> Enrolment:
         """Enrol pictures of one person, all of them or none.
@@ -355,10 +364,9 @@ class Gallery:
         if target.head().fingerprint != self.head.fingerprint:
             raise other_model(target.place)
         copied = 0
-        with tqdm(total=len(self.people()), desc="copying", unit="person", disable=None) as bar:
-            for name, pictures in everything(self._store):
-                copied += target.add({name: pictures}, self.head.fingerprint)
-                bar.update()
+        for person in tqdm(self.people(), desc="copying", unit="person", disable=None):
+            pictures = self._store.pictures(person.name)
+            copied += target.add({person.name: pictures}, self.head.fingerprint)
         target.close()
         return copied
 

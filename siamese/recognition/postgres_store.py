@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,6 +11,8 @@ import numpy as np
 
 from siamese.errors import UserError
 from siamese.recognition.stores import (
+    HEAD,
+    PICTURE,
     VERSION,
     Head,
     Neighbour,
@@ -19,6 +20,7 @@ from siamese.recognition.stores import (
     StoredPicture,
     Vectors,
     checked,
+    head_values,
     other_model,
 )
 
@@ -93,7 +95,7 @@ class PostgresStore:
 
     def head(self) -> Head:
         """What the gallery knows of its model."""
-        rows = self._rows(f"SELECT {_HEAD} FROM siamese.head")
+        rows = self._rows(f"SELECT {HEAD} FROM siamese.head")
         if not rows:
             raise UserError(f"`gallery` {self.place}: is damaged, its table head is empty")
         return Head(*rows[0])
@@ -108,7 +110,7 @@ class PostgresStore:
 
     def pictures(self, name: str) -> list[StoredPicture]:
         """A person's pictures in the order of enrolment."""
-        query = f"SELECT {_PICTURE} FROM {_JOINED} WHERE name = %s ORDER BY picture.id"
+        query = f"SELECT {PICTURE} FROM {_JOINED} WHERE name = %s ORDER BY picture.id"
         return [self._picture(row) for row in self._rows(query, (name,))]
 
     def names_of(self, digests: Sequence[str]) -> dict[str, list[str]]:
@@ -213,7 +215,7 @@ class PostgresStore:
     def outdated(self, fingerprint: str, most: int) -> list[tuple[int, StoredPicture]]:
         """Some pictures that have no embedding of a new model yet."""
         query = (
-            f"SELECT picture.id, {_PICTURE} FROM siamese.picture LEFT JOIN siamese.renewed "
+            f"SELECT picture.id, {PICTURE} FROM siamese.picture LEFT JOIN siamese.renewed "
             "ON renewed.picture = picture.id AND renewed.fingerprint = %s "
             "WHERE renewed.picture IS NULL ORDER BY picture.id LIMIT %s"
         )
@@ -253,7 +255,7 @@ class PostgresStore:
             )
             self._connection.execute("DELETE FROM siamese.renewed")
             self._connection.execute(
-                f"UPDATE siamese.head SET ({_HEAD}) = (%s, %s, %s, %s, %s)", _values(head)
+                f"UPDATE siamese.head SET ({HEAD}) = (%s, %s, %s, %s, %s)", head_values(head)
             )
         return True
 
@@ -272,8 +274,8 @@ class PostgresStore:
             self._connection.execute(_TABLES)
             self._connection.execute(_NO_ACCESS_FOR_OTHERS)
             self._connection.execute(
-                f"INSERT INTO siamese.head (version, {_HEAD}) VALUES (%s, %s, %s, %s, %s, %s)",
-                (VERSION, *_values(head)),
+                f"INSERT INTO siamese.head (version, {HEAD}) VALUES (%s, %s, %s, %s, %s, %s)",
+                (VERSION, *head_values(head)),
             )
 
     def _picture(self, row: Sequence[Any]) -> StoredPicture:
@@ -310,8 +312,6 @@ class PostgresStore:
             raise UserError(f"`gallery` {self.place}: {reason}") from None
 
 
-_HEAD = ", ".join(field.name for field in fields(Head))
-_PICTURE = "path, digest, enrolled, picture.embedding"
 _JOINED = "siamese.picture JOIN siamese.person ON picture.person = person.id"
 _EXACT = (
     "SELECT person, min(embedding <#> %(query)s) AS far FROM siamese.picture "
@@ -323,10 +323,6 @@ _BY_INDEX = (
     "ORDER BY embedding::vector({dimensions}) <#> %(query)s::vector({dimensions}) "
     "LIMIT 10 * %(most)s) AS found"
 )
-
-
-def _values(head: Head) -> tuple[object, ...]:
-    return tuple(getattr(head, field.name) for field in fields(Head))
 
 
 def _without_password(place: str) -> str:

@@ -6,7 +6,8 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from siamese.errors import UserError
 from siamese.files.places import is_regular
 from siamese.recognition.stores import (
+    HEAD,
+    PICTURE,
     VERSION,
     Head,
     Neighbour,
@@ -23,6 +26,7 @@ from siamese.recognition.stores import (
     StoredPicture,
     Vectors,
     checked,
+    head_values,
     other_model,
 )
 
@@ -66,16 +70,20 @@ class _Matrix:
     starts: npt.NDArray[np.int64]
     names: tuple[str, ...]
 
+    @cached_property
+    def ends(self) -> npt.NDArray[np.int64]:
+        """int64 (P,), the row after each person's last."""
+        return np.append(self.starts[1:], len(self.vectors))
+
     def nearest(self, queries: Vectors, most: int) -> Iterator[list[tuple[int, int]]]:
         """For each query its nearest people: their positions and their nearest pictures' rows."""
         most = min(most, len(self.names))
         at_once = max(1, _SCORES // len(self.names))
-        ends = np.append(self.starts[1:], len(self.vectors))
         for first in range(0, len(queries), at_once):
             part = queries[first : first + at_once]
             people = np.argpartition(-self._best(part), most - 1, axis=1)[:, :most]
             for query, positions in zip(part, people, strict=True):
-                rows = [slice(self.starts[i], ends[i]) for i in positions]
+                rows = [slice(self.starts[i], self.ends[i]) for i in positions]
                 yield [
                     (int(i), row.start + int((self.vectors[row] @ query).argmax()))
                     for i, row in zip(positions, rows, strict=True)
@@ -84,12 +92,11 @@ class _Matrix:
     def _best(self, queries: Vectors) -> Vectors:
         """Each query's best score with each person, (Q, P)."""
         best = np.empty((len(queries), len(self.names)), np.float32)
-        ends = np.append(self.starts[1:], len(self.vectors))
         rows, person = max(1, _SCORES // len(queries)), 0
         while person < len(self.names):
             start = self.starts[person]
-            stop = max(person + 1, int(np.searchsorted(ends, start + rows, side="right")))
-            scores = queries @ self.vectors[start : ends[stop - 1]].T
+            stop = max(person + 1, int(np.searchsorted(self.ends, start + rows, side="right")))
+            scores = queries @ self.vectors[start : self.ends[stop - 1]].T
             best[:, person:stop] = np.maximum.reduceat(
                 scores, self.starts[person:stop] - start, axis=1
             )
@@ -139,7 +146,7 @@ class SqliteStore:
     def head(self) -> Head:
         """What the gallery knows of its model."""
         with self._errors():
-            row = self._connection.execute(f"SELECT {_HEAD} FROM head").fetchone()
+            row = self._connection.execute(f"SELECT {HEAD} FROM head").fetchone()
             kinds = [str, int, int, str, str]
             if row is None or [type(value) for value in row] != kinds:
                 raise self._damage()
@@ -157,7 +164,7 @@ class SqliteStore:
 
     def pictures(self, name: str) -> list[StoredPicture]:
         """A person's pictures in the order of enrolment."""
-        query = f"SELECT {_PICTURE} FROM picture JOIN person ON person = person.id WHERE name = ?"
+        query = f"SELECT {PICTURE} FROM picture JOIN person ON person = person.id WHERE name = ?"
         rows = self._rows(f"{query} ORDER BY picture.id", (name,))
         return [self._picture(row) for row in rows]
 
@@ -201,7 +208,7 @@ class SqliteStore:
     def nearest(self, queries: Vectors, people: int, *, approximate: bool) -> list[list[Neighbour]]:
         """The nearest people of each unit vector, exactly."""
         if approximate:
-            raise UserError("`search` hnsw: needs a gallery in PostgreSQL; this one is exact")
+            raise _no_index()
         matrix = self._loaded()
         if not len(matrix.names):
             return [[] for _ in queries]
@@ -220,12 +227,12 @@ class SqliteStore:
 
     def index(self) -> float | None:
         """There is none: every search is exact."""
-        raise UserError("`search` hnsw: needs a gallery in PostgreSQL; this one is exact")
+        raise _no_index()
 
     def outdated(self, fingerprint: str, most: int) -> list[tuple[int, StoredPicture]]:
         """Some pictures that have no embedding of a new model yet."""
         query = (
-            f"SELECT picture.id, {_PICTURE} FROM picture LEFT JOIN renewed "
+            f"SELECT picture.id, {PICTURE} FROM picture LEFT JOIN renewed "
             "ON renewed.picture = picture.id AND renewed.fingerprint = ? "
             "WHERE renewed.picture IS NULL ORDER BY picture.id LIMIT ?"
         )
@@ -253,7 +260,7 @@ class SqliteStore:
             embedding = f"(SELECT renewed.embedding FROM renewed WHERE {of_new})"
             connection.execute(f"UPDATE picture SET embedding = {embedding}", mark)
             connection.execute("DELETE FROM renewed")
-            connection.execute(f"UPDATE head SET ({_HEAD}) = (?, ?, ?, ?, ?)", _values(head))
+            connection.execute(f"UPDATE head SET ({HEAD}) = (?, ?, ?, ?, ?)", head_values(head))
         self._dimensions = head.dimensions
         return True
 
@@ -342,12 +349,8 @@ class SqliteStore:
         return UserError(f"`gallery` {self.place}: is damaged; restore it from a copy")
 
 
-_HEAD = ", ".join(field.name for field in fields(Head))
-_PICTURE = "path, digest, enrolled, picture.embedding"
-
-
-def _values(head: Head) -> tuple[object, ...]:
-    return tuple(getattr(head, field.name) for field in fields(Head))
+def _no_index() -> UserError:
+    return UserError("`search` hnsw: needs a gallery in PostgreSQL; this one is exact")
 
 
 def _make(path: Path, head: Head) -> None:
@@ -364,7 +367,7 @@ def _make(path: Path, head: Head) -> None:
         connection.executescript(
             f"PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {VERSION}; {_TABLES}"
         )
-        connection.execute(f"INSERT INTO head ({_HEAD}) VALUES (?, ?, ?, ?, ?)", _values(head))
+        connection.execute(f"INSERT INTO head ({HEAD}) VALUES (?, ?, ?, ?, ?)", head_values(head))
         connection.commit()
         connection.close()
         with suppress(FileExistsError):  # another process was quicker

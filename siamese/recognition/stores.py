@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -37,6 +37,16 @@ class Head:
     flip: bool
     checkpoint: str
     made: str
+
+
+# Both databases name their columns like the fields.
+HEAD = ", ".join(field.name for field in fields(Head))
+PICTURE = "path, digest, enrolled, picture.embedding"
+
+
+def head_values(head: Head) -> tuple[object, ...]:
+    """The fields in the order of :data:`HEAD`."""
+    return tuple(getattr(head, field.name) for field in fields(Head))
 
 
 @dataclass(frozen=True)
@@ -141,12 +151,6 @@ class Store(Protocol):
 
     def close(self) -> None:
         """End the connection."""
-
-
-def everything(store: Store) -> Iterator[tuple[str, list[StoredPicture]]]:
-    """Every person with all pictures, one person at a time."""
-    for person in store.people():
-        yield person.name, store.pictures(person.name)
 
 
 def open_store(place: str, head: Head | None = None) -> Store:

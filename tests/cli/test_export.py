@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese.cli import train as train_command
+from tests.runs import train_small
 
 RUN = "checkpoints/run/best.pt"
 
@@ -18,18 +18,7 @@ def once(draw_people: Callable[..., Path], tmp_path_factory: pytest.TempPathFact
     """A trained run and its exports, people included."""
     place = tmp_path_factory.mktemp("used")
     draw_people(place / "faces", [f"人{person} x" for person in range(16)], images=5)
-    arguments = [
-        *("--data", "faces", "--name", "run", "--epochs", "1", "--workers", "0"),
-        *("--backbone", "test_resnet", "--model.pretrained", "false", "--size", "32"),
-        *("--batches.people", "4", "--split.validation", "8"),
-        *("--device", "cpu", "--lr", "1e-2", "--model.embedding_dim", "16"),
-    ]
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        train_command._command(arguments)
-    finally:
-        os.chdir(before)
+    train_small(place, 8)
     return place
 
 

@@ -5,16 +5,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from siamese.models.checkpoint import KEYS, update_checkpoint, write_checkpoint
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.checkpoint import update_checkpoint
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
+from tests.runs import write_random_model
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -22,19 +20,7 @@ Run = Callable[..., CompletedProcess[str]]
 @pytest.fixture
 def place(tmp_path: Path, face_folder: Path) -> Path:
     """A folder with faces/ and a random model in checkpoints/run."""
-    torch.manual_seed(0)
-    model = SiameseEmbedder("test_resnet", 8, size=32)
-    model.train()(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
-    half = (0.5, 0.5, 0.5)
-    content: dict[str, Any] = {key: {} for key in KEYS}
-    content |= {
-        "model": model.state_dict(),
-        "embedder": EmbedderSpec("test_resnet", 8, 32, "squash", half, half).as_dict(),
-        "train_weights": [],
-        "progress": {"epoch": 1},
-        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
-    }
-    write_checkpoint(tmp_path / "checkpoints" / "run" / "best.pt", content)
+    write_random_model(tmp_path / "checkpoints" / "run" / "best.pt")
     return tmp_path
 
 

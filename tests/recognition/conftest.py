@@ -6,17 +6,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from siamese.models.checkpoint import KEYS, write_checkpoint
-from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
-
-SIZE, DIMENSIONS = 32, 8
+from tests.runs import write_random_model
 
 
 @pytest.fixture
@@ -24,26 +19,13 @@ def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Function that writes a random model under a run's name, with a threshold or without."""
 
     def make(name: str, seed: int = 0, threshold: float | None = None) -> Path:
-        torch.manual_seed(seed)
-        model = SiameseEmbedder("test_resnet", DIMENSIONS, size=SIZE)
-        model.train()(torch.randint(0, 256, (8, 3, SIZE, SIZE), dtype=torch.uint8))
-        half = (0.5, 0.5, 0.5)
-        spec = EmbedderSpec("test_resnet", DIMENSIONS, SIZE, "squash", half, half)
-        content: dict[str, Any] = {key: {} for key in KEYS}
-        content |= {
-            "model": model.state_dict(),
-            "embedder": spec.as_dict(),
-            "train_weights": [],
-            "progress": {"epoch": 1},
-            "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
-        }
+        extras = {}
         if threshold is not None:
             chosen = {"origin": "ten people", "fmr": 0.01, "fmr_interval": [0.001, 0.02]}
             decision = Decision(threshold, 0.01, Calibration(4.0, -2.0), False, chosen)
-            content["decision"] = decision.as_dict()
+            extras["decision"] = decision.as_dict()
         path = tmp_path / "checkpoints" / name / "best.pt"
-        write_checkpoint(path, content)
-        return path
+        return write_random_model(path, seed, **extras)
 
     return make
 

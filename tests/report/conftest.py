@@ -1,6 +1,5 @@
 """A small trained run for the commands of siamese-eval, which tests call in this process."""
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from siamese.cli import eval as eval_command
-from siamese.cli import train as train_command
+from tests.runs import train_small
 
 VALIDATION, TEST, TRAINED = 6, 5, 5
 
@@ -22,19 +21,8 @@ def trained_once(
     names = [f"人{person} x" for person in range(VALIDATION + TEST + TRAINED)]
     draw_people(place / "faces", names, images=5)
     draw_people(place / "others", [*"abcdefg", names[0]], images=4, seed=1)
-    arguments = [
-        *("--data", "faces", "--name", "run", "--epochs", "1", "--workers", "0"),
-        *("--backbone", "test_resnet", "--model.pretrained", "false", "--size", "32"),
-        *("--batches.people", "4", "--split.validation", str(VALIDATION)),
-        *("--split.test", str(TEST), "--trainer.recalibration_batches", "2"),
-        *("--device", "cpu", "--lr", "1e-2", "--model.embedding_dim", "16"),
-    ]
-    before = Path.cwd()
-    os.chdir(place)
-    try:
-        train_command._command(arguments)
-    finally:
-        os.chdir(before)
+    more = ("--split.test", str(TEST), "--trainer.recalibration_batches", "2")
+    train_small(place, VALIDATION, *more)
     return place
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-class UserError(Exception):
+class UserError(ValueError):
     """Bad input or a bad setting: a one-line message that names the file or setting and the fix.
 
     A setting stands in it by its dotted name in backquotes, `images.size`; the commands print that
     as the flag --images.size.
 
-    The commands print it without a traceback and exit with code 2.
+    The commands print it without a traceback and exit with code 2; in Python it is a
+    ``ValueError``.
     """
 
 

@@ -190,11 +190,12 @@ def _enroll(settings: EnrollSettings) -> None:
 def _gallery_to_fill(settings: GallerySettings) -> Gallery:
     """The gallery; where there is none it is made."""
     from siamese.recognition.gallery import Gallery
-    from siamese.recognition.stores import POSTGRES
+    from siamese.recognition.stores import NoGallery
 
-    if not settings.gallery.startswith(POSTGRES) and os.path.lexists(settings.gallery):
+    try:
         return _open(settings)
-    return Gallery(settings.gallery, _load(settings))
+    except NoGallery:
+        return Gallery(settings.gallery, _load(settings))
 
 
 def _print_notes(notes: Sequence[str]) -> None:

@@ -219,6 +219,8 @@ def read_yaml(path: Path, source: str | None = None) -> dict[str, Any]:
         raise UserError(f"{source}: is not a UTF-8 text file") from None
     except _Refused as error:
         raise UserError(f"{source}{error}") from None
+    except UserError:
+        raise
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""

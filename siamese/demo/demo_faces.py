@@ -114,7 +114,7 @@ def _is_drawn(out: Path, record: dict[str, int]) -> bool:
         return False
     try:
         found = json.loads(read_bytes(out / RECORD_NAME, limit=_RECORD_LIMIT))
-    except (UserError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         found = None
     if found == record:
         return True

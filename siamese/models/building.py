@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.modules import module as registration
 from torch.overrides import TorchFunctionMode
 
+from siamese.errors import UserError
+
 # What a network may have while it is built beyond what its weights are: some of timm's make a head
 # of 1000 classes first and take it off again.
 _MORE_TENSORS, _MORE_NUMBERS, _MORE_MODULES = 1000, 50_000_000, 10_000
@@ -79,6 +81,8 @@ def require_fitting(build: Callable[[], nn.Module], state: Mapping[str, torch.Te
     try:
         with _bounded(state), torch.device("meta"), _Undrawn():
             network = build()
+    except UserError:
+        raise
     except (NotImplementedError, RuntimeError, TypeError, ValueError):
         return  # some of timm's look at values while they are built; what fits is seen later
     wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -16,6 +16,7 @@ from siamese.recognition.stores import (
     VERSION,
     Head,
     Neighbour,
+    NoGallery,
     Person,
     StoredPicture,
     Vectors,
@@ -67,7 +68,8 @@ class PostgresStore:
         head: with one a gallery that is not there is made.
 
     Raises:
-        UserError: no connection; no gallery there; psycopg or pgvector are missing.
+        NoGallery: there is none in the database.
+        UserError: no connection; psycopg or pgvector are missing.
     """
 
     def __init__(self, place: str, head: Head | None = None):
@@ -84,10 +86,7 @@ class PostgresStore:
             self._connection = psycopg.connect(place, autocommit=True, connect_timeout=10)
             if not self._is_there():
                 if head is None:
-                    raise UserError(
-                        f"`gallery` {self.place}: no gallery there; make one with siamese-use "
-                        "enroll FOLDER"
-                    )
+                    raise NoGallery(self.place)
                 self._make(head)
             if self._one("SELECT version FROM siamese.head") > VERSION:
                 raise UserError(f"`gallery` {self.place}: written by a newer siamese; update it")

@@ -22,6 +22,7 @@ from siamese.recognition.stores import (
     VERSION,
     Head,
     Neighbour,
+    NoGallery,
     Person,
     StoredPicture,
     Vectors,
@@ -115,7 +116,8 @@ class SqliteStore:
         head: with one a file that is not there is made.
 
     Raises:
-        UserError: no such file; it is damaged, or something else.
+        NoGallery: no such file.
+        UserError: it is damaged, or something else.
     """
 
     def __init__(self, place: str, head: Head | None = None):
@@ -123,12 +125,10 @@ class SqliteStore:
         path = Path(place)
         if head is not None and not os.path.lexists(path):
             _make(path, head)
+        if not os.path.lexists(path):
+            raise NoGallery(place)
         if not is_regular(path):
-            raise UserError(
-                f"`gallery` {place}: no such gallery; make one with siamese-use enroll FOLDER"
-                if not os.path.lexists(path)
-                else f"`gallery` {place}: is no file"
-            )
+            raise UserError(f"`gallery` {place}: is no file")
         with self._errors():
             self._connection = sqlite3.connect(path, timeout=_WAIT, isolation_level=None)
             self._connection.executescript(

@@ -161,8 +161,8 @@ def open_store(place: str, head: Head | None = None) -> Store:
         head: with one a gallery that is not there is made.
 
     Raises:
-        UserError: there is none; it cannot be opened, is damaged or something else; a library is
-            missing.
+        NoGallery: there is none.
+        UserError: it cannot be opened, is damaged or something else; a library is missing.
     """
     if place.startswith(POSTGRES):
         from siamese.recognition.postgres_store import PostgresStore
@@ -190,6 +190,15 @@ def checked(vectors: Vectors, place: str) -> Vectors:
     if not (np.abs(lengths - 1) < _ROUNDING).all():  # also where one is NaN
         raise UserError(f"`gallery` {place}: is damaged, an embedding is not of unit length")
     return vectors
+
+
+class NoGallery(UserError):  # noqa: N818 - a state of the database
+    """There is none yet."""
+
+    def __init__(self, place: str):
+        super().__init__(
+            f"`gallery` {place}: no such gallery; make one with siamese-use enroll FOLDER"
+        )
 
 
 def other_model(place: str) -> UserError:

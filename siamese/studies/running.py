@@ -81,6 +81,8 @@ def read_result(run: Run) -> dict[str, Any] | None:
         content = parse_json(read_bytes(path, limit=_RESULT_LIMIT))
         known = {one.name for one in fields(_Result)}
         built(_Result, {name: content[name] for name in content if name in known})
+    except UserError:
+        raise
     except (ValueError, TypeError, AttributeError) as error:
         why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(

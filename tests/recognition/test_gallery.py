@@ -11,14 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from siamese import Embedder, Gallery
 from siamese.errors import UserError
-from siamese.recognition.stores import StoredPicture, open_store
+from siamese.recognition.stores import NoGallery, StoredPicture, open_store
 from siamese.verification.identification import identify
+from tests.runs import write_random_model
 
 DIMENSIONS = 8
 MODEL = "0" * 64
@@ -56,6 +58,22 @@ def test_names_come_from_folders_and_again_adds_nothing(
     )
     again = gallery.enroll_folder(face_folder)
     assert (again.added, again.present) == (0, 36)
+
+
+def test_where_there_is_no_gallery_none_is_made_without_a_model(place: str) -> None:
+    for _ in range(2):
+        with pytest.raises(NoGallery, match="siamese-use enroll"):
+            Gallery(place, create=False)
+
+
+def test_the_command_enrolls_with_the_gallerys_own_model(
+    gallery: Gallery, place: str, face_folder: Path, tmp_path: Path, run_here: Callable[..., Any]
+) -> None:
+    newer = write_random_model(tmp_path / "checkpoints" / "newer" / "best.pt", seed=1)
+    os.utime(newer, (time.time() + 60,) * 2)
+    done = run_here("use", "enroll", str(face_folder), "--gallery", place, cwd=tmp_path)
+    assert "36 pictures enrolled" in done.stdout, done.stderr
+    assert len(gallery.people()) == 6
 
 
 def test_an_enrolled_picture_is_its_person(gallery: Gallery, face_folder: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from siamese.config import LimitSettings
-from siamese.errors import UserError
 from siamese.files.fields import parse_json
 from siamese.files.places import read_bytes
 from siamese.files.writing import write_json
@@ -28,7 +27,7 @@ def is_tested(path: Path, progress: Mapping[str, Any]) -> bool:
     counts = progress.get("best_epoch") or progress["epoch"]  # 0: nothing selects
     try:
         saved = parse_json(read_bytes(path, limit=_LIMIT))
-    except (UserError, ValueError):  # not there, or damaged: it is tested anew
+    except ValueError:  # not there, or damaged: it is tested anew
         return False
     return isinstance(saved, dict) and saved.get("epoch") == counts
 

@@ -224,8 +224,8 @@ def _identify(settings: SearchSettings) -> None:
         recall = gallery.make_index()
         if recall is not None:
             print(
-                f"note: approximate search; the index finds {recall:.1%} of what an exact search "
-                "does (up to 200 enrolled pictures)",
+                "note: approximate search; searched for up to 200 enrolled pictures, the index "
+                f"finds the person whom an exact search puts second in {recall:.1%} of them",
                 file=sys.stderr,
             )
     paths = [path for place in settings.pictures for path in pictures_of(place)]

@@ -132,6 +132,10 @@ class BatchSettings:
     """Training pictures drawn per epoch; null: as many as there are training pictures."""
     workers: NonNegativeInt | None = None
     """Loader processes; null: sized to the machine; 0: load in the training process."""
+    chunk: PositiveInt | None = None
+    """Pictures that go through the network at a time, for batches larger than memory: the gradient
+    is that of the whole P x K batch, for a second forward pass (GradCache, arXiv 2101.06983). Batch
+    norms normalise each chunk by itself. null: the whole batch at once."""
 
 
 @dataclass
@@ -152,6 +156,10 @@ class ModelSettings:
     """Dropout before the linear head, in [0, 1)."""
     drop_path: UnitBelowOne = 0.0
     """Stochastic depth of the backbone, where it has it, in [0, 1)."""
+    grad_checkpointing: bool = False
+    """Keep few activations of the backbone and compute the others again: less memory, about a third
+    more time. Batch norms count each picture twice, until `trainer.recalibration_batches` measure
+    them."""
 
     @property
     def is_random(self) -> bool:
@@ -196,7 +204,8 @@ class TrainerSettings:
     precision: PrecisionName = "auto"
     """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones, fp32 on CPUs."""
     accumulate: PositiveInt = 1
-    """P x K batches per optimizer step (their gradients are averaged)."""
+    """P x K batches per optimizer step (their gradients are averaged). That is not one large batch:
+    no pair or triplet spans two of them; `batches.chunk` makes a large one fit."""
     channels_last: bool = True
     """Memory layout that convolutions like."""
     select: Literal["auc", "ap", "eer"] = "auc"

@@ -168,6 +168,20 @@ class SiameseEmbedder(nn.Module):
             self._frozen = None
         self.train(self.training)
 
+    def checkpoint_gradients(self) -> None:
+        """Keep few of the backbone's activations for the backward pass, and compute the rest again.
+
+        Raises:
+            UserError: the backbone is none of timm's, or none of those that can.
+        """
+        try:
+            self.backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+        except (AttributeError, AssertionError, TypeError):
+            raise UserError(
+                f"`model.grad_checkpointing` true: {self.backbone_name} cannot compute activations "
+                "again; set it false, and `batches.chunk` for less memory"
+            ) from None
+
     def train(self, mode: bool = True) -> SiameseEmbedder:
         """Set the mode; a frozen backbone stays in eval mode, batch norms included."""
         super().train(mode)

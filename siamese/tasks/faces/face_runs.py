@@ -57,6 +57,9 @@ def resume_training(
     return resume_run(FaceRuns(), target, checkpoints, parse, limits)
 
 
+_SMALLER = "`batches.chunk`, `batches.people`, `batches.images` and `images.size`, in a new run"
+
+
 class FaceRuns:
     """See :class:`siamese.training.launch.TaskRuns`; ``own``: parts that a program hands over."""
 
@@ -69,6 +72,7 @@ class FaceRuns:
         "split.validation_data",
         "split.test_data",
         "trainer.epochs",
+        "model.grad_checkpointing",
     }
 
     def __init__(self, own: OwnParts | None = None):
@@ -138,17 +142,19 @@ class FaceRuns:
             model = _build_model(settings, context.say, self.own.backbone)
             spec = model.spec(settings.images.fit)
             _check_input_size(model, spec.size)
-            return model, spec
-        assert context.source is not None
-        content, dropout = dict(context.content), settings.model.dropout
-        model = embedder_of(
-            content,
-            context.source,
-            dropout=dropout,
-            drop_path=settings.model.drop_path,
-            backbone=self.own.backbone,
-        ).train()
-        return model, spec_of(content)
+        else:
+            assert context.source is not None
+            content, spec = dict(context.content), spec_of(context.content)
+            model = embedder_of(
+                content,
+                context.source,
+                dropout=settings.model.dropout,
+                drop_path=settings.model.drop_path,
+                backbone=self.own.backbone,
+            ).train()
+        if settings.model.grad_checkpointing:
+            model.checkpoint_gradients()
+        return model, spec
 
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
@@ -198,14 +204,14 @@ class FaceRuns:
             watched=trainer.select,
             open_log=lambda folder, step, epoch: FaceLog(folder, task, settings, step, epoch),
             begin=lambda folder: write_run_files(folder, data),
-            examples=lambda: next(task.recalibration_inputs(1)).cpu().contiguous(),
+            examples=lambda: next(task.fixed_batches(1)).cpu().contiguous(),
             notes=_too_few(data),
             next_step="siamese-eval roc --checkpoint {}"
             + ("" if data.test is None else " --part test"),
             lr_factors={"loss": settings.loss.lr_factor},
             accumulate=trainer.accumulate,
             recalibration_batches=trainer.recalibration_batches,
-            smaller="`batches.people`, `batches.images` and `images.size`, in a new run",
+            smaller=_SMALLER,
             scales_loss=precision == torch.float16,
             unit="pictures",
             written="log, settings, metrics, data report",

@@ -31,6 +31,7 @@ from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
 from siamese.libraries import functional
 from siamese.models.checkpoint import package_versions
+from siamese.models.chunked import Chunked, parts
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
@@ -89,10 +90,11 @@ class FaceTask:
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed, self._cache = report_failed, cache
         self._prepare = Preprocess(spec.size, settings.images.fit)
-        self._forward: nn.Module = model
+        chunk = settings.batches.chunk
+        self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
         if distribution.world > 1:
             self._forward = DistributedDataParallel(
-                model,
+                self._forward,
                 device_ids=[device] if device.type == "cuda" else None,
                 find_unused_parameters=settings.model.freeze_backbone > 0,
             )
@@ -164,6 +166,11 @@ class FaceTask:
         return StepLoss(value, len(labels), logged)
 
     def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
+        """The same training pictures each time, in the parts that batch norms see in training."""
+        for images in self.fixed_batches(batches):
+            yield from parts(images, self.settings.batches.chunk or len(images))
+
+    def fixed_batches(self, batches: int) -> Iterator[torch.Tensor]:
         """The same augmented training pictures each time, drawn by a generator of their own."""
         self.draws.start_recalibration(batches)
         for batch in self._loader:

@@ -95,6 +95,8 @@ def check_values(settings: Any, prefix: str = "") -> None:
         if value is None:
             require(NoneType in kinds, name, "null", "given a value")
             continue
+        if bool in kinds and isinstance(value, bool):  # beside names such as auto
+            continue
         or_null = ", or null" if NoneType in kinds else ""
         for allowed in (found for kind in kinds for found in _conditions(kind)):
             require(_holds(allowed, value), name, value, allowed.words + or_null)

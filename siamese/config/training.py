@@ -208,6 +208,9 @@ class TrainerSettings:
     no pair or triplet spans two of them; `batches.chunk` makes a large one fit."""
     channels_last: bool = True
     """Memory layout that convolutions like."""
+    compile: bool | Literal["auto"] = "auto"
+    """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
+    long run gets shorter by it. Not with `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
     recalibration_batches: NonNegativeInt = 50
@@ -268,6 +271,8 @@ FACE_IMMATERIAL = frozenset(
         "batches.workers",
         "trainer.log_every",
         "trainer.embed_batch",
+        "trainer.compile",
+        "model.grad_checkpointing",
         "limits.weights",
         "limits.description",
     }
@@ -326,6 +331,8 @@ def check_settings(settings: TrainSettings) -> None:
     _check_lists(settings)
     _check_loss(settings.loss)
     check_optimization(settings.optimizer, settings.schedule)
+    usable = settings.trainer.compile is not True or settings.batches.chunk is None
+    require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")
     if settings.trainer.test_curve and not split.may_test:
         raise UserError("`trainer.test_curve` true: there are no test people; set `split.test`")
 

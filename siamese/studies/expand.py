@@ -21,6 +21,8 @@ from siamese.studies.study import Arm, Budget, Flat, Study, laid_over
 from siamese.tasks.task_spec import TaskSpec, task_spec
 
 _HASH_DIGITS = 12
+# Settings that are younger than runs named by their hash count where they are set.
+_LATER = frozenset({"batches.chunk"})
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,9 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
     """12 hexadecimal digits of the SHA-256 over the settings that a run's result depends on."""
     task = task_spec(type(settings))
     flat = material_settings(settings)
+    for name in _LATER & flat.keys():
+        if flat[name] is None:
+            del flat[name]
     for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))

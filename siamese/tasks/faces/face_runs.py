@@ -38,6 +38,7 @@ from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_fi
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
+from siamese.training.compiling import earns, require_compilable
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
 from siamese.verification.enough import too_few_pairs, too_few_people
 
@@ -72,7 +73,6 @@ class FaceRuns:
         "split.validation_data",
         "split.test_data",
         "trainer.epochs",
-        "model.grad_checkpointing",
     }
 
     def __init__(self, own: OwnParts | None = None):
@@ -165,22 +165,22 @@ class FaceRuns:
             _say_scale(loss_settings, settings.loss, people, context.say)
         else:
             loss_settings = with_earlier_scale(settings.loss)
-        settings = replace(settings, loss=loss_settings)
+        device, trainer = context.device, settings.trainer
+        precision = choose_precision(trainer.precision, device)
+        layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
+        model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+        compiles = _compiles(settings, context, model, len(data.train.paths), precision)
+        trainer = replace(trainer, compile=compiles)
+        settings = replace(settings, loss=loss_settings, trainer=trainer)
         reader: PictureReader | None
         if self.own.dataset is None:
             reader = context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
         else:
             prepare = Preprocess(spec.size, settings.images.fit)
             reader = DatasetReader(self.own.dataset, prepare)
-        device, trainer = context.device, settings.trainer
         loss: FaceLoss = MetricLoss(settings.loss, people, spec.embedding_dim)
-        if self.own.loss is not None:
-            loss = OwnLoss(self.own.loss)
-        loss = loss.to(device)
-        layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
-        model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+        loss = (loss if self.own.loss is None else OwnLoss(self.own.loss)).to(device)
         workers = settings.batches.workers
-        precision = choose_precision(trainer.precision, device)
         folder = Path(settings.runs) / str(settings.name)
         task = FaceTask(
             settings,
@@ -218,15 +218,56 @@ class FaceRuns:
         )
 
 
+def _compiles(
+    settings: TrainSettings,
+    context: RunContext,
+    model: SiameseEmbedder,
+    pictures: int,
+    precision: torch.dtype,
+) -> bool:
+    """Whether the network is compiled: as the settings say, or as a measurement does.
+
+    Args:
+        pictures: there are for training.
+
+    Raises:
+        UserError: it is wanted and cannot be.
+    """
+    wanted, batches = settings.trainer.compile, settings.batches
+    alone = context.distribution.world == 1
+    if wanted is True and not alone:
+        raise UserError("`trainer.compile` true: several processes train as it is; set it false")
+    if wanted is False or not alone or batches.chunk is not None:
+        return False
+    side = settings.images.size
+    shape = (batches.people * batches.images, 3, side, side)
+    images = torch.zeros(shape, dtype=torch.uint8, device=context.device)
+    if settings.trainer.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    if wanted is True:
+        require_compilable(model, images, precision)
+        return True
+    return earns(
+        model,
+        images,
+        settings.trainer.epochs * (batches.images_per_epoch or pictures),
+        precision,
+        name=model.backbone_name,
+        place=Path(settings.runs) / "compiling.json",
+        say=context.say,
+    )
+
+
 def _headline(settings: TrainSettings, task: FaceTask) -> str:
     parameters = sum(p.numel() for p in task.model.parameters())
     world, optimizer = task.distribution.world, settings.optimizer
     shared = f" shared by {world} processes" * (world > 1)
+    compiles = ", compiled" * (settings.trainer.compile is True)
     return (
         f"{task.spec.backbone}, {parameters / 1e6:.1f} M parameters, {task.spec.size} px on "
         f"{task.device} in {str(task.precision).removeprefix('torch.')}; batches of "
-        f"{task.draws.drawn}{shared}; {optimizer.name} at lr {optimizer.lr:g}; {task.workers} "
-        "loader process(es)"
+        f"{task.draws.drawn}{shared}{compiles}; {optimizer.name} at lr {optimizer.lr:g}; "
+        f"{task.workers} loader process(es)"
     )
 
 

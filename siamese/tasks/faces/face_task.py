@@ -36,6 +36,7 @@ from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
+from siamese.training.compiling import compiled
 from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
@@ -92,6 +93,8 @@ class FaceTask:
         self._prepare = Preprocess(spec.size, settings.images.fit)
         chunk = settings.batches.chunk
         self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
+        if settings.trainer.compile is True:
+            self._forward = compiled(model)
         if distribution.world > 1:
             self._forward = DistributedDataParallel(
                 self._forward,

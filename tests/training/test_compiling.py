@@ -1,0 +1,145 @@
+"""Compiling a network: only where a run is long enough, and without a trace in the run."""
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from siamese.config import TrainSettings
+from siamese.errors import UserError
+from siamese.models.embedder import SiameseEmbedder
+from siamese.tasks.faces.face_runs import train_faces
+from siamese.training import compiling
+from siamese.training.compiling import earns, require_compilable
+
+LONG = 10**9
+
+
+@pytest.fixture
+def network() -> SiameseEmbedder:
+    torch.manual_seed(0)
+    return SiameseEmbedder("test_resnet", 8, size=32, dropout=0.3).train()
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+
+
+class _Slow(nn.Module):
+    """Stands in for a network whose compiled form takes longer, or less long."""
+
+    def __init__(self, network: nn.Module, passes: int):
+        super().__init__()
+        self.network, self.passes = network, passes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        for _ in range(self.passes):
+            result: torch.Tensor = self.network(images)
+        return result
+
+
+def _ask(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> bool:
+    return earns(
+        network, images, pictures, torch.float32, name="n", place=place, say=lambda line: None
+    )
+
+
+def test_a_gain_is_measured_once_and_remembered(
+    network: SiameseEmbedder,
+    images: torch.Tensor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slow, place, asked = _Slow(network, 6), tmp_path / "gains.json", 0
+
+    def faster(given: nn.Module) -> nn.Module:
+        nonlocal asked
+        asked += 1
+        return network
+
+    monkeypatch.setattr(compiling, "compiled", faster)
+    assert _ask(slow, images, place)
+    assert _ask(slow, images, place)
+    assert asked == 1
+    ((key, gain),) = json.loads(place.read_text()).items()
+    assert torch.__version__ in key
+    assert gain["ratio"] > 1.5
+    place.write_text(json.dumps({key: {"seconds": 1e12, "ratio": 2.0}}))
+    assert not _ask(slow, images, place)  # compiling would take longer than it saves
+    place.write_text("{damaged")
+    assert _ask(slow, images, place)
+    assert asked == 2
+
+
+def test_what_is_slower_compiled_stays_as_it_is(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "compiled", lambda given: _Slow(network, 4))
+    assert not _ask(network, images, tmp_path / "gains.json")
+
+
+def test_short_runs_are_not_kept_waiting(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(given: nn.Module) -> nn.Module:
+        raise AssertionError
+
+    monkeypatch.setattr(compiling, "compiled", never)
+    for pictures in (1000, 60_000):  # of 32 pixels
+        assert not _ask(network, images, tmp_path / "gains.json", pictures)
+    assert not (tmp_path / "gains.json").exists()
+
+
+def test_measuring_leaves_no_trace(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "compiled", lambda given: given)
+    before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
+    _ask(network, images, tmp_path / "gains.json")
+    assert torch.equal(torch.get_rng_state(), random)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_without_a_compiler_a_run_goes_on_and_a_wish_is_refused(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(given: nn.Module) -> nn.Module:
+        raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nlong text")
+
+    monkeypatch.setattr(compiling, "compiled", fails)
+    assert not _ask(network, images, tmp_path / "gains.json")
+    with pytest.raises(UserError, match=r"trainer\.compile.*no working C\+\+ compiler\); set"):
+        require_compilable(network, images, torch.float32)
+
+
+def test_a_compiled_run_learns_what_a_plain_one_does(
+    face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The compiler's own rounding is not the question, and its minutes are not needed.
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_with(module, backend="aot_eager"))
+    rows = []
+    for wanted in (False, True):
+        settings = TrainSettings(data=str(face_folder), name=f"run-{wanted}", device="cpu")
+        settings.runs, settings.checkpoints = str(tmp_path / "runs"), str(tmp_path / "checkpoints")
+        settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
+        settings.model.backbone, settings.model.pretrained = "test_resnet", False
+        settings.trainer = replace(settings.trainer, epochs=2, compile=wanted)
+        train_faces(settings)
+        rows.append((tmp_path / "runs" / f"run-{wanted}" / "metrics.csv").read_text().splitlines())
+        assert (
+            f"compile: {str(wanted).lower()}"
+            in (tmp_path / "runs" / f"run-{wanted}" / "settings.yaml").read_text()
+        )
+    loss, auc = (rows[0][0].split(",").index(name) for name in ("train_loss", "auc"))
+    for plain, compiled in zip(rows[0][1:], rows[1][1:], strict=True):
+        for column in (loss, auc):
+            a, b = (float(row.split(",")[column]) for row in (plain, compiled))
+            assert a == pytest.approx(b, abs=1e-3)

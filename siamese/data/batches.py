@@ -439,11 +439,15 @@ class _Shared:
         return batch
 
 
+_GRACE = 60  # seconds
+
+
 def start_worker(worker: int) -> None:
-    """Prepare a loader process: one thread, and it leaves Ctrl-C to the training process."""
-    # Ctrl-C reaches the whole process group; the training process alone decides what follows.
+    """Prepare a loader process: one thread, and it leaves stopping to the training process."""
+    # Ctrl-C reaches the whole process group, and so may a service manager's SIGTERM: the training
+    # process alone decides what follows. If it hangs, a loader ends by itself after a while.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
     torch.set_num_threads(1)
 
 

@@ -157,9 +157,11 @@ def test_a_finished_run_goes_on_with_more_epochs(trained: Path, run_here: Cli) -
     assert (trained / "runs/run/metrics.csv").read_text().count("\n") == 4
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_saves_and_says_how_to_go_on(
-    face_folder: Path, run_cli: Cli, tmp_path: Path, workers: int
+@pytest.mark.parametrize(
+    ("workers", "sent"), [(0, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)]
+)
+def test_a_stop_saves_and_says_how_to_go_on(
+    face_folder: Path, run_cli: Cli, tmp_path: Path, workers: int, sent: signal.Signals
 ) -> None:
     command = ["train", "--data", face_folder, "--name", "run", "--epochs", 500, *SMALL]
     code = "from siamese.cli.train import main; main()"
@@ -175,7 +177,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     for line in process.stdout:
         if line.startswith("epoch 3/"):
             break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loaders, too
+    os.killpg(process.pid, sent)  # as a terminal or a service manager does: to the loaders, too
     told = process.stdout.read()
     assert process.wait(timeout=60) == 130
     resume = re.search(r"siamese-train --resume (\S+last\.pt)", told)

@@ -134,7 +134,7 @@ COMMANDS = {
         _work("report_page", "write_report", printing.report), _FIRST,
     ),
     "embed": Command(
-        EmbedSettings, "write embeddings of a folder to an .npz file",
+        EmbedSettings, "write embeddings of a folder to an .npz or .npy file",
         _work("verification_report", "write_embeddings", printing.embeddings), _FIRST,
     ),
 }  # fmt: skip

@@ -45,7 +45,9 @@ class EmbedSettings:
     part: Literal["validation", "test", "train"] | None = None
     """Which of the checkpoint's own people are taken; null: validation, with --data everybody."""
     out: str | None = None
-    """The file to write (.npz); null: embeddings.npz in the run's evaluation folder."""
+    """The file to write: .npz; or, for pictures without number, .npy with a .csv of labels and
+    paths beside it, written as they are made; a stopped run goes on. null: embeddings.npz in the
+    run's evaluation folder."""
     crop: CropSide | None = None
     """Take the centre square of each picture first: its side in pixels (150), or as a share of the
     shorter side (0.6); null: the whole picture."""
@@ -233,8 +235,9 @@ def _check_together(settings: Any) -> None:
          "two models are needed, `a` and `b` (a file of embeddings or a checkpoint each)"),
         (isinstance(settings, CompareSettings) and given("checkpoint"),
          "`checkpoint`: name both models instead, `a` and `b`"),
-        (type(settings) is EmbedSettings and not (settings.out or ".npz").endswith(".npz"),
-         f"`out` {settings.out}: the file's name must end in .npz"),
+        (type(settings) is EmbedSettings
+         and not (settings.out or ".npz").endswith((".npz", ".npy")),
+         f"`out` {settings.out}: the file's name must end in .npz or .npy"),
     )  # fmt: skip
     for is_wrong, message in wrong:
         if is_wrong:

@@ -184,6 +184,22 @@ def lock_file(handle: int) -> bool:
     return True
 
 
+@contextmanager
+def held(path: Path, busy: UserError) -> Iterator[None]:
+    """Hold a lock file, made where it is missing; ``busy`` is raised where another process does."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            lock_file(handle)
+        except BlockingIOError:
+            raise busy from None
+        yield
+    finally:
+        os.close(handle)
+
+
 def _remove(path: Path) -> None:
     with suppress(OSError):  # the error that led here is the one to tell
         if path.is_dir() and not path.is_symlink():

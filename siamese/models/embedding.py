@@ -18,7 +18,6 @@ class PictureBatch(Protocol):
     indices: torch.Tensor
 
 
-@torch.inference_mode()
 def embed(
     model: nn.Module,
     batches: Iterable[PictureBatch],
@@ -40,18 +39,34 @@ def embed(
     for batch in batches:
         if len(batch.images) == 0:
             continue
-        images = batch.images.to(device, non_blocking=True)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(device, precision):
-            result = model(images)
-        result = result.float()
-        if flip:
-            with autocast(device, precision):
-                mirrored = model(images.flip(-1))
-            normalise = nn.functional.normalize
-            result = (normalise(result) + normalise(mirrored.float())) / 2
-        embeddings.append(result.cpu())
+        embeddings.append(embed_batch(model, batch.images, device, precision, flip))
         indices.append(batch.indices)
     if not embeddings:
         return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
     return torch.cat(embeddings), torch.cat(indices)
+
+
+@torch.inference_mode()
+def embed_batch(
+    model: nn.Module,
+    images: torch.Tensor,
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    flip: bool = False,
+) -> torch.Tensor:
+    """Embeddings float32 (N, D), on the CPU, of uint8 pictures (N, 3, H, W), N at least 1.
+
+    Args:
+        model: in eval mode.
+        flip: average the embedding with that of the mirrored picture.
+    """
+    images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+    with autocast(device, precision):
+        given = model(images)
+    result: torch.Tensor = given.float()
+    if flip:
+        with autocast(device, precision):
+            mirrored = model(images.flip(-1))
+        normalise = nn.functional.normalize
+        result = (normalise(result) + normalise(mirrored.float())) / 2
+    return result.cpu()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from siamese.config import FitName, PrecisionName
-from siamese.data.batches import Batch, PictureReader, evaluation_loader
+from siamese.data.batches import PictureReader, evaluation_loader
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
 from siamese.data.in_memory import Picture, rgb_pictures
@@ -25,7 +26,7 @@ from siamese.errors import UserError
 from siamese.files.places import is_regular
 from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
-from siamese.models.embedding import PictureBatch, embed
+from siamese.models.embedding import PictureBatch, embed, embed_batch
 from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
 from siamese.models.onnx_network import OnnxNetwork
@@ -56,6 +57,21 @@ class Embedded:
     paths: tuple[str, ...]
     root: Path
     left_out: tuple[LeftOut, ...]
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """Some of a folder's pictures.
+
+    Attributes:
+        vectors: embeddings, float32 (n, D), not normalised.
+        kept: int64 (n,), positions of the pictures in the folder.
+        failed: path and reason of each that cannot be decoded.
+    """
+
+    vectors: Vectors
+    kept: npt.NDArray[np.int64]
+    failed: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -293,7 +309,34 @@ class Embedder:
             embeddings float32 (N, D); positions int64 (N,) of the pictures in the folder; path and
             reason of each that cannot be decoded.
         """
+        parts = list(
+            self.embed_in_batches(
+                folder, workers=workers, cache=cache, flip=flip, skip_broken=skip_broken
+            )
+        )
+        vectors = [np.empty((0, self.dimensions), np.float32), *(part.vectors for part in parts)]
+        kept = [np.empty(0, np.int64), *(part.kept for part in parts)]
+        failed = [item for part in parts for item in part.failed]
+        return np.concatenate(vectors), np.concatenate(kept), failed
+
+    def embed_in_batches(
+        self,
+        folder: FaceFolder,
+        *,
+        first: int = 0,
+        workers: int = 0,
+        cache: PictureReader | None = None,
+        flip: bool | None = None,
+        skip_broken: bool = True,
+    ) -> Iterator[EmbeddedBatch]:
+        """The same, a batch at a time, so that nothing of many pictures is held.
+
+        Args:
+            first: position of the picture to begin with; a multiple of ``batch`` gives the batches
+                that a whole pass gives.
+        """
         size = self.spec.size if self.crop is None else None
+        total = len(folder.paths)
         loader = evaluation_loader(
             folder,
             self.prepare,
@@ -302,18 +345,21 @@ class Embedder:
             workers=workers,
             pin_memory=self.device.type == "cuda",
             cache=cache,
+            positions=range(first, total),
         )
-        failed: list[tuple[str, str]] = []
-
-        def batches() -> Iterator[Batch]:
+        self.network.eval()
+        flip = self.flip if flip is None else flip
+        with _bar(total, first) as bar:
             for batch in loader:
-                failed.extend(batch.failed)
-                if failed and not skip_broken:
-                    raise DecodeError(failed[0][1])  # which names the picture
-                yield batch
-
-        vectors, kept = self._run(batches(), len(folder.paths), flip)
-        return vectors, kept, failed
+                if batch.failed and not skip_broken:
+                    raise DecodeError(batch.failed[0][1])  # which names the picture
+                vectors = torch.empty(0, self.dimensions)
+                if len(batch.images):
+                    vectors = embed_batch(
+                        self.network, batch.images, self.device, self.precision, flip
+                    )
+                yield EmbeddedBatch(vectors.numpy(), batch.indices.numpy(), tuple(batch.failed))
+                bar.update(batch.wanted)
 
     def verify(self, a: Picture, b: Picture, prior: float = 0.5) -> Verification:
         """Whether two pictures show one person.
@@ -385,10 +431,7 @@ class Embedder:
         """Embeddings (N, D) of batches, and positions (N,) of the pictures that they are of."""
 
         def counted() -> Iterator[PictureBatch]:
-            # A bar where it takes more than a second and a terminal shows it.
-            with tqdm(
-                total=total, desc="embedding", unit="img", leave=False, delay=1, disable=None
-            ) as bar:
+            with _bar(total) as bar:
                 for batch in batches:
                     yield batch
                     bar.update(len(batch.images))
@@ -411,6 +454,19 @@ class Embedder:
         while images := list(islice(prepared, self.batch)):
             yield _Batch(torch.stack(images), torch.arange(done, done + len(images)))
             done += len(images)
+
+
+def _bar(total: int | None, done: int = 0) -> tqdm[Any]:
+    """Progress where it takes more than a second and a terminal shows it."""
+    return tqdm(
+        total=total,
+        initial=done,
+        desc="embedding",
+        unit="img",
+        leave=False,
+        delay=1,
+        disable=None,
+    )
 
 
 _BROKEN = ("unreadable image", "too large")  # reasons of the scan for what is a picture by its name

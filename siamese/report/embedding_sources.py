@@ -33,6 +33,7 @@ from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.models.inference import Embedder
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
+from siamese.report.embedding_run import write_rows
 from siamese.verification.decision import Decision
 
 
@@ -107,8 +108,13 @@ def load_model(settings: EmbedSettings) -> Model:
     return Model(path, content, spec_of(content), network, device, precision)
 
 
-def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddings:
+def embed_people(
+    settings: EmbedSettings, target: str | None = None, *, rows: Path | None = None
+) -> Embeddings:
     """Embed a folder, or people of the checkpoint's own split, with a checkpoint's embedder.
+
+    Args:
+        rows: see :func:`embed_folder`.
 
     Raises:
         UserError: unusable checkpoint or folder; no picture can be decoded; no such target.
@@ -121,28 +127,30 @@ def embed_people(settings: EmbedSettings, target: str | None = None) -> Embeddin
         notes.append("the checkpoint was saved at an interruption: its weights were not validated")
     part = settings.part or ("validation" if settings.data is None else None)
     whose = "" if part is None else f"{part} people of "
-    return embed_folder(model, folder, settings, f"{model.path} on {whose}{folder.root}", notes)
+    origin = f"{model.path} on {whose}{folder.root}"
+    return embed_folder(model, folder, settings, origin, notes, rows=rows)
 
 
 def embed_folder(
-    model: Model, folder: FaceFolder, settings: EmbedSettings, origin: str, notes: Sequence[str]
+    model: Model,
+    folder: FaceFolder,
+    settings: EmbedSettings,
+    origin: str,
+    notes: Sequence[str],
+    *,
+    rows: Path | None = None,
 ) -> Embeddings:
     """Embed every picture of a folder; those that cannot be decoded are left out and noted.
+
+    Args:
+        rows: write them into this .npy as they are made, instead of holding them in memory.
 
     Raises:
         UserError: not one picture can be decoded; the cache cannot be used.
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
     uncut = _uncut(folder, settings.crop)
-    embedder = Embedder(
-        model.network,
-        model.spec,
-        device=model.device,
-        precision=model.precision,
-        crop=settings.crop,
-        flip=settings.flip,
-        batch=settings.batch,
-    )
+    embedder = _embedder(model, settings)
     workers, cache = settings.workers, None
     if settings.cache is not None:
         size = model.spec.size if settings.crop is None else None
@@ -150,7 +158,10 @@ def embed_folder(
         cache = open_cache(place, [folder], embedder.prepare, size, workers=workers)
     if workers is None:
         workers = default_workers(model.device.type)
-    vectors, kept, failed = embedder.embed_listed(folder, workers=workers, cache=cache)
+    if rows is None:
+        vectors, kept, failed = embedder.embed_listed(folder, workers=workers, cache=cache)
+    else:
+        vectors, kept, failed = write_rows(embedder, folder, rows, workers=workers, cache=cache)
     if not len(vectors):
         raise UserError(
             f"{folder.root}: not one of its {len(folder.paths)} pictures can be decoded"
@@ -175,6 +186,18 @@ def embed_folder(
         tuple(all_notes),
         folder.root,
         decision,
+    )
+
+
+def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
+    return Embedder(
+        model.network,
+        model.spec,
+        device=model.device,
+        precision=model.precision,
+        crop=settings.crop,
+        flip=settings.flip,
+        batch=settings.batch,
     )
 
 

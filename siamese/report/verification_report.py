@@ -306,8 +306,11 @@ def write_results(
 
 
 def write_embeddings(settings: EmbedSettings) -> tuple[Path, Embeddings]:
-    """Embed and write the .npz; returns its path and what is in it."""
+    """Embed and write the .npz, or the rows of an .npy; returns its path and what is in it."""
     out = Path(settings.out) if settings.out else results_folder(settings) / "embeddings.npz"
+    if out.suffix == ".npy":
+        people = embed_people(settings, rows=out)
+        return out, replace(people, notes=(*people.notes, *label_warnings(people.labels)))
     people = embed_people(settings)
     save_embeddings(out, people)
     notes = (*people.notes, *warnings_about(people), *label_warnings(people.labels))

@@ -30,11 +30,10 @@ from siamese.errors import Diverged, UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
 from siamese.files.terminal import plain_output
-from siamese.files.writing import CannotWrite, write_json, writing
+from siamese.files.writing import CannotWrite, held, write_json, writing
 from siamese.processors import processors
 from siamese.studies.expand import Run
 from siamese.tasks.task_spec import TaskSpec, task_spec
-from siamese.training.runs import held
 
 Status = Literal["done", "diverged", "begun", "new"]
 Say = Callable[[str], None]

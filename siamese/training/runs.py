@@ -16,7 +16,7 @@ from typing import Any
 from siamese.errors import UserError
 from siamese.files.places import is_near, is_regular, read_bytes
 from siamese.files.shown import shown
-from siamese.files.writing import lock_file, writing
+from siamese.files.writing import held
 
 _WRITTEN = ("runs", "checkpoints", "cache")  # settings that name a folder which a run writes into
 _UNSAID = "(nobody has said it)"
@@ -106,22 +106,6 @@ def at_work(folder: Path) -> Iterator[None]:
             # is over.
             with suppress(OSError):
                 path.unlink()
-
-
-@contextmanager
-def held(path: Path, busy: UserError) -> Iterator[None]:
-    """Hold a lock file, made where it is missing; ``busy`` is raised where another process does."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        try:
-            lock_file(handle)
-        except BlockingIOError:
-            raise busy from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def read_metrics(path: Path, way_on: str) -> list[dict[str, str]]:

@@ -1,0 +1,164 @@
+"""Embeddings of any number of pictures, written as they are made; a stopped run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from siamese.data.batches import PictureReader
+from siamese.data.folder import FaceFolder
+from siamese.errors import UserError
+from siamese.files.fields import built, parse_json
+from siamese.files.places import read_bytes
+from siamese.files.writing import held, replacing, write_csv, write_json, writing
+from siamese.models.inference import Embedder
+
+_PICTURES = 4096  # between two notes of how far the run is, about
+_LIMIT = 2**28  # bytes of a note
+
+
+@dataclass(frozen=True)
+class _Done:
+    """How far a run is: what it is of, the pictures that are done, and those that are broken."""
+
+    key: str
+    pictures: int
+    rows: int
+    paths: tuple[str, ...]
+    reasons: tuple[str, ...]
+
+
+def write_rows(
+    embedder: Embedder,
+    folder: FaceFolder,
+    out: Path,
+    *,
+    workers: int = 0,
+    cache: PictureReader | None = None,
+    say: Callable[[str], None] = print,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], list[tuple[str, str]]]:
+    """Embed a folder's pictures into an .npy, with who is on each row in a .csv beside it.
+
+    No more than a batch is held in memory. What is done lies in a hidden folder beside ``out``
+    until all is done. A run that was stopped or killed goes on there, with the same batches, so its
+    rows are those of a run that was not; where the model or a picture has changed it begins anew.
+
+    Args:
+        embedder: the model.
+        folder: the pictures.
+        out: the .npy, float32 (N, D); the .csv has the columns label and path.
+        workers: processes that decode; 0: none.
+        cache: gives the prepared pictures; None: they are decoded.
+        say: is told where a run goes on, or why it cannot.
+
+    Returns:
+        the rows, mapped from the disk; positions int64 (N,) of their pictures in the folder; path
+        and reason of each that cannot be decoded. Where that is all of them nothing is written.
+
+    Raises:
+        CannotWrite: the system refuses to write.
+        UserError: another process writes the same file.
+    """
+    place = out.with_name(f".{out.name}.part")
+    with held(place / "lock", UserError(f"`out` {out}: another process writes it; wait for it")):
+        with writing(out):
+            done = _embed(embedder, folder, place, workers, cache, say)
+            kept = np.fromfile(place / "kept", np.int64)
+        if done.rows:
+            with replacing(out) as temporary, open(temporary, "wb") as file:
+                shape = done.rows, embedder.dimensions
+                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                with open(place / "rows", "rb") as rows:
+                    shutil.copyfileobj(rows, file)
+            people = [folder.names[folder.labels[number]] for number in kept]
+            table = zip(people, (folder.paths[number] for number in kept), strict=True)
+            write_csv(out.with_suffix(".csv"), ("label", "path"), table, exact=True)
+    shutil.rmtree(place, ignore_errors=True)
+    none = np.empty((0, embedder.dimensions), np.float32)
+    vectors = np.load(out, mmap_mode="r") if done.rows else none
+    return vectors, kept, list(zip(done.paths, done.reasons, strict=True))
+
+
+def _embed(
+    embedder: Embedder,
+    folder: FaceFolder,
+    place: Path,
+    workers: int,
+    cache: PictureReader | None,
+    say: Callable[[str], None],
+) -> _Done:
+    """Embed what is not done yet; how far the run is stands in a note, block by block."""
+    key, total = _key(embedder, folder), len(folder.paths)
+    done = _noted(place, key, embedder.dimensions, say) or _Done(key, 0, 0, (), ())
+    if done.pictures:
+        say(f"going on at picture {done.pictures} of {total}")
+    block = max(1, _PICTURES // embedder.batch) * embedder.batch
+    with open(place / "rows", "ab") as rows, open(place / "kept", "ab") as kept:
+        rows.truncate(done.rows * embedder.dimensions * 4)
+        kept.truncate(done.rows * 8)
+        pictures, number = done.pictures, done.rows
+        failed = list(zip(done.paths, done.reasons, strict=True))
+        batches = embedder.embed_in_batches(folder, first=pictures, workers=workers, cache=cache)
+        for batch in batches:
+            rows.write(batch.vectors.tobytes())
+            kept.write(batch.kept.tobytes())
+            failed += batch.failed
+            number += len(batch.kept)
+            pictures = min(pictures + embedder.batch, total)
+            if pictures % block == 0 or pictures == total:
+                for file in (rows, kept):
+                    file.flush()
+                    os.fsync(file.fileno())
+                paths, reasons = zip(*failed, strict=True) if failed else ((), ())
+                done = _Done(key, pictures, number, paths, reasons)
+                write_json(place / "done.json", asdict(done))
+    return done
+
+
+def _noted(place: Path, key: str, dimensions: int, say: Callable[[str], None]) -> _Done | None:
+    """How far an earlier run came; None where there is none that can go on."""
+    note = place / "done.json"
+    if not note.exists():
+        return None
+    try:
+        found = parse_json(read_bytes(note, limit=_LIMIT))
+        lists = {name: tuple(found[name]) for name in ("paths", "reasons")}
+        done = built(_Done, {**found, **lists})
+        sizes = os.path.getsize(place / "rows"), os.path.getsize(place / "kept")
+    except (ValueError, TypeError, KeyError, OSError):
+        say("what an earlier run left is damaged: beginning anew")
+        return None
+    if done.key != key:
+        say("an earlier run was of another model, of other settings or pictures: beginning anew")
+        return None
+    enough = sizes[0] >= done.rows * dimensions * 4 and sizes[1] >= done.rows * 8
+    if not enough or done.rows < 0 or len(done.paths) != len(done.reasons):
+        say("what an earlier run left is damaged: beginning anew")
+        return None
+    return done
+
+
+def _key(embedder: Embedder, folder: FaceFolder) -> str:
+    """What changes when the rows would: model, arithmetic, batches, and the pictures' files."""
+    how = (
+        embedder.fingerprint, embedder.crop, embedder.flip, embedder.batch,
+        str(embedder.precision), embedder.device.type,
+    )  # fmt: skip
+    digest = hashlib.sha256(json.dumps(how).encode())
+    for path in folder.paths:
+        try:
+            status = os.stat(folder.root / path)
+            stamp = status.st_size, status.st_mtime_ns
+        except OSError:
+            stamp = 0, 0
+        digest.update(json.dumps((path, stamp)).encode())
+    return digest.hexdigest()

@@ -314,7 +314,8 @@ def _labels_of_file(
     _require_number(source, len(labels), images)
     if "" in labels:
         raise UserError(f"{source}: the label at position {labels.index('')} is empty")
-    whole = all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels)
+    # A folder 01 is another person than a folder 1.
+    whole = all(re.fullmatch(r"0|-?[1-9][0-9]{0,17}", label) for label in labels)
     values = np.array([int(label) for label in labels]) if whole else np.array(labels, np.str_)
     if listed is not None and paths is not None:
         raise UserError(f"{source}: has paths, and so has {path}; leave one of them out")

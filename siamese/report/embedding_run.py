@@ -82,7 +82,7 @@ def write_rows(
             people = [folder.names[folder.labels[number]] for number in kept]
             table = zip(people, (folder.paths[number] for number in kept), strict=True)
             write_csv(out.with_suffix(".csv"), ("label", "path"), table, exact=True)
-    shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
     none = np.empty((0, embedder.dimensions), np.float32)
     vectors = np.load(out, mmap_mode="r") if done.rows else none
     return vectors, kept, list(zip(done.paths, done.reasons, strict=True))
@@ -98,7 +98,7 @@ def _embed(
 ) -> _Done:
     """Embed what is not done yet; how far the run is stands in a note, block by block."""
     key, total = _key(embedder, folder), len(folder.paths)
-    done = _noted(place, key, embedder.dimensions, say) or _Done(key, 0, 0, (), ())
+    done = _noted(place, key, embedder, total, say) or _Done(key, 0, 0, (), ())
     if done.pictures:
         say(f"going on at picture {done.pictures} of {total}")
     block = max(1, _PICTURES // embedder.batch) * embedder.batch
@@ -124,7 +124,9 @@ def _embed(
     return done
 
 
-def _noted(place: Path, key: str, dimensions: int, say: Callable[[str], None]) -> _Done | None:
+def _noted(
+    place: Path, key: str, embedder: Embedder, total: int, say: Callable[[str], None]
+) -> _Done | None:
     """How far an earlier run came; None where there is none that can go on."""
     note = place / "done.json"
     if not note.exists():
@@ -133,15 +135,20 @@ def _noted(place: Path, key: str, dimensions: int, say: Callable[[str], None]) -
         found = parse_json(read_bytes(note, limit=_LIMIT))
         lists = {name: tuple(found[name]) for name in ("paths", "reasons")}
         done = built(_Done, {**found, **lists})
-        sizes = os.path.getsize(place / "rows"), os.path.getsize(place / "kept")
+        if done.key != key:
+            say("an earlier run was of another model, other settings or pictures: beginning anew")
+            return None
+        sound = (
+            0 <= done.rows <= done.pictures <= total
+            and (done.pictures == total or done.pictures % embedder.batch == 0)
+            and len(done.paths) == len(done.reasons)
+            and os.path.getsize(place / "rows") >= done.rows * embedder.dimensions * 4
+            and os.path.getsize(place / "kept") >= done.rows * 8
+            and (np.fromfile(place / "kept", np.int64, done.rows) < total).all()
+        )
     except (ValueError, TypeError, KeyError, OSError):
-        say("what an earlier run left is damaged: beginning anew")
-        return None
-    if done.key != key:
-        say("an earlier run was of another model, of other settings or pictures: beginning anew")
-        return None
-    enough = sizes[0] >= done.rows * dimensions * 4 and sizes[1] >= done.rows * 8
-    if not enough or done.rows < 0 or len(done.paths) != len(done.reasons):
+        sound = False
+    if not sound:
         say("what an earlier run left is damaged: beginning anew")
         return None
     return done

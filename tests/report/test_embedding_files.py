@@ -546,3 +546,11 @@ def test_a_collapsed_checkpoint_gets_no_threshold(
     with pytest.raises(UserError, match="has collapsed, all 30 validation pictures"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert Path("checkpoints/run/best.pt").read_bytes() == before
+
+
+def test_people_01_and_1_are_two(tmp_path):
+    np.save(tmp_path / "e.npy", people().embeddings[:6])
+    (tmp_path / "e.csv").write_text("label\n" + "01\n1\n" * 3)
+    found = load_embeddings(tmp_path / "e.npy", tmp_path / "e.csv")
+    assert found.names == ("01", "1")
+    assert found.labels.tolist() == [0, 1] * 3

@@ -129,9 +129,26 @@ def test_another_model_or_a_changed_picture_begins_anew(
     picture = folder.root / folder.paths[0]
     stop_late(lambda: None, Embedder.load(other, "cpu", batch=5), "another model")
     stop_late(lambda: picture.write_bytes(picture.read_bytes() + b"x"), embedder, "pictures")
-    for content in ("{", "[1]", '{"key": 1}', '{"paths": 3, "reasons": []}', "\0" * 100):
+    wrong = {"key": "k", "pictures": 10**9, "rows": 5, "paths": [], "reasons": []}
+    for content in (
+        json.dumps(wrong),
+        "{",
+        "[1]",
+        '{"key": 1}',
+        '{"paths": 3, "reasons": []}',
+        "\0" * 100,
+    ):
         stop_late(lambda text=content: (place / "done.json").write_text(text), embedder, "damaged")  # type: ignore[misc]
     stop_late(lambda: (place / "rows").write_bytes(b"short"), embedder, "damaged")
+    far = np.full(36, 99).tobytes()
+    stop_late(lambda: (place / "kept").write_bytes(far), embedder, "damaged")
+    for field, value in (("pictures", 10**9), ("pictures", 7), ("rows", -1), ("paths", ["a"])):
+
+        def changed(field: str = field, value: object = value) -> None:
+            note = json.loads((place / "done.json").read_text())
+            (place / "done.json").write_text(json.dumps({**note, field: value}))
+
+        stop_late(changed, embedder, "damaged")
 
 
 def test_two_processes_do_not_write_one_file(

@@ -95,7 +95,10 @@ def check_values(settings: Any, prefix: str = "") -> None:
         if value is None:
             require(NoneType in kinds, name, "null", "given a value")
             continue
-        if bool in kinds and isinstance(value, bool):  # beside names such as auto
+        names = [n for kind in kinds if get_origin(kind) is Literal for n in get_args(kind)]
+        if bool in kinds and names:
+            is_one = isinstance(value, bool) or value in names
+            require(is_one, name, value, f"true, false or {' or '.join(names)}")
             continue
         or_null = ", or null" if NoneType in kinds else ""
         for allowed in (found for kind in kinds for found in _conditions(kind)):

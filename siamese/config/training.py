@@ -132,7 +132,7 @@ class BatchSettings:
     """Training pictures drawn per epoch; null: as many as there are training pictures."""
     workers: NonNegativeInt | None = None
     """Loader processes; null: sized to the machine; 0: load in the training process."""
-    chunk: PositiveInt | None = None
+    chunk: AtLeastTwo | None = None
     """Pictures that go through the network at a time, for batches larger than memory: the gradient
     is that of the whole P x K batch, for a second forward pass (GradCache, arXiv 2101.06983). Batch
     norms normalise each chunk by itself. null: the whole batch at once."""
@@ -272,7 +272,6 @@ FACE_IMMATERIAL = frozenset(
         "trainer.log_every",
         "trainer.embed_batch",
         "trainer.compile",
-        "model.grad_checkpointing",
         "limits.weights",
         "limits.description",
     }

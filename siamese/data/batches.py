@@ -439,15 +439,24 @@ class _Shared:
         return batch
 
 
-_GRACE = 60  # seconds
+_GRACE = 30  # seconds
 
 
 def start_worker(worker: int) -> None:
-    """Prepare a loader process: one thread, and it leaves stopping to the training process."""
-    # Ctrl-C reaches the whole process group, and so may a service manager's SIGTERM: the training
-    # process alone decides what follows. If it hangs, a loader ends by itself after a while.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    """Prepare a loader process: one thread, and it leaves stopping to the training process.
+
+    Ctrl-C reaches the whole process group, and so may a service manager's SIGTERM; the training
+    process finishes its step. SIGTERM ends a loader after the first Ctrl-C, when it comes twice, or
+    after a while.
+    """
+
+    def final(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if number == signal.SIGTERM:
+            signal.alarm(_GRACE)
+
+    signal.signal(signal.SIGINT, final)
+    signal.signal(signal.SIGTERM, final)
     torch.set_num_threads(1)
 
 

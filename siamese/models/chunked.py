@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from siamese.models.embedder import batch_norms
+_Context = AbstractContextManager[Any]
 
 
 class Chunked(nn.Module):
@@ -26,7 +27,7 @@ class Chunked(nn.Module):
 
     Args:
         network: maps pictures (N, ...) to embeddings (N, D).
-        pictures: most of them in a part, at least 1; parts differ in size by one at most.
+        pictures: in a part, at least 2; see :func:`parts`.
     """
 
     def __init__(self, network: nn.Module, pictures: int):
@@ -41,7 +42,7 @@ class Chunked(nn.Module):
                     self.network,
                     part,
                     use_reentrant=False,
-                    context_fn=lambda: (nullcontext(), _statistics_kept(self.network)),
+                    context_fn=lambda: _contexts(self.network),
                 )
                 for part in parts(images, self.pictures)
             ]
@@ -49,19 +50,32 @@ class Chunked(nn.Module):
 
 
 def parts(images: torch.Tensor, most: int) -> tuple[torch.Tensor, ...]:
-    """A batch (N, ...) in parts of ``most`` pictures at most, as equal as can be."""
-    return images.tensor_split(max(1, math.ceil(len(images) / most)))
+    """A batch (N, ...) in parts of ``most`` pictures, as equal as can be.
+
+    One more where a single picture would be left: batch norms cannot normalise it.
+    """
+    number = min(math.ceil(len(images) / most), len(images) // 2)
+    return images.tensor_split(max(1, number))
+
+
+def _contexts(network: nn.Module) -> tuple[_Context, _Context]:
+    """Around a part's two passes: the second finds the buffers of the first, and leaves no trace.
+
+    So batch norms count a picture once, and layers that iterate from pass to pass repeat the step.
+    """
+    return nullcontext(), _put_back(network, [buffer.clone() for buffer in network.buffers()])
 
 
 @contextmanager
-def _statistics_kept(network: nn.Module) -> Iterator[None]:
-    """Batch norms normalise as in training, but do not count what they see a second time."""
-    norms = [norm for norm in batch_norms(network) if norm.training]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+def _put_back(network: nn.Module, before: list[torch.Tensor]) -> Iterator[None]:
+    now = [buffer.clone() for buffer in network.buffers()]
+    _fill(network, before)
     try:
         yield
     finally:
-        for norm, (momentum, tracked) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, tracked
+        _fill(network, now)
+
+
+def _fill(network: nn.Module, values: list[torch.Tensor]) -> None:
+    for buffer, value in zip(network.buffers(), values, strict=True):
+        buffer.data.copy_(value)  # unseen by autograd, which keeps some of them

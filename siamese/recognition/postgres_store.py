@@ -16,12 +16,12 @@ from siamese.recognition.stores import (
     VERSION,
     Head,
     Neighbour,
-    NoGallery,
     Person,
     StoredPicture,
     Vectors,
     checked,
     head_values,
+    no_gallery,
     other_model,
 )
 
@@ -87,7 +87,7 @@ class PostgresStore:
             self._connection = psycopg.connect(place, autocommit=True, connect_timeout=10)
             if not self._is_there():
                 if head is None:
-                    raise NoGallery(self.place)
+                    raise no_gallery(self.place)
                 self._make(head)
             if self._one("SELECT version FROM siamese.head") > VERSION:
                 raise UserError(f"`gallery` {self.place}: written by a newer siamese; update it")

@@ -22,12 +22,12 @@ from siamese.recognition.stores import (
     VERSION,
     Head,
     Neighbour,
-    NoGallery,
     Person,
     StoredPicture,
     Vectors,
     checked,
     head_values,
+    no_gallery,
     other_model,
 )
 
@@ -126,7 +126,7 @@ class SqliteStore:
         if head is not None and not os.path.lexists(path):
             _make(path, head)
         if not os.path.lexists(path):
-            raise NoGallery(place)
+            raise no_gallery(place)
         if not is_regular(path):
             raise UserError(f"`gallery` {place}: is no file")
         with self._errors():

@@ -195,10 +195,10 @@ def checked(vectors: Vectors, place: str) -> Vectors:
 class NoGallery(UserError):  # noqa: N818 - a state of the database
     """There is none yet."""
 
-    def __init__(self, place: str):
-        super().__init__(
-            f"`gallery` {place}: no such gallery; make one with siamese-use enroll FOLDER"
-        )
+
+def no_gallery(place: str) -> NoGallery:
+    """The error of a place without a gallery."""
+    return NoGallery(f"`gallery` {place}: no such gallery; make one with siamese-use enroll FOLDER")
 
 
 def other_model(place: str) -> UserError:

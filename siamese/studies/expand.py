@@ -22,7 +22,7 @@ from siamese.tasks.task_spec import TaskSpec, task_spec
 
 _HASH_DIGITS = 12
 # Settings that are younger than runs named by their hash count where they are set.
-_LATER = frozenset({"batches.chunk"})
+_LATER = {"batches.chunk": None, "model.grad_checkpointing": False}
 
 
 @dataclass(frozen=True)
@@ -238,9 +238,7 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
     """12 hexadecimal digits of the SHA-256 over the settings that a run's result depends on."""
     task = task_spec(type(settings))
     flat = material_settings(settings)
-    for name in _LATER & flat.keys():
-        if flat[name] is None:
-            del flat[name]
+    flat = {name: v for name, v in flat.items() if name not in _LATER or v != _LATER[name]}
     for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))

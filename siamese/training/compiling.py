@@ -44,7 +44,7 @@ def compiled(network: nn.Module) -> nn.Module:
 
 def earns(
     network: nn.Module,
-    images: torch.Tensor,
+    batch: Callable[[], torch.Tensor],
     pictures: int,
     precision: torch.dtype,
     *,
@@ -59,7 +59,7 @@ def earns(
 
     Args:
         network: maps a batch to embeddings; in train mode.
-        images: a batch such as training has, on the network's device.
+        batch: makes a batch such as training has, on the network's device.
         pictures: how many the run will train with in all.
         precision: of the arithmetic.
         name: the network's.
@@ -68,6 +68,7 @@ def earns(
     """
     if pictures < _FEWEST:
         return False
+    images = batch()
     key = _key(name, images, precision)
     gains = _read(place)
     with _Probe(network, images, precision) as probe:
@@ -81,10 +82,16 @@ def earns(
             say("measuring what compiling the network brings (a minute or two) ...")
             try:
                 gain = probe.gain()
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # no compiler, or one of torch's many kinds
                 say(f"the network cannot be compiled here ({_first_line(error)})")
                 return False
-            write_json(place, {**{k: asdict(one) for k, one in gains.items()}, key: asdict(gain)})
+            gains[key] = gain
+            try:
+                write_json(place, {name: asdict(one) for name, one in gains.items()})
+            except UserError as error:
+                say(f"the measurement is not kept: {error}")
     saved = planned * (1 - 1 / gain.ratio)
     worth = gain.ratio >= _WORTH and saved > (gain.seconds if known else 0)
     say(
@@ -101,8 +108,11 @@ def require_compilable(network: nn.Module, images: torch.Tensor, precision: torc
         UserError: it fails; says why.
     """
     with _Probe(network, images, precision) as probe:
+        probe.step(network)  # what fails as it is has another reason
         try:
             probe.step(compiled(network))
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:  # no compiler, or one of torch's many kinds
             raise UserError(
                 f"`trainer.compile` true: the network cannot be compiled here "

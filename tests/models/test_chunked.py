@@ -9,7 +9,7 @@ from pytorch_metric_learning.losses import SupConLoss
 from torch import nn
 
 from siamese.errors import UserError
-from siamese.models.chunked import Chunked
+from siamese.models.chunked import Chunked, parts
 from siamese.models.embedder import SiameseEmbedder
 
 LABELS = torch.arange(5).repeat_interleave(3)
@@ -34,7 +34,7 @@ def _gradients(network: nn.Module, forward: nn.Module, images: torch.Tensor) -> 
     return {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("pictures", [1, 4, 7, 15, 100])
+@pytest.mark.parametrize("pictures", [2, 4, 7, 15, 100])
 def test_the_gradient_is_that_of_the_whole_batch(pictures: int) -> None:
     network = _network("test_vit")  # has no batch norm
     images = _pictures(network)
@@ -66,6 +66,28 @@ def test_dropout_draws_the_same_again_and_batch_norms_count_once() -> None:
         assert torch.allclose(chunked[name], gradient, rtol=1e-5, atol=1e-7), name
     for (name, mine), theirs in zip(network.named_buffers(), other.buffers(), strict=True):
         assert torch.equal(mine, theirs), name
+
+
+@pytest.mark.parametrize(("number", "most"), [(1, 2), (2, 2), (5, 2), (15, 7), (9, 4), (3, 1)])
+def test_no_part_is_a_single_picture(number: int, most: int) -> None:
+    made = parts(torch.arange(number), most)
+    assert torch.equal(torch.cat(made), torch.arange(number))
+    assert all(min(number, 2) <= len(part) <= max(most, 2) + 1 for part in made)
+
+
+def test_layers_that_move_from_pass_to_pass_are_repeated() -> None:
+    torch.manual_seed(0)
+    iterating = nn.utils.parametrizations.spectral_norm(nn.Linear(12, 8))
+    counting = nn.Sequential(nn.Conv2d(3, 3, 1), nn.InstanceNorm2d(3, track_running_stats=True))
+    network = nn.Sequential(counting, nn.Flatten(), iterating).train()
+    other = copy.deepcopy(network)
+    images = torch.randn(15, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    kept = _gradients(other, _InParts(other, [4, 4, 4, 3]), images)
+    chunked = _gradients(network, Chunked(network, 4), images)
+    for name, gradient in kept.items():
+        assert torch.allclose(chunked[name], gradient, rtol=1e-5, atol=1e-7), name
+    for mine, theirs in zip(network.buffers(), other.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_activations_of_a_batch_are_not_kept() -> None:

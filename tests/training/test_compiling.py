@@ -45,7 +45,13 @@ class _Slow(nn.Module):
 
 def _ask(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> bool:
     return earns(
-        network, images, pictures, torch.float32, name="n", place=place, say=lambda line: None
+        network,
+        lambda: images,
+        pictures,
+        torch.float32,
+        name="n",
+        place=place,
+        say=lambda line: None,
     )
 
 

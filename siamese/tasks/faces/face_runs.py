@@ -73,6 +73,7 @@ class FaceRuns:
         "split.validation_data",
         "split.test_data",
         "trainer.epochs",
+        "model.grad_checkpointing",
     }
 
     def __init__(self, own: OwnParts | None = None):
@@ -169,7 +170,7 @@ class FaceRuns:
         precision = choose_precision(trainer.precision, device)
         layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
         model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        compiles = _compiles(settings, context, model, len(data.train.paths), precision)
+        compiles = _compiles(settings, context, model, data.train, precision)
         trainer = replace(trainer, compile=compiles)
         settings = replace(settings, loss=loss_settings, trainer=trainer)
         reader: PictureReader | None
@@ -222,13 +223,10 @@ def _compiles(
     settings: TrainSettings,
     context: RunContext,
     model: SiameseEmbedder,
-    pictures: int,
+    train: FaceFolder,
     precision: torch.dtype,
 ) -> bool:
     """Whether the network is compiled: as the settings say, or as a measurement does.
-
-    Args:
-        pictures: there are for training.
 
     Raises:
         UserError: it is wanted and cannot be.
@@ -239,18 +237,21 @@ def _compiles(
         raise UserError("`trainer.compile` true: several processes train as it is; set it false")
     if wanted is False or not alone or batches.chunk is not None:
         return False
-    side = settings.images.size
-    shape = (batches.people * batches.images, 3, side, side)
-    images = torch.zeros(shape, dtype=torch.uint8, device=context.device)
-    if settings.trainer.channels_last:
-        images = images.contiguous(memory_format=torch.channels_last)
+
+    def batch() -> torch.Tensor:
+        side, drawn = settings.images.size, min(batches.people, len(train.names)) * batches.images
+        images = torch.zeros(drawn, 3, side, side, dtype=torch.uint8, device=context.device)
+        channels_last = settings.trainer.channels_last
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=layout)
+
     if wanted is True:
-        require_compilable(model, images, precision)
+        require_compilable(model, batch(), precision)
         return True
     return earns(
         model,
-        images,
-        settings.trainer.epochs * (batches.images_per_epoch or pictures),
+        batch,
+        settings.trainer.epochs * (batches.images_per_epoch or len(train.paths)),
         precision,
         name=model.backbone_name,
         place=Path(settings.runs) / "compiling.json",

@@ -68,7 +68,7 @@ def test_two_processes_train_as_one_does(settings: TrainSettings, tmp_path: Path
     train_faces(settings)
     alone, alone_rows = _last(settings), _rows(settings)
     settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")
-    printed = _together(settings, tmp_path, "--batches.chunk", "1")
+    printed = _together(settings, tmp_path, "--batches.chunk", "2")
     assert printed.count("done:") == 1
     assert "3 people x 2 pictures shared by 2 processes" in printed
     both, both_rows = _last(settings), _rows(settings)

@@ -157,9 +157,9 @@ class ModelSettings:
     drop_path: UnitBelowOne = 0.0
     """Stochastic depth of the backbone, where it has it, in [0, 1)."""
     grad_checkpointing: bool = False
-    """Keep few activations of the backbone and compute the others again: less memory, about a third
-    more time. Batch norms count each picture twice, until `trainer.recalibration_batches` measure
-    them."""
+    """Keep few activations of the backbone and compute the others again: less memory, a second
+    forward pass. Batch norms count each picture twice, until `trainer.recalibration_batches`
+    measure them."""
 
     @property
     def is_random(self) -> bool:

@@ -412,7 +412,7 @@ def loader_options(
         "num_workers": workers,
         "pin_memory": pin_memory,
         "collate_fn": _Shared(collate) if workers > 0 else collate,
-        "worker_init_fn": start_worker,
+        "worker_init_fn": start_training_worker if persistent else start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),
     }
@@ -443,11 +443,18 @@ _GRACE = 30  # seconds
 
 
 def start_worker(worker: int) -> None:
-    """Prepare a loader process: one thread, and it leaves stopping to the training process.
+    """Prepare a loader process: one thread, and it leaves Ctrl-C to the process that it serves."""
+    # Ctrl-C reaches the whole process group.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    torch.set_num_threads(1)
 
-    Ctrl-C reaches the whole process group, and so may a service manager's SIGTERM; the training
-    process finishes its step. SIGTERM ends a loader after the first Ctrl-C, when it comes twice, or
-    after a while.
+
+def start_training_worker(worker: int) -> None:
+    """The same for training, which finishes its step when it is stopped.
+
+    SIGTERM reaches the whole process group, too, where a service manager sends it: it ends a loader
+    after the first Ctrl-C, when it comes twice, or after a while.
     """
 
     def final(number: int, frame: object) -> None:
@@ -455,9 +462,9 @@ def start_worker(worker: int) -> None:
         if number == signal.SIGTERM:
             signal.alarm(_GRACE)
 
+    start_worker(worker)
     signal.signal(signal.SIGINT, final)
     signal.signal(signal.SIGTERM, final)
-    torch.set_num_threads(1)
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -63,8 +63,6 @@ def parse_settings(
     if defaults:
         try:
             parser.set_defaults(flatten(settings, defaults))
-        except UserError:
-            raise
         except (AttributeError, KeyError, TypeError, ValueError):
             raise UserError(
                 "the saved settings are those of another version of siamese; start a new run"

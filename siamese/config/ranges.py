@@ -75,6 +75,10 @@ UnitAboveZero = Annotated[float, Allowed("above 0 and at most 1", lambda v: 0 < 
 AreaShares = Annotated[tuple[float, float], Allowed("two rising shares", lambda v: _rises(v, 1.0))]
 Ratios = Annotated[tuple[float, float], Allowed("two rising ratios above 0", _rises)]
 PlainName = Annotated[str, Allowed("a plain name without folders", _is_plain_name)]
+SwitchOrAuto = Annotated[
+    bool | Literal["auto"],
+    Allowed("true, false or auto", lambda v: isinstance(v, bool) or v == "auto"),
+]
 FolderName = Annotated[str, Allowed("a folder", lambda v: v != "")]
 
 
@@ -94,11 +98,6 @@ def check_values(settings: Any, prefix: str = "") -> None:
         kinds = (hint,) if get_origin(hint) in (Annotated, Literal) else get_args(hint) or (hint,)
         if value is None:
             require(NoneType in kinds, name, "null", "given a value")
-            continue
-        names = [n for kind in kinds if get_origin(kind) is Literal for n in get_args(kind)]
-        if bool in kinds and names:
-            is_one = isinstance(value, bool) or value in names
-            require(is_one, name, value, f"true, false or {' or '.join(names)}")
             continue
         or_null = ", or null" if NoneType in kinds else ""
         for allowed in (found for kind in kinds for found in _conditions(kind)):

@@ -213,14 +213,13 @@ def read_yaml(path: Path, source: str | None = None) -> dict[str, Any]:
             none of a setting.
     """
     source = source or str(path)
+    written = read_bytes(path, source, LARGEST)
     try:
-        content = yaml.load(read_bytes(path, source, LARGEST).decode("utf-8"), _Loader)
+        content = yaml.load(written.decode("utf-8"), _Loader)
     except UnicodeDecodeError:
         raise UserError(f"{source}: is not a UTF-8 text file") from None
     except _Refused as error:
         raise UserError(f"{source}{error}") from None
-    except UserError:
-        raise
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""

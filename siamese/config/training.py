@@ -26,6 +26,7 @@ from siamese.config.ranges import (
     Probability,
     Ratios,
     Seed,
+    SwitchOrAuto,
     UnitBelowOne,
     check_values,
     require,
@@ -208,7 +209,7 @@ class TrainerSettings:
     no pair or triplet spans two of them; `batches.chunk` makes a large one fit."""
     channels_last: bool = True
     """Memory layout that convolutions like."""
-    compile: bool | Literal["auto"] = "auto"
+    compile: SwitchOrAuto = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. Not with `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"

@@ -132,8 +132,6 @@ def read_manifest(path: Path) -> Manifest:
         raise UserError(
             f"{path}: cannot be read ({error.strerror}); a manifest (.jsonl) is needed"
         ) from None
-    except UserError:
-        raise
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(

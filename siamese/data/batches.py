@@ -22,6 +22,8 @@ from siamese.processors import processors
 
 Transform = Callable[[Any], torch.Tensor]
 
+_GRACE = 30  # seconds that a loader of training outlives a SIGTERM
+
 
 class PictureReader(Protocol):
     """What gives preprocessed pictures without decoding them; see :mod:`siamese.data.cache`."""
@@ -437,9 +439,6 @@ class _Shared:
             if isinstance(value, torch.Tensor):
                 value.share_memory_()  # type: ignore[no-untyped-call]
         return batch
-
-
-_GRACE = 30  # seconds
 
 
 def start_worker(worker: int) -> None:

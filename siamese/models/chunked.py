@@ -36,6 +36,9 @@ class Chunked(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Embeddings (N, D) of pictures (N, ...)."""
+        if len(images) <= self.pictures:
+            whole: torch.Tensor = self.network(images)
+            return whole
         return torch.cat(
             [
                 checkpoint(

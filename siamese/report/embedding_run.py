@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from siamese.data.batches import PictureReader
+from siamese.data.cache_files import stamp_of
 from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
@@ -144,7 +145,7 @@ def _noted(
             and len(done.paths) == len(done.reasons)
             and os.path.getsize(place / "rows") >= done.rows * embedder.dimensions * 4
             and os.path.getsize(place / "kept") >= done.rows * 8
-            and (np.fromfile(place / "kept", np.int64, done.rows) < total).all()
+            and _within(np.fromfile(place / "kept", np.int64, done.rows), total)
         )
     except (ValueError, TypeError, KeyError, OSError):
         sound = False
@@ -152,6 +153,10 @@ def _noted(
         say("what an earlier run left is damaged: beginning anew")
         return None
     return done
+
+
+def _within(positions: npt.NDArray[np.int64], total: int) -> bool:
+    return bool(((positions >= 0) & (positions < total)).all())
 
 
 def _key(embedder: Embedder, folder: FaceFolder) -> str:
@@ -162,10 +167,5 @@ def _key(embedder: Embedder, folder: FaceFolder) -> str:
     )  # fmt: skip
     digest = hashlib.sha256(json.dumps(how).encode())
     for path in folder.paths:
-        try:
-            status = os.stat(folder.root / path)
-            stamp = status.st_size, status.st_mtime_ns
-        except OSError:
-            stamp = 0, 0
-        digest.update(json.dumps((path, stamp)).encode())
+        digest.update(json.dumps((path, stamp_of(folder.root / path))).encode())
     return digest.hexdigest()

@@ -26,7 +26,7 @@ from siamese.studies.expand import (
 from siamese.studies.results import LineResult, RunResult
 from siamese.studies.study import Budget, Study
 from siamese.studies.tables import Drawing, duration, title_of
-from siamese.studies.verdict import by_seed, figure_name, figure_text, judge
+from siamese.studies.verdict import by_seed, figure_name, figure_text, judge, reached_after
 from siamese.tasks.task_spec import task_names, task_spec
 
 Floats = npt.NDArray[np.float64]
@@ -374,7 +374,7 @@ class _Plots:
     def time_to_target(self, target: float) -> Drawing | None:
         """Training time until the figure first reaches a value, as bars."""
         sign = "≤" if self.study.less_is_better else "≥"
-        times = [[_reached(self.study, run, target) for run in r.runs] for r in self.results]
+        times = [[reached_after(self.study, run, target) for run in r.runs] for r in self.results]
         reached = [[t for t in row if t is not None] for row in times]
         if not any(reached):
             return None  # the verdict says so
@@ -551,14 +551,6 @@ _BARE = ("optimizer.name", "model.name", "model.backbone", "schedule.name")
 def _setting(line: Line, name: str) -> str:
     text = value_text(value_of(line.settings, name))
     return text if name in _BARE else f"{name.partition('.')[2] or name} {text}"
-
-
-def _reached(study: Study, run: RunResult, target: float) -> float | None:
-    rows, values = run.curve(study.figure)
-    for row, value in zip(rows, values, strict=True):
-        if (value <= target if study.less_is_better else value >= target) and "seconds" in row:
-            return row["seconds"]
-    return None
 
 
 # What all plots share

@@ -75,13 +75,12 @@ def read_result(run: Run) -> dict[str, Any] | None:
     path = run.folder / RESULT
     if not path.exists():
         return None
+    written = read_bytes(path, limit=_RESULT_LIMIT)
     try:
         # Another version may have written more.
-        content = parse_json(read_bytes(path, limit=_RESULT_LIMIT))
+        content = parse_json(written)
         known = {one.name for one in fields(_Result)}
         built(_Result, {name: content[name] for name in content if name in known})
-    except UserError:
-        raise
     except (ValueError, TypeError, AttributeError) as error:
         why = f" ({error})" if type(error) is ValueError else ""
         raise UserError(

@@ -82,10 +82,8 @@ def earns(
             say("measuring what compiling the network brings (a minute or two) ...")
             try:
                 gain = probe.gain()
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # no compiler, or one of torch's many kinds
-                say(f"the network cannot be compiled here ({_first_line(error)})")
+            except _NotCompiled as error:
+                say(f"the network cannot be compiled here ({error})")
                 return False
             gains[key] = gain
             try:
@@ -110,14 +108,16 @@ def require_compilable(network: nn.Module, images: torch.Tensor, precision: torc
     with _Probe(network, images, precision) as probe:
         probe.step(network)  # what fails as it is has another reason
         try:
-            probe.step(compiled(network))
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # no compiler, or one of torch's many kinds
+            probe.compile()
+        except _NotCompiled as error:
             raise UserError(
-                f"`trainer.compile` true: the network cannot be compiled here "
-                f"({_first_line(error)}); set it false"
+                f"`trainer.compile` true: the network cannot be compiled here ({error}); set it "
+                "false"
             ) from None
+
+
+class _NotCompiled(Exception):  # noqa: N818 - a state of the machine
+    """Compiling a network failed; says why in one line."""
 
 
 class _Probe:
@@ -154,10 +154,24 @@ class _Probe:
         self.step(network)
         return statistics.median(self.step(network) for _ in range(_STEPS))
 
+    def compile(self) -> tuple[nn.Module, float]:
+        """The compiled network, and the seconds of its first step, which compiles it.
+
+        Raises:
+            _NotCompiled: there is no compiler, or it fails.
+        """
+        try:
+            fast = compiled(self.network)
+            return fast, self.step(fast)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of torch's many kinds
+            reason = str(error).strip().split("\n")[0][:200]
+            raise _NotCompiled(reason or type(error).__name__) from None
+
     def gain(self) -> Gain:
         """Compile, then take turns with the network as it is."""
-        fast = compiled(self.network)
-        first = self.step(fast)
+        fast, first = self.compile()
         times = [(self.step(self.network), self.step(fast)) for _ in range(2 * _STEPS)]
         eager, quick = (statistics.median(some) for some in zip(*times[1:], strict=True))
         return Gain(max(first - quick, 0.0), eager / quick)
@@ -181,7 +195,3 @@ def _read(place: Path) -> dict[str, Gain]:
     except (ValueError, TypeError, AttributeError):
         return {}
     return {key: one for key, one in gains.items() if one.ratio > 0 and one.seconds >= 0}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0][:200] or type(error).__name__

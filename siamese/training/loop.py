@@ -379,8 +379,6 @@ class Loop:
         """
         try:
             self._load(content)
-        except UserError:
-            raise
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError):
             raise UserError(
                 f"the checkpoint of {name} is damaged or does not fit its settings: {way_on}"

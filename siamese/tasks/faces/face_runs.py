@@ -170,7 +170,7 @@ class FaceRuns:
         precision = choose_precision(trainer.precision, device)
         layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
         model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        compiles = _compiles(settings, context, model, data.train, precision)
+        compiles = _compiles(settings, context, model, data.train, precision, layout)
         trainer = replace(trainer, compile=compiles)
         settings = replace(settings, loss=loss_settings, trainer=trainer)
         reader: PictureReader | None
@@ -225,6 +225,7 @@ def _compiles(
     model: SiameseEmbedder,
     train: FaceFolder,
     precision: torch.dtype,
+    layout: torch.memory_format,
 ) -> bool:
     """Whether the network is compiled: as the settings say, or as a measurement does.
 
@@ -241,8 +242,6 @@ def _compiles(
     def batch() -> torch.Tensor:
         side, drawn = settings.images.size, min(batches.people, len(train.names)) * batches.images
         images = torch.zeros(drawn, 3, side, side, dtype=torch.uint8, device=context.device)
-        channels_last = settings.trainer.channels_last
-        layout = torch.channels_last if channels_last else torch.contiguous_format
         return images.contiguous(memory_format=layout)
 
     if wanted is True:

@@ -90,6 +90,8 @@ def _expected(message: str, given: str) -> str:
     """What a refused value should have been, in words."""
     if choices := re.search(r"Literal\[(.*?)\]", message):
         names = re.findall(r"'(.*?)'", choices.group(1))
+        if re.search(r"Expected a (?:<class ')?bool", message):
+            names = ["true", "false", *names]
         near = difflib.get_close_matches(given, names, n=1)
         return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
     words = {"float": "a number", "int": "a whole number", "bool": "true or false"}

@@ -61,6 +61,7 @@ def refusal(*arguments: str) -> str:
         (["--loss", "tripplet"], ["--loss.name tripplet", "did you mean triplet?"]),
         (["--loss.miner", "easy"], ["--loss.miner easy", "batch_hard"]),
         (["--precision", "fp8"], ["--trainer.precision fp8", "bf16"]),
+        (["--trainer.compile", "maybe"], ["--trainer.compile maybe", "true, false, auto"]),
     ],
 )
 def test_unknown_settings_and_wrong_types(arguments, parts):

@@ -166,6 +166,9 @@ class ClassTrainerSettings:
     """Batch norms over all GPUs of a torchrun."""
     log_every: PositiveInt = 50
     """Steps between two points of TensorBoard's training curves."""
+    profile: bool = False
+    """Profile a few steps (torch.profiler): trace.json in the run's folder, and a line that says
+    what a step spends its time on."""
 
 
 @dataclass
@@ -230,6 +233,7 @@ CLASSIFICATION_IMMATERIAL = frozenset(
         "data.workers",
         "batches.test_size",
         "trainer.log_every",
+        "trainer.profile",
         "limits.weights",
         "limits.description",
     }

@@ -222,6 +222,9 @@ class TrainerSettings:
     """Pictures per batch when validation pictures are embedded."""
     log_every: PositiveInt = 10
     """Steps between two points of TensorBoard's training curves."""
+    profile: bool = False
+    """Profile a few steps (torch.profiler): trace.json in the run's folder, and a line that says
+    what a step spends its time on."""
 
 
 @dataclass
@@ -273,6 +276,7 @@ FACE_IMMATERIAL = frozenset(
         "trainer.log_every",
         "trainer.embed_batch",
         "trainer.compile",
+        "trainer.profile",
         "limits.weights",
         "limits.description",
     }

@@ -276,6 +276,9 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         resume=runs.resume,
         smaller=prepared.smaller,
         seed=settings.seed,
+        trace=Path(settings.runs) / settings.name / "trace.json"
+        if trainer.profile and context.distribution.first
+        else None,
     )
     scaler = torch.amp.GradScaler(context.device.type, enabled=prepared.scales_loss)
     loop = Loop(task, optimizer, schedule, scaler, options, context.distribution)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from torch.profiler import record_function
 from tqdm import tqdm
 
 from siamese.data.batches import derive_seed
@@ -26,6 +28,7 @@ from siamese.models.embedder import batch_norms
 from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.interruption import StopRequest, stop_request
 from siamese.training.optimizers import PairedOptimizer
+from siamese.training.profiling import StepProfile, waited
 from siamese.training.recalibration import recalibrate
 from siamese.training.resuming import require_alike
 from siamese.training.runs import goes_on_from
@@ -123,7 +126,7 @@ class LoopOptions:
 
     ``select`` None: nothing selects, ``best.pt`` is not written and the last epoch counts.
     ``resume``: the command that continues a run. ``smaller``: the settings that need less memory.
-    ``seed``: of the run.
+    ``seed``: of the run. ``trace``: where some steps are profiled to; None: they are not.
     """
 
     epochs: int
@@ -137,6 +140,7 @@ class LoopOptions:
     resume: str = "`resume`"
     smaller: str = "settings of batches and pictures, in a new run"
     seed: int = 0
+    trace: Path | None = None
 
 
 class Loop:
@@ -182,7 +186,9 @@ class Loop:
         return "start again" if kept is None else f"go on with: {self.options.resume} {kept}"
 
     def _run(self) -> bool:
-        with stop_request() as stop:
+        trace = self.options.trace
+        profiled = nullcontext() if trace is None else StepProfile(trace, tqdm.write)
+        with stop_request() as stop, profiled as self._profile:
             while self.progress.epoch < self.options.epochs:
                 self.task.start_epoch(self.progress.epoch, self.optimizer)
                 if not self._train_epoch(stop):
@@ -211,7 +217,7 @@ class Loop:
             # no bar where nobody watches, and one for all processes
             disable=None if self.distribution.first else True,
         ) as bar:
-            for batch in batches:
+            for batch in waited(batches):
                 last_of_step = (progress.batch + 1) % self.options.accumulate == 0
                 last_of_step = last_of_step or progress.batch + 1 == total
                 images = self._batch_step(batch, last_of_step, total)
@@ -223,6 +229,8 @@ class Loop:
                     loss = progress.loss_sum / progress.batch
                     bar.set_postfix_str(f"loss {loss:.4f}, {speed:.0f} img/s", refresh=False)
                 bar.update()
+                if self._profile is not None:
+                    self._profile.step()
                 if last_of_step and progress.batch < total and self._stops(stop):
                     self._read_losses()
                     return False
@@ -250,11 +258,13 @@ class Loop:
         self._unread.append(StepLoss(result.value.detach(), result.images, result.details))
         if logged or result.value.device.type == "cpu" or progress.batch + 1 == total:
             self._read_losses()
-        self.scaler.scale(result.value * (result.weight / group)).backward()  # type: ignore[no-untyped-call]
+        with record_function("backward"):
+            self.scaler.scale(result.value * (result.weight / group)).backward()  # type: ignore[no-untyped-call]
         progress.batch += 1
         progress.images += result.images
         if last_of_step:
-            norm = self._optimizer_step(measure=logged)
+            with record_function("optimizer"):
+                norm = self._optimizer_step(measure=logged)
             if logged:
                 self._log(result, norm)
             progress.step += 1

@@ -105,7 +105,7 @@ def test_the_hash_is_the_same_in_every_process():
 @pytest.mark.parametrize(
     "change",
     ["name", "runs", "checkpoints", "device", "data.root", "data.download", "data.workers",
-     "batches.test_size", "trainer.log_every"],
+     "batches.test_size", "trainer.log_every", "trainer.profile"],
 )  # fmt: skip
 def test_what_does_not_change_a_result_does_not_change_the_hash(change):
     settings = ClassificationSettings()
@@ -124,7 +124,7 @@ def test_every_other_setting_changes_the_hash():
                 yield prefix + name, settings, name
 
     ignored = {"name", "runs", "checkpoints", "device", "data.root", "data.download"}
-    ignored |= {"data.workers", "batches.test_size", "trainer.log_every"}
+    ignored |= {"data.workers", "batches.test_size", "trainer.log_every", "trainer.profile"}
     ignored |= {"limits.weights", "limits.description"}
     seen = {settings_hash(ClassificationSettings())}
     for full in [full for full, _, _ in leaves(ClassificationSettings()) if full not in ignored]:

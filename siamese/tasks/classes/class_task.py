@@ -9,6 +9,7 @@ import timm.layers
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 
 from siamese.config import ClassificationSettings
 from siamese.data.batches import default_workers
@@ -135,10 +136,11 @@ class ClassificationTask:
         What counts as right in a mixed image is the class with the greatest share.
         """
         views = batch.images.to(self._weights).chunk(batch.views)
-        with autocast(self.device, self._autocast_to):
+        with record_function("forward"), autocast(self.device, self._autocast_to):
             # One after the other: batch norms measure each view alone.
             logits = torch.cat([self._forward(self._laid_out(view)) for view in views])
-        value = self.loss(logits, batch)
+        with record_function("loss"):
+            value = self.loss(logits, batch)
         with torch.no_grad():
             wrong = logits[: len(batch.labels)].argmax(dim=1) != batch.labels
             error = 100 * wrong.float().mean()

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import record_function
 from torch.utils.data import DataLoader
 
 from siamese.config import TrainSettings
@@ -159,12 +160,15 @@ class FaceTask:
                 f"{self.split.train.root}: not one picture of a batch can be decoded; see the data "
                 "report in the run's folder"
             )
-        labels = batch.labels.to(self.device, non_blocking=True)
-        with autocast(self.device, self.precision):
-            mine = self._forward(self._to_device(batch.images))
-        embeddings = self.distribution.gather_rows(mine)
-        labels = self.distribution.gather_rows(labels)
-        value = self.loss(embeddings, labels)
+        with record_function("copy"):
+            labels = batch.labels.to(self.device, non_blocking=True)
+            images = self._to_device(batch.images)
+        with record_function("forward"), autocast(self.device, self.precision):
+            mine = self._forward(images)
+        with record_function("loss"):
+            embeddings = self.distribution.gather_rows(mine)
+            labels = self.distribution.gather_rows(labels)
+            value = self.loss(embeddings, labels)
         logged = {"active_triplets": self.loss.active_share(embeddings, labels)} if details else {}
         return StepLoss(value, len(labels), logged)
 

@@ -27,6 +27,7 @@ from siamese.config.ranges import (
     Ratios,
     Seed,
     SwitchOrAuto,
+    UnitAboveZero,
     UnitBelowOne,
     check_values,
     require,
@@ -194,6 +195,10 @@ class LossSettings:
     mean (all of them), nonzero_mean, sum."""
     lr_factor: PositiveOrInfinite = 1.0
     """Learning rate of the class weights (arcface and its kin) relative to the network's."""
+    sample_rate: UnitAboveZero = 1.0
+    """Share of the people whose class weights (arcface and its kin) a batch is told from: its own
+    and random others (Partial FC, arXiv 2203.15565). 0.1 is meant for 100,000 people and more;
+    people who are not drawn get a gradient of 0."""
 
 
 @dataclass
@@ -372,6 +377,8 @@ def _check_loss(loss: LossSettings) -> None:
     triplet, miner = loss.name == "triplet", loss.miner
     usable = triplet or miner not in ("all", "semihard", "hard")
     require(usable, "loss.miner", miner, "none unless the loss is triplet")
+    usable = loss.sample_rate == 1 or loss.name in CLASS_WEIGHT_LOSSES
+    require(usable, "loss.sample_rate", loss.sample_rate, f"1 for the {loss.name} loss")
     usable = miner == "none" or loss.name not in CLASS_WEIGHT_LOSSES
     require(usable, "loss.miner", miner, f"none for the {loss.name} loss")
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
+from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from siamese.config import LimitSettings
 from siamese.config.reading import build_settings, flat_settings
@@ -32,6 +33,7 @@ from siamese.training.runs import (
     take_name,
 )
 from siamese.training.schedules import lr_line
+from siamese.training.sharing import SharedColumns
 
 Say = Callable[[str], None]
 
@@ -63,6 +65,7 @@ class Prepared:
     examples: Callable[[], torch.Tensor]  # uint8 or float in [0, 1], (N, C, H, W)
     notes: list[str]  # what weakens the run's figures
     next_step: str  # the command that comes next; ``{}`` is the checkpoint
+    shared: SharedColumns | None = None  # parameter that the processes share out
     lr_factors: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1  # micro-batches per optimizer step
     recalibration_batches: int = 0
@@ -163,7 +166,7 @@ def resume_run(
     runs.check_content(path, content)
     # What is damaged is told here; the command line's parser takes its defaults as they are.
     flat = flat_settings(runs.settings_class, content["settings"], str(path))
-    build_settings(runs.settings_class, flat, str(path))
+    before = build_settings(runs.settings_class, flat, str(path))  # earlier runs knew fewer
     saved = {**content["settings"]}
     if "resume" in saved:
         saved["resume"] = None
@@ -172,7 +175,7 @@ def resume_run(
     if hasattr(settings, "resume"):
         settings = replace(settings, resume=None)
     runs.check(settings)
-    refuse_changes(content["settings"], settings.as_dict(), runs.may_change, runs.anew)
+    refuse_changes(before.as_dict(), settings.as_dict(), runs.may_change, runs.anew)
     refuse_other_home(path, settings.checkpoints, settings.name or "")
     lr = settings.optimizer.lr
     if lr is None:
@@ -280,8 +283,10 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         if trainer.profile and context.distribution.first
         else None,
     )
-    scaler = torch.amp.GradScaler(context.device.type, enabled=prepared.scales_loss)
-    loop = Loop(task, optimizer, schedule, scaler, options, context.distribution)
+    # One that finds a broken gradient of another process's columns, too.
+    scalers = torch.amp.GradScaler if prepared.shared is None else ShardedGradScaler
+    scaler = scalers(context.device.type, enabled=prepared.scales_loss)
+    loop = Loop(task, optimizer, schedule, scaler, options, context.distribution, prepared.shared)
     if context.content is not None:
         assert context.source is not None
         best = context.source.with_name("best.pt")

@@ -32,6 +32,7 @@ from siamese.training.profiling import StepProfile, waited
 from siamese.training.recalibration import recalibrate
 from siamese.training.resuming import require_alike
 from siamese.training.runs import goes_on_from
+from siamese.training.sharing import SharedColumns
 
 Figures = dict[str, float]
 
@@ -147,7 +148,7 @@ class Loop:
     """A run: the task, its optimizer, and how far they are; the first process writes.
 
     ``schedule`` is stepped after every optimizer step (None: constant); ``scaler`` is enabled in
-    float16 only.
+    float16 only. ``shared``: a parameter of which each process holds some columns.
     """
 
     def __init__(
@@ -158,9 +159,11 @@ class Loop:
         scaler: torch.amp.GradScaler,
         options: LoopOptions,
         distribution: Distribution = SINGLE,
+        shared: SharedColumns | None = None,
     ):
         self.task, self.optimizer, self.schedule = task, optimizer, schedule
         self.scaler, self.options, self.distribution = scaler, options, distribution
+        self.shared = shared
         self.progress = Progress()
         self._marked = (0.0, 0)  # time and images seen at the last logged step
         self._unread: list[StepLoss] = []  # losses that still lie on the device
@@ -290,7 +293,8 @@ class Loop:
         self.scaler.unscale_(self.optimizer.inner)
         if self.options.clip is not None or measure:
             limit = self.options.clip if self.options.clip is not None else math.inf
-            found = nn.utils.clip_grad_norm_(self.optimizer.parameters(), limit)
+            clip = nn.utils.clip_grad_norm_ if self.shared is None else self.shared.clip
+            found = clip(self.optimizer.parameters(), limit)
             norm = float(found) if measure else norm  # reading it makes a GPU wait
         self.optimizer.step(self.scaler)
         self.optimizer.inner.zero_grad(set_to_none=True)
@@ -322,7 +326,8 @@ class Loop:
         norms = list(batch_norms(self.task.model))
         measured = [kept for norm in norms for kept in (norm.running_mean, norm.running_var)]
         self.distribution.average(kept for kept in measured if kept is not None)
-        if not all(bool(torch.isfinite(p).all()) for p in self.optimizer.parameters()):
+        weights = self.optimizer.parameters()
+        if self.distribution.any(not all(bool(torch.isfinite(p).all()) for p in weights)):
             raise self._diverged(math.nan)  # the epoch's last step broke the weights
         figures = self.task.validate() if judged else {}
         row: Figures = {
@@ -365,8 +370,6 @@ class Loop:
         )
 
     def _save(self, name: str, figures: Figures) -> None:
-        if not self.distribution.first:
-            return
         self.optimizer.eval()
         self.task.model.eval()
         content = {
@@ -381,7 +384,10 @@ class Loop:
             "random": random_states(),
             "figures": figures,
         }
-        write_checkpoint(self.options.folder / name, content)
+        if self.shared is not None:
+            content = self.shared.gathered(content, self.optimizer.parameters())
+        if self.distribution.first:
+            write_checkpoint(self.options.folder / name, content)
 
     def load(self, content: Mapping[str, Any], name: str, way_on: str) -> None:
         """Continue exactly where a checkpoint of the same run stands; UserError where it does not
@@ -395,6 +401,8 @@ class Loop:
             ) from None
 
     def _load(self, content: Mapping[str, Any]) -> None:
+        if self.shared is not None:
+            content = self.shared.cut(content, self.optimizer.parameters())
         self.task.model.load_state_dict(content["model"])
         self.task.loss.load_state_dict(content["loss"])
         self.optimizer.load_state_dict(content["optimizer"], content["train_weights"])

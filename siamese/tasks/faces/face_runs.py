@@ -39,6 +39,7 @@ from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
 from siamese.training.compiling import earns, require_compilable
+from siamese.training.distribution import SINGLE
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
 from siamese.verification.enough import too_few_pairs, too_few_people
 
@@ -157,6 +158,16 @@ class FaceRuns:
             model.checkpoint_gradients()
         return model, spec
 
+    def _loss(
+        self, settings: TrainSettings, people: int, embedding_dim: int, context: RunContext
+    ) -> FaceLoss:
+        if self.own.loss is not None:
+            return OwnLoss(self.own.loss)
+        # LARS and LAMB go by the norm of a whole matrix: each process keeps all class weights.
+        whole = settings.optimizer.name in ("lars", "lamb")
+        distribution = SINGLE if whole else context.distribution
+        return MetricLoss(settings.loss, people, embedding_dim, distribution, settings.seed)
+
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
         people = len(data.train.names)
@@ -179,8 +190,7 @@ class FaceRuns:
         else:
             prepare = Preprocess(spec.size, settings.images.fit)
             reader = DatasetReader(self.own.dataset, prepare)
-        loss: FaceLoss = MetricLoss(settings.loss, people, spec.embedding_dim)
-        loss = (loss if self.own.loss is None else OwnLoss(self.own.loss)).to(device)
+        loss = self._loss(settings, people, spec.embedding_dim, context).to(device)
         workers = settings.batches.workers
         folder = Path(settings.runs) / str(settings.name)
         task = FaceTask(
@@ -209,6 +219,7 @@ class FaceRuns:
             notes=_too_few(data),
             next_step="siamese-eval roc --checkpoint {}"
             + ("" if data.test is None else " --part test"),
+            shared=loss.shared,
             lr_factors={"loss": settings.loss.lr_factor},
             accumulate=trainer.accumulate,
             recalibration_batches=trainer.recalibration_batches,

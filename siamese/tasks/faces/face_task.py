@@ -146,6 +146,7 @@ class FaceTask:
     def batches(self, epoch: int, first_batch: int) -> DataLoader[Any]:
         """The epoch's batches; see the sampler."""
         self.draws.start_epoch(epoch, first_batch)
+        self.loss.start_epoch(epoch, first_batch)
         return self._loader
 
     def batches_per_epoch(self) -> int:

@@ -13,6 +13,9 @@ from pytorch_metric_learning.utils import loss_and_miner_utils
 from torch import nn
 
 from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
+from siamese.tasks.faces.partial_classes import PartialClasses
+from siamese.training.distribution import SINGLE, Distribution
+from siamese.training.sharing import SharedColumns
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
 # it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
@@ -79,9 +82,20 @@ def active_share(
 
 
 class MetricLoss(nn.Module):
-    """A loss on embeddings and labels (0 ... classes - 1), in float32."""
+    """A loss on embeddings and labels (0 ... classes - 1), in float32.
 
-    def __init__(self, settings: LossSettings, classes: int, embedding_dim: int):
+    Class weights are shared out among the processes of a ``distribution``; each must call the loss
+    with the whole batch then. ``seed``: of the classes that a batch draws.
+    """
+
+    def __init__(
+        self,
+        settings: LossSettings,
+        classes: int,
+        embedding_dim: int,
+        distribution: Distribution = SINGLE,
+        seed: int = 0,
+    ):
         super().__init__()
         settings = with_scale(settings, classes)
         self.name = settings.name
@@ -94,16 +108,32 @@ class MetricLoss(nn.Module):
         build = _LOSSES[settings.name]
         self.loss = build(classes, embedding_dim, margin, scale, temperature, options)
         self.miner = _miner(settings.miner, margin)
+        self._partial: PartialClasses | None = None
+        rate = settings.sample_rate
+        if self.has_class_weights and (rate < 1 or distribution.world > 1):
+            self._partial = PartialClasses(self.loss, classes, rate, distribution, seed)
 
     @property
     def has_class_weights(self) -> bool:
         """Whether the loss only knows training identities (arcface and its kin)."""
         return self.name in CLASS_WEIGHT_LOSSES
 
+    @property
+    def shared(self) -> SharedColumns | None:
+        """The class weights where processes share them out."""
+        return None if self._partial is None else self._partial.shared
+
+    def start_epoch(self, epoch: int, batch: int) -> None:
+        """See :meth:`PartialClasses.start_epoch`."""
+        if self._partial is not None:
+            self._partial.start_epoch(epoch, batch)
+
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of a batch: embeddings (N, D) of any float type, labels int64 (N,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             embeddings = embeddings.float()
+            if self._partial is not None:
+                return self._partial(embeddings, labels)
             mined = self.miner(embeddings, labels) if self.miner is not None else None
             value: torch.Tensor = self.loss(embeddings, labels, mined)
         return value

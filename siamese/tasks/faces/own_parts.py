@@ -76,6 +76,7 @@ class OwnLoss(nn.Module):
     has_class_weights = True  # nobody knows: it is asked about training people only
     triplet_margin = None
     name = "own"
+    shared = None
 
     def __init__(self, loss: Callable[..., torch.Tensor]):
         super().__init__()
@@ -85,6 +86,9 @@ class OwnLoss(nn.Module):
         """Loss of a batch: embeddings (N, D) of any float type, labels int64 (N,)."""
         with torch.autocast(embeddings.device.type, enabled=False):
             return self.loss(embeddings.float(), labels)
+
+    def start_epoch(self, epoch: int, batch: int) -> None:
+        """Nothing depends on it."""
 
     def active_share(self, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
         """See :func:`siamese.tasks.faces.metric_losses.active_share`."""

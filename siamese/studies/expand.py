@@ -22,7 +22,11 @@ from siamese.tasks.task_spec import TaskSpec, task_spec
 
 _HASH_DIGITS = 12
 # Settings that are younger than runs named by their hash count where they are set.
-_LATER = {"batches.chunk": None, "model.grad_checkpointing": False}
+_LATER = {
+    "batches.chunk": None,
+    "model.grad_checkpointing": False,
+    "loss.sample_rate": 1.0,
+}
 
 
 @dataclass(frozen=True)

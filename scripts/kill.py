@@ -9,6 +9,10 @@
   a study that was never killed.
 - enroll: `siamese-use enroll` is killed; each person must be there with all pictures or not at
   all, and the next call must complete the gallery.
+- ranks: one of two processes under `torchrun --max-restarts 3 -m siamese.cli.train` is killed, up
+  to three times a run; the run goes on by itself, its figures must be those of a run that was
+  never killed, and no loader process may be left. Then one is killed under torchrun without
+  restarts: the job must end within a minute, with one line of the process that is left.
 - mend: `siamese-data mend` of many files on one disk is killed between its renames; `restore` of
   its manifest must give the folder back, file by file, and the next `mend` must find it so.
 """
@@ -16,6 +20,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import hashlib
 import os
@@ -201,6 +206,109 @@ def kill_enroll(place: Path, times: int, rng: random.Random) -> str:
     return f"enroll: {done} kills; nobody was half enrolled, and the next call completes it"
 
 
+TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+RUN = ("--backbone", "test_resnet", "--model.pretrained", "false", "--size", 32, "--epochs", 12,
+       "--model.embedding_dim", 8, "--workers", 1, "--name", "run", "--device", "cpu",
+       "--batches.images", 2, "--trainer.recalibration_batches", 2)  # fmt: skip
+
+
+def start_together(place: Path, faces: Path, *torchrun: object) -> subprocess.Popen[bytes]:
+    """Training in two processes; what they print goes to ``out.txt``, which is begun anew."""
+    train = ("-m", "siamese.cli.train", faces, *RUN)
+    with open(place / "out.txt", "wb") as out:
+        return subprocess.Popen(
+            [sys.executable, *map(str, (*TOGETHER, *torchrun, *train))],
+            cwd=place,
+            stdout=out,
+            stderr=out,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+
+
+def kill_ranks(place: Path, times: int, rng: random.Random) -> str:
+    """See the module."""
+    faces = write_demo_faces(place / "faces", 16, 6, 32, 0)
+    plain = place / "plain"
+    plain.mkdir()
+    started = time.monotonic()
+    if start_together(plain, faces).wait():
+        raise SystemExit(f"ranks: {(plain / 'out.txt').read_text()}")
+    seconds = time.monotonic() - started
+    done, jobs, slowest = 0, 0, 0.0
+    with tqdm(total=times, desc="ranks", unit="kill", disable=None) as bar:
+        while done < times:
+            jobs += 1
+            once = jobs % 3 == 0  # without restarts
+            place_of_run = place / f"job-{jobs}"
+            place_of_run.mkdir()
+            restarts = () if once else ("--max-restarts", 3)
+            job = start_together(place_of_run, faces, *restarts)
+            killed_here = 0
+            for _ in range(1 if once else rng.randint(1, 3)):
+                if not _kill_one(job, rng, place_of_run, rng.uniform(0, seconds)):
+                    break
+                killed_here, killed_at = killed_here + 1, time.monotonic()
+            code = job.wait(timeout=300)
+            told = (place_of_run / "out.txt").read_text(errors="replace")
+            if killed_here and once:
+                slowest = max(slowest, time.monotonic() - killed_at)
+                _require_one_line(told, code)
+            elif code:
+                raise SystemExit(f"ranks: ended with {code}:\n{told}")
+            else:
+                _require_same_figures(plain, place_of_run)
+            done += killed_here
+            bar.update(killed_here)
+    return (
+        f"ranks: {done} kills; the figures are those of a run that was never killed, and a job "
+        f"without restarts ended within {slowest:.1f} s"
+    )
+
+
+def children(process: int) -> list[int]:
+    """The processes that a process, of one thread that starts any, has started (Linux)."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [int(child) for task in tasks for child in task.read_text().split()]
+    return []
+
+
+def _kill_one(job: subprocess.Popen[bytes], rng: random.Random, place: Path, wait: float) -> bool:
+    """Kill one of torchrun's processes after some seconds of work; False where it is over."""
+    end = time.monotonic() + wait
+    begun = place / "runs" / "run" / "settings.yaml"
+    while time.monotonic() < end or not begun.exists() or len(children(job.pid)) < 2:
+        if job.poll() is not None:
+            return False
+        time.sleep(0.01)
+    chosen = rng.choice(children(job.pid))
+    loaders = children(chosen)
+    os.kill(chosen, signal.SIGKILL)
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{loader}").exists() for loader in loaders):
+        if time.monotonic() > end:
+            raise SystemExit("ranks: a loader process outlived its own")
+        time.sleep(0.1)
+    return True
+
+
+def _require_one_line(told: str, code: int) -> None:
+    lines = [line for line in told.splitlines() if line.startswith("siamese-train: ")]
+    of_siamese = told.partition("torch/distributed/elastic")[0]
+    if not code or len(lines) != 1 or "Traceback" in of_siamese:
+        raise SystemExit(f"ranks: ended with {code} and not with one line:\n{told}")
+
+
+def _require_same_figures(one: Path, other: Path) -> None:
+    tables = []
+    for place in (one, other):
+        with open(place / "runs" / "run" / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        tables.append([{k: v for k, v in row.items() if "second" not in k} for row in rows])
+    if tables[0] != tables[1]:
+        raise SystemExit(f"ranks: the figures of {other} are not those of {one}")
+
+
 def kill_mend(place: Path, times: int, rng: random.Random) -> str:
     """See the module."""
     people, files = 80, 50
@@ -265,6 +373,7 @@ KILLS: dict[str, Callable[[Path, int, random.Random], str]] = {
     "cache": kill_cache,
     "study": kill_study,
     "enroll": kill_enroll,
+    "ranks": kill_ranks,
     "mend": kill_mend,
 }
 

@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "libraries": 0,
     "processors": 0,
+    "crew": 1,
     "files": 1,
     "config": 2,
     "drawing": 3,

@@ -141,6 +141,31 @@ COMMANDS = {
 
 
 def _command(argv: Sequence[str]) -> None:
+    """Under torchrun the first process does it, and the others help."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        _run(argv)
+        return
+    from siamese.crew import form
+    from siamese.training.distribution import joined, telling_lost
+
+    # What goes from one to another lies on the CPU.
+    with joined("cpu") as distribution, telling_lost(lambda: "run the command again"):
+        distribution.take_gpu()
+        crew = form(distribution.rank, distribution.world)
+        if not distribution.first:
+            crew.help()
+            return
+        try:
+            _run(argv)
+        except KeyboardInterrupt:  # which has reached all of them
+            raise
+        except BaseException:
+            crew.end()
+            raise
+        crew.end()
+
+
+def _run(argv: Sequence[str]) -> None:
     run_chosen(
         "siamese-eval",
         COMMANDS,
@@ -154,3 +179,7 @@ def _command(argv: Sequence[str]) -> None:
 def main() -> NoReturn:
     """Entry point of ``siamese-eval``."""
     run_command("siamese-eval", _command)
+
+
+if __name__ == "__main__":  # torchrun --nproc_per_node 4 -m siamese.cli.eval roc ...
+    main()

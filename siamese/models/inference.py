@@ -328,12 +328,14 @@ class Embedder:
         cache: PictureReader | None = None,
         flip: bool | None = None,
         skip_broken: bool = True,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[EmbeddedBatch]:
         """The same, a batch at a time, so that nothing of many pictures is held.
 
         Args:
             first: position of the picture to begin with; a multiple of ``batch`` gives the batches
                 that a whole pass gives.
+            part: (0, 3): of every three batches the first.
         """
         size = self.spec.size if self.crop is None else None
         total = len(folder.paths)
@@ -345,11 +347,15 @@ class Embedder:
             workers=workers,
             pin_memory=self.device.type == "cuda",
             cache=cache,
-            positions=range(first, total),
+            positions=[
+                position
+                for start in range(first + part[0] * self.batch, total, part[1] * self.batch)
+                for position in range(start, min(start + self.batch, total))
+            ],
         )
         self.network.eval()
         flip = self.flip if flip is None else flip
-        with _bar(total, first) as bar:
+        with _bar(total, first, shown=part[0] == 0) as bar:
             for batch in loader:
                 if batch.failed and not skip_broken:
                     raise DecodeError(batch.failed[0][1])  # which names the picture
@@ -359,7 +365,7 @@ class Embedder:
                         self.network, batch.images, self.device, self.precision, flip
                     )
                 yield EmbeddedBatch(vectors.numpy(), batch.indices.numpy(), tuple(batch.failed))
-                bar.update(batch.wanted)
+                bar.update(batch.wanted * part[1])
 
     def verify(self, a: Picture, b: Picture, prior: float = 0.5) -> Verification:
         """Whether two pictures show one person.
@@ -456,7 +462,7 @@ class Embedder:
             done += len(images)
 
 
-def _bar(total: int | None, done: int = 0) -> tqdm[Any]:
+def _bar(total: int | None, done: int = 0, *, shown: bool = True) -> tqdm[Any]:
     """Progress where it takes more than a second and a terminal shows it."""
     return tqdm(
         total=total,
@@ -465,7 +471,7 @@ def _bar(total: int | None, done: int = 0) -> tqdm[Any]:
         unit="img",
         leave=False,
         delay=1,
-        disable=None,
+        disable=None if shown else True,
     )
 
 

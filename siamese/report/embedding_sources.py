@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from siamese.config import (
     DEMO_SIZE,
     EmbedSettings,
 )
+from siamese.crew import crew
 from siamese.data.batches import default_workers
-from siamese.data.cache import open_cache
+from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_sides
 from siamese.data.split_lists import names_of, read_again
 from siamese.demo.demo_faces import write_demo_faces
@@ -31,7 +32,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
-from siamese.models.inference import Embedder
+from siamese.models.inference import EmbeddedBatch, Embedder
 from siamese.models.loading import decision_of, network_of, precision_of, spec_of
 from siamese.report.embedding_run import write_rows
 from siamese.verification.decision import Decision
@@ -151,13 +152,7 @@ def embed_folder(
     decision = model.decision  # where it is damaged, before the pictures take their time
     uncut = _uncut(folder, settings.crop)
     embedder = _embedder(model, settings)
-    workers, cache = settings.workers, None
-    if settings.cache is not None:
-        size = model.spec.size if settings.crop is None else None
-        place = Path(settings.cache)
-        cache = open_cache(place, [folder], embedder.prepare, size, workers=workers)
-    if workers is None:
-        workers = default_workers(model.device.type)
+    workers, cache = _reading(model, settings, folder, embedder, progress=True)
     if rows is None:
         vectors, kept, failed = embedder.embed_listed(folder, workers=workers, cache=cache)
     else:
@@ -189,8 +184,55 @@ def embed_folder(
     )
 
 
+def _reading(
+    model: Model, settings: EmbedSettings, folder: FaceFolder, embedder: Embedder, *, progress: bool
+) -> tuple[int, PictureCache | None]:
+    """Loader processes, and the cache where one is asked for."""
+    workers, cache = settings.workers, None
+    if settings.cache is not None:
+        size = model.spec.size if settings.crop is None else None
+        cache = open_cache(
+            Path(settings.cache),
+            [folder],
+            embedder.prepare,
+            size,
+            workers=workers,
+            progress=progress,
+        )
+    return default_workers(model.device.type) if workers is None else workers, cache
+
+
+class _CrewEmbedder(Embedder):
+    """Whose batches the processes of :mod:`siamese.crew` share: the same as one would make."""
+
+    settings: EmbedSettings
+
+    def embed_in_batches(
+        self, folder: FaceFolder, *, first: int = 0, **options: Any
+    ) -> Iterator[EmbeddedBatch]:
+        """See :class:`Embedder`."""
+        together = crew()
+        part = 0, together.world
+        mine = super().embed_in_batches(folder, first=first, part=part, **options)
+        for batches in together.share(mine, _other_batches, self.settings, folder, first):
+            yield from batches
+
+
+def _other_batches(
+    rank: int, world: int, settings: EmbedSettings, folder: FaceFolder, first: int
+) -> Iterator[EmbeddedBatch]:
+    """A helper's share."""
+    model = load_model(settings)
+    embedder = _embedder(model, settings)
+    workers, cache = _reading(model, settings, folder, embedder, progress=False)
+    part = rank, world
+    yield from Embedder.embed_in_batches(
+        embedder, folder, first=first, workers=workers, cache=cache, part=part
+    )
+
+
 def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
-    return Embedder(
+    embedder = _CrewEmbedder(
         model.network,
         model.spec,
         device=model.device,
@@ -199,6 +241,8 @@ def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
         flip=settings.flip,
         batch=settings.batch,
     )
+    embedder.settings = replace(settings, checkpoint=str(model.path))
+    return embedder
 
 
 def _uncut(folder: FaceFolder, crop: float | None) -> str | None:

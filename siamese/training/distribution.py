@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +29,22 @@ class Distribution:
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    store: Any = None  # torch's, of the whole job; None: alone
 
     @property
     def first(self) -> bool:
         """Whether this process writes and prints."""
         return self.rank == 0
+
+    def note_run(self, name: str) -> None:
+        """Let :func:`begun_run` know which run this job has begun."""
+        if self.store is not None and self.first:
+            self.store.set(_RUN, name)
+
+    def take_gpu(self) -> None:
+        """Let ``cuda`` be this process's GPU, where there are any."""
+        if (gpus := torch.cuda.device_count()) > 0:
+            torch.cuda.set_device(self.local_rank % gpus)
 
     def mean(self, value: float) -> float:
         """A number's mean over all processes; each must call it."""
@@ -120,13 +133,96 @@ class Distribution:
 SINGLE = Distribution()
 
 
+_LOST = ("gloo", "nccl", "connection reset", "connection closed", "broken pipe")
+
+
+@contextmanager
+def telling_lost(way_on: Callable[[], str]) -> Iterator[None]:
+    """A process that waits in vain for one that has ended says so in one line, with the way on.
+
+    Raises:
+        UserError: another process has ended, killed or by an error of its own.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        gone = isinstance(error, dist.DistError) or any(x in str(error).lower() for x in _LOST)
+        if not gone:
+            raise
+        raise UserError(f"another process of this job has ended; {way_on()}") from None
+
+
+def _is_hosted() -> bool:
+    """Whether torchrun itself keeps the processes' store, which then outlives a restart of them."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
+def _job_store() -> Any:
+    return dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        is_master=os.environ["RANK"] == "0" and not _is_hosted(),
+        timeout=_PATIENCE,
+        wait_for_workers=False,
+    )
+
+
+def is_restarted_by_torchrun() -> bool:
+    """Whether torchrun will start the processes again when one of them ends."""
+    count, most = (
+        int(os.environ.get(f"TORCHELASTIC_{name}", "0"))
+        for name in ("RESTART_COUNT", "MAX_RESTARTS")
+    )
+    return count < most
+
+
+def begun_run() -> str | None:
+    """The run that this job began before torchrun started its processes again, if it began one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _is_hosted():
+        return None
+    store = _job_store()
+    return store.get(_RUN).decode() if store.check([_RUN]) else None
+
+
+_RUN = "siamese_run"
+
+
+def _meet(store: Any, rank: int, world: int) -> str:
+    """A name for these processes that none before them had, the same in all of them.
+
+    A store that outlives them still holds the addresses of processes that are gone, and torchrun's
+    count of restarts differs between machines. So each process asks under a name of its own, and
+    the first one answers whoever asks until all have heard it.
+    """
+    if rank:
+        own = uuid.uuid4().hex
+        store.set(f"asks/{rank}", own)
+        name: str = store.get(f"heard/{own}").decode()
+        store.set(f"{name}/{rank}", "")
+        return name
+    name = uuid.uuid4().hex
+    missing = set(range(1, world))
+    while missing:
+        for other in sorted(missing):
+            if store.check([f"asks/{other}"]):
+                store.set(f"heard/{store.get(f'asks/{other}').decode()}", name)
+            if store.check([f"{name}/{other}"]):
+                missing.discard(other)
+        time.sleep(0.01)
+    return name
+
+
 @contextmanager
 def joined(device_type: str) -> Iterator[Distribution]:
-    """Join the processes that ``torchrun`` started, through NCCL or Gloo; alone without it."""
+    """Join the processes that ``torchrun`` started, through NCCL or Gloo; alone without it.
+
+    Of errors that end several of them under ``torchrun`` only the first is raised; the others exit
+    with code 2.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield SINGLE
         return
-    local = int(os.environ["LOCAL_RANK"])
+    rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if device_type == "cuda":
         if local >= torch.cuda.device_count():
             raise UserError(
@@ -134,8 +230,22 @@ def joined(device_type: str) -> Iterator[Distribution]:
                 "start at most as many processes"
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
+    store = _job_store()
+    own = dist.PrefixStore(_meet(store, rank, world), store)  # type: ignore[attr-defined]
+    backend = "nccl" if device_type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world, timeout=_PATIENCE)
     try:
-        yield Distribution(dist.get_rank(), dist.get_world_size(), local)
+        yield Distribution(rank, world, local, store)
+    except Exception:
+        if _is_hosted() and not _is_first_told(own):
+            raise SystemExit(2) from None
+        raise
     finally:
         dist.destroy_process_group()
+
+
+def _is_first_told(store: Any) -> bool:
+    try:
+        return bool(store.add("told", 1) == 1)
+    except RuntimeError:  # torchrun is gone
+        return True

@@ -19,7 +19,13 @@ from siamese.errors import UserError
 from siamese.files.writing import going_on
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.device import choose_device, choose_precision
-from siamese.training.distribution import Distribution, joined
+from siamese.training.distribution import (
+    Distribution,
+    begun_run,
+    is_restarted_by_torchrun,
+    joined,
+    telling_lost,
+)
 from siamese.training.loop import Loop, LoopOptions, Progress, Task
 from siamese.training.monitoring import RunLog, write_settings
 from siamese.training.optimizers import build_optimizer, parameter_groups
@@ -27,6 +33,7 @@ from siamese.training.runs import (
     at_work,
     find_checkpoint,
     free_name,
+    goes_on_from,
     refuse_changes,
     refuse_far_places,
     refuse_other_home,
@@ -116,7 +123,7 @@ def start_run(runs: TaskRuns, settings: Any) -> Path:
     """Train a new run; returns the checkpoint that counts.
 
     That is ``best.pt`` where validation selects, else ``last.pt``. Under ``torchrun`` every process
-    calls this.
+    calls this; where it starts them again, the run goes on from its checkpoint.
 
     Raises:
         UserError: unusable data or settings.
@@ -124,6 +131,11 @@ def start_run(runs: TaskRuns, settings: Any) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C, SIGTERM or SIGHUP, after the state was saved.
     """
     runs.check_network(settings)
+    begun = begun_run()
+    if begun is not None:
+        settings = replace(settings, name=begun)
+        if (kept := goes_on_from(Path(settings.checkpoints) / begun)) is not None:
+            return _go_on_restarted(runs, settings, kept)
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
         context = _context(device, distribution)
@@ -136,6 +148,7 @@ def start_run(runs: TaskRuns, settings: Any) -> Path:
             taken := take_name(name, settings.runs, settings.checkpoints, runs.resume)
         ):
             print(taken)
+        distribution.note_run(name)
         lr, reason = settings.optimizer.lr, "as set"
         if lr is None:
             lr, default = runs.default_lr(settings)
@@ -161,7 +174,23 @@ def resume_run(
         UserError: there is no such run, it is over, or its settings cannot change so.
         Diverged, KeyboardInterrupt: as :func:`start_run`.
     """
+    begun = begun_run()
+    if begun is not None:
+        kept = goes_on_from(Path(checkpoints) / begun)
+        target = target if kept is None else str(kept)
     path = find_checkpoint(target, checkpoints, runs.resume)
+    return _go_on(runs, path, parse, limits, restarted=begun is not None)
+
+
+def _go_on(
+    runs: TaskRuns,
+    path: Path,
+    parse: Callable[[dict[str, Any]], Any],
+    limits: LimitSettings | None,
+    *,
+    restarted: bool,
+) -> Path:
+    """Continue a run from its checkpoint; one that is over is returned where torchrun goes on."""
     content = read_checkpoint(path, runs.kind, limits=limits)
     runs.check_content(path, content)
     # What is damaged is told here; the command line's parser takes its defaults as they are.
@@ -182,13 +211,28 @@ def resume_run(
         raise UserError(f"{path}: is damaged, its settings hold no learning rate; {runs.anew}")
     done, epochs = content["progress"]["epoch"], settings.trainer.epochs
     finished = done == epochs and runs.is_finished(settings, content["progress"])
+    if finished and restarted:
+        best = path.with_name("best.pt")
+        return best if best.exists() else path
     if done > epochs or finished:
         raise UserError(f"{path}: all {done} epochs are done; raise `epochs` to go on")
     device = choose_device(settings.device)
     with joined(device.type) as distribution:
         context = _context(device, distribution, path, content)
+        distribution.note_run(settings.name)
         context.say(lr_line(lr, "as the run began", settings.optimizer, settings.schedule))
         return _train(runs, settings, context)
+
+
+def _go_on_restarted(runs: TaskRuns, settings: Any, path: Path) -> Path:
+    """Go on with the run that torchrun's processes began under the same settings."""
+    places = {name: getattr(settings, name) for name in ("runs", "checkpoints")}
+
+    def parse(saved: dict[str, Any]) -> Any:
+        flat = flat_settings(runs.settings_class, saved, str(path))
+        return replace(build_settings(runs.settings_class, flat, str(path)), **places)
+
+    return _go_on(runs, path, parse, settings.limits, restarted=True)
 
 
 def _context(
@@ -206,6 +250,18 @@ def _context(
 
 def _train(runs: TaskRuns, settings: Any, context: RunContext) -> Path:
     """Load, build and train, held against a second process at work on the same run."""
+
+    def way_on() -> str:
+        if is_restarted_by_torchrun():
+            return "torchrun starts them again"
+        kept = goes_on_from(Path(settings.checkpoints) / settings.name)
+        return "start again" if kept is None else f"go on with: {runs.resume} {kept}"
+
+    with telling_lost(way_on):
+        return _train_together(runs, settings, context)
+
+
+def _train_together(runs: TaskRuns, settings: Any, context: RunContext) -> Path:
     data = runs.load(settings, context)
     held = at_work(Path(settings.runs) / settings.name)
     with held if context.distribution.first else nullcontext():

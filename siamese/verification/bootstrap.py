@@ -24,7 +24,7 @@ import torch
 from scipy.special import expit, logit, ndtr, stdtrit
 
 from siamese.errors import UserError
-from siamese.verification.counts import Counter, Counts, Floats, PairCounts, people_of
+from siamese.verification.counts import Counter, Counts, Floats, PairCounts, counted, people_of
 from siamese.verification.metrics import average_precision, curve, reaching, summarise
 from siamese.verification.scores import (
     LEVELS,
@@ -423,19 +423,30 @@ def count_and_resample(
     people = int(identity.max(initial=-1)) + 1
     shuffled = np.random.default_rng(seed).permutation(people)
     groups = (shuffled % BUNDLES if people > BUNDLES else np.arange(people))[identity]
-    pairs = PairMatrix(vectors, checked, groups=groups, device=device)
-    units = min(people, BUNDLES)
-    counter = Counter(pairs.unit.device, pairs.zoom)
-    edges = levels_of(_edges(vectors, identity, shuffled), pairs.zoom)
-    edges = np.unique(edges)
-    weights = draw_weights(units, resamples, seed)
-    resampler = Resampler(pairs, groups[pairs.order], edges, weights)
-    pairs.feed(counter, resampler, progress=progress)
+    weights = draw_weights(min(people, BUNDLES), resamples, seed)
+    pilot = _edges(vectors, identity, shuffled)
+    given = (vectors, checked, groups, pilot, weights, device)
+    pairs, (counter, resampler) = counted(_counters, *given, progress=progress)
+    edges = np.unique(levels_of(pilot, pairs.zoom))
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
     own_pairs = pairs.counts * (pairs.counts - 1) // 2
     scores = level_scores(edges, pairs.zoom)
     return counts, bootstrap_of(counts, scores, genuine, impostor, own_pairs, pairs.counts)
+
+
+def _counters(
+    vectors: npt.NDArray[np.float32],
+    labels: Counts,
+    groups: Counts,
+    edges: Floats,
+    weights: Floats,
+    device: torch.device | str,
+) -> tuple[PairMatrix, tuple[Counter, Resampler]]:
+    pairs = PairMatrix(vectors, labels, groups=groups, device=device)
+    levels = np.unique(levels_of(edges, pairs.zoom))
+    counter = Counter(pairs.unit.device, pairs.zoom)
+    return pairs, (counter, Resampler(pairs, groups[pairs.order], levels, weights))
 
 
 def bootstrap_of(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from siamese.crew import crew
 from siamese.errors import UserError
 from siamese.verification.scores import (
     LEVELS,
     PairMatrix,
     Tile,
+    TileConsumer,
     check_labels,
     level_counts,
     level_scores,
@@ -113,10 +117,57 @@ def count_pairs(
     Raises:
         UserError: unusable embeddings or labels; no genuine pair; no impostor pair.
     """
+    pairs, (counter,) = counted(_counter, embeddings, labels, device, progress=progress)
+    counts: PairCounts = counter.counts(*people_of(pairs))
+    return counts
+
+
+def _counter(
+    embeddings: npt.ArrayLike, labels: npt.ArrayLike, device: torch.device | str
+) -> tuple[PairMatrix, tuple[Counter]]:
     pairs = PairMatrix(embeddings, labels, device=device)
-    counter = Counter(pairs.unit.device, pairs.zoom)
-    pairs.feed(counter, progress=progress)
-    return counter.counts(*people_of(pairs))
+    return pairs, (Counter(pairs.unit.device, pairs.zoom),)
+
+
+class Adding(TileConsumer, Protocol):
+    """What counts pairs by kind: those of disjoint tiles add up, exactly in any order."""
+
+    genuine: torch.Tensor
+    impostor: torch.Tensor
+
+
+def counted(
+    make: Callable[..., tuple[PairMatrix, tuple[Any, ...]]], *given: Any, progress: bool
+) -> tuple[PairMatrix, tuple[Any, ...]]:
+    """The pair matrix and the :class:`Adding` that ``make(*given)`` makes, with all pairs counted.
+
+    The processes of :mod:`siamese.crew` share the tiles; ``make`` and ``given`` are pickled.
+    """
+    pairs, counters = make(*given)
+    together = crew()
+    mine = _part(pairs, counters, 0, together.world, progress)
+    [[_, *others]] = together.share(mine, _other_part, make, given)  # all in one round
+    for sums in others:
+        for counter, (genuine, impostor) in zip(counters, sums, strict=True):
+            counter.genuine += genuine.to(counter.genuine.device)
+            counter.impostor += impostor.to(counter.impostor.device)
+    return pairs, counters
+
+
+def _part(
+    pairs: PairMatrix, counters: tuple[Adding, ...], rank: int, world: int, progress: bool
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    pairs.feed(*counters, progress=progress, part=(rank, world))
+    yield [(counter.genuine.cpu(), counter.impostor.cpu()) for counter in counters]
+
+
+def _other_part(
+    rank: int,
+    world: int,
+    make: Callable[..., tuple[PairMatrix, tuple[Adding, ...]]],
+    given: tuple[Any, ...],
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    yield from _part(*make(*given), rank, world, False)
 
 
 def people_of(pairs: PairMatrix) -> tuple[int, int, int]:

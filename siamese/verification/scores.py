@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -276,8 +277,12 @@ class PairMatrix:
         """int64 (P,): position of each identity's first image, in the matrix's order."""
         return np.cumsum(self.counts) - self.counts
 
-    def tiles(self, *, progress: bool = False) -> Iterator[Tile]:
-        """Every pair once; nothing is carried from one tile to the next."""
+    def tiles(self, *, progress: bool = False, part: tuple[int, int] = (0, 1)) -> Iterator[Tile]:
+        """Every pair once; nothing is carried from one tile to the next.
+
+        ``part`` (0, 3): of every three tiles the first.
+        """
+        first, step = part
         with tqdm(
             total=self.genuine_pairs + self.impostor_pairs,
             desc="scoring pairs",
@@ -286,18 +291,22 @@ class PairMatrix:
             leave=False,
             disable=None if progress else True,
         ) as bar:
-            for rows, columns, mixed in self._bounds():
+            for rows, columns, mixed in islice(self._bounds(), first, None, step):
                 levels = self.prepared.levels(rows, columns)
                 yield (
                     self._tile(rows, columns, levels)
                     if mixed
                     else Tile(rows.start, columns.start, levels, None, None)
                 )
-                bar.update(levels.numel())
+                bar.update(levels.numel() * step)
 
-    def feed(self, *consumers: TileConsumer, progress: bool = False) -> None:
-        """Hand every tile to each of the consumers; no score is computed twice for them."""
-        for tile in self.tiles(progress=progress):
+    def feed(
+        self, *consumers: TileConsumer, progress: bool = False, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Hand every tile, or a part of them, to each of the consumers; no score is computed twice
+        for them.
+        """
+        for tile in self.tiles(progress=progress, part=part):
             for consumer in consumers:
                 consumer.add(tile)
 

@@ -3,8 +3,10 @@
 import csv
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 from siamese.config import TrainSettings
 from siamese.models.checkpoint import read_checkpoint
 from siamese.tasks.faces.face_runs import resume_training, train_faces
+from siamese.training import launch
 
 TRANSFORMER = "test_vit"  # has no batch norm
 
@@ -41,18 +44,22 @@ def _together(settings: TrainSettings, folder: Path, *more: str) -> str:
 
 
 def _in_two_processes(arguments: list[str]) -> str:
+    done = _start(arguments)
+    printed, errors = done.communicate(timeout=240)
+    assert done.returncode == 0, errors[-2000:]
+    return printed
+
+
+def _start(arguments: list[str], restarts: int = 0) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--standalone", "-m", "siamese.cli.train"]
-    done = subprocess.run(
+    command += ["--standalone", f"--max-restarts={restarts}", "-m", "siamese.cli.train"]
+    return subprocess.Popen(
         [*command, *arguments],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
 
 
 def _rows(settings: TrainSettings) -> list[dict[str, str]]:
@@ -127,3 +134,52 @@ def test_two_processes_go_on(
     for kind in ("model", "loss", "optimizer", "train_weights"):
         _near(alone[kind], both[kind], kind)
         _near(alone[kind], handed_over[kind], kind)
+
+
+def test_killed_processes_go_on(settings: TrainSettings, tmp_path: Path) -> None:
+    """Once by themselves, as torchrun starts them again; then the job ends with one line."""
+    settings.trainer.epochs = 6
+    settings.optimizer.name, settings.optimizer.lr = "radam_schedulefree", 1e-3  # no schedule
+    source, last = tmp_path / "settings.yaml", tmp_path / "checkpoints" / "run" / "last.pt"
+    source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
+    job = _start(["--config", str(source)], restarts=1)
+    seen = 0
+    for killed in (0, 1):
+        while not last.exists() or last.stat().st_mtime_ns == seen:
+            assert job.poll() is None
+            time.sleep(0.01)
+        os.kill(_processes_of(job.pid)[killed], signal.SIGKILL)
+        seen = last.stat().st_mtime_ns
+    _, errors = job.communicate(timeout=60)
+    assert job.returncode
+    lines = [line for line in errors.splitlines() if line.startswith("siamese-train: ")]
+    assert lines == [
+        "siamese-train: error: another process of this job has ended; torchrun starts them again",
+        "siamese-train: error: another process of this job has ended; go on with: siamese-train "
+        f"--resume {last}",
+    ]
+    assert "siamese/training" not in errors  # no traceback
+    done = read_checkpoint(last)["progress"]["epoch"]
+    assert 2 <= done < 6
+    _in_two_processes(["--resume", str(last.parent)])
+    settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")
+    _together(settings, tmp_path)
+    theirs = read_checkpoint(last)["model"]
+    for name, value in _last(settings)["model"].items():
+        assert torch.equal(value, theirs[name]), name
+
+
+def _processes_of(torchrun: int) -> list[int]:
+    tasks = Path(f"/proc/{torchrun}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def test_what_torchrun_starts_again(settings: TrainSettings, monkeypatch: Any) -> None:
+    """A run that is over is not begun again; one without a checkpoint begins under its name."""
+    monkeypatch.setattr(launch, "begun_run", lambda: "run")
+    settings.name, settings.trainer.epochs = None, 1
+    best = train_faces(settings)
+    assert best == Path(settings.checkpoints) / "run" / "best.pt"
+    written = best.stat().st_mtime_ns
+    assert train_faces(settings) == best
+    assert best.stat().st_mtime_ns == written

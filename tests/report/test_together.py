@@ -1,0 +1,108 @@
+"""``siamese-eval`` in several processes gives what it gives in one, bit for bit."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from siamese.config import TrainSettings
+from siamese.demo.demo_faces import write_demo_faces
+from siamese.tasks.faces.face_runs import train_faces
+
+COMMANDS = [
+    ["roc", "--out", "roc"],
+    ["pr", "--resamples", "0", "--out", "pr"],
+    ["people", "--out", "people"],
+    ["identify", "--out", "identify"],
+    ["compare", "checkpoints/run/best.pt", "checkpoints/run/last.pt", "--out", "compare"],
+    ["embed", "--cache", "cache", "--out", "e.npz"],
+    ["embed", "--out", "rows.npy"],
+]
+ALL = """
+import json, sys
+from siamese.cli.eval import _command
+for words in json.loads(sys.argv[1]):
+    _command(words)
+"""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
+
+
+def _start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=place,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with 16 people of 6 pictures, one broken, and an embedder."""
+    place = tmp_path_factory.mktemp("together")
+    faces = write_demo_faces(place / "faces", 16, 6, 32, 0)
+    made = TrainSettings(data=str(faces), name="run", device="cpu")
+    made.runs, made.checkpoints = str(place / "runs"), str(place / "checkpoints")
+    made.images.size = 32
+    made.model.backbone, made.model.pretrained, made.model.embedding_dim = "test_resnet", False, 8
+    made.batches.workers, made.trainer.epochs, made.split.validation = 0, 1, 4
+    train_faces(made)
+    return place
+
+
+def _content(place: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for path in sorted(place.glob("[!fc]*/*.json")) + sorted(place.glob("compare/*.json")):
+        found[path.name] = json.loads(path.read_text())
+        for name in ("settings", "written"):
+            del found[path.name][name]
+    found |= {path.name: path.read_text() for path in place.glob("people/*.csv")}
+    with np.load(place / "e.npz") as npz:
+        found |= {name: npz[name].tobytes() for name in npz.files}
+    return found | {"rows": np.load(place / "rows.npy").tobytes()}
+
+
+def test_three_processes_judge_as_one(place: Path) -> None:
+    """Batches of 5 pictures, so that the last is short and one process has one batch more."""
+    results = []
+    for number, start in enumerate(([], TORCHRUN)):
+        out = place / str(number)
+        out.mkdir()
+        for name in ("faces", "checkpoints"):
+            (out / name).symlink_to(place / name)
+        common = ["--data", "faces", "--device", "cpu", "--workers", "0", "--batch", "5"]
+        model = ["--checkpoint", "checkpoints/run/best.pt"]
+        lines = [[*words, *common, *([] if words[0] == "compare" else model)] for words in COMMANDS]
+        script = out / "all.py"
+        script.write_text(ALL)
+        done = _start(out, *start, str(script), json.dumps(lines))
+        printed, errors = done.communicate(timeout=240)
+        assert done.returncode == 0, errors[-2000:]
+        results.append((_content(out), printed))
+    (alone, alone_printed), (together, printed) = results
+    assert {"roc.json", "pr.json", "compare.json", "embeddings", "rows"} <= alone.keys()
+    for name in alone:
+        assert together[name] == alone[name], name
+    assert printed == alone_printed
+
+
+def test_an_error_ends_all_with_one_line(place: Path) -> None:
+    broken = place / "none"
+    for person in ("a", "b"):
+        (broken / person).mkdir(parents=True)
+        (broken / person / "1.jpg").write_bytes((place / "faces/.demo.json").read_bytes())
+    words = ["-m", "siamese.cli.eval", "roc", "none", "--checkpoint", "checkpoints/run/best.pt"]
+    done = _start(place, *TORCHRUN, *words)
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode
+    lines = [line for line in errors.splitlines() if line.startswith("siamese-eval: error: ")]
+    assert len(lines) == 1
+    assert "none" in lines[0]
+    assert "siamese/report" not in errors  # no traceback

@@ -71,8 +71,12 @@ def _last(settings: TrainSettings) -> dict[str, Any]:
     return read_checkpoint(Path(settings.checkpoints) / "run" / "last.pt")
 
 
-def test_two_processes_train_as_one_does(settings: TrainSettings, tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["arcface", "triplet", "supcon"])
+def test_two_processes_train_as_one_does(
+    settings: TrainSettings, tmp_path: Path, loss: Any
+) -> None:
     """A batch of three people: one process has one of them, the other two, in chunks."""
+    settings.loss.name = loss
     train_faces(settings)
     alone, alone_rows = _last(settings), _rows(settings)
     settings.runs, settings.checkpoints = str(tmp_path / "runs2"), str(tmp_path / "checkpoints2")

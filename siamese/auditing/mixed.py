@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from siamese.auditing.two_covariance import Floats, Labels, fit
+from siamese.auditing.two_covariance import Centred, Floats, Labels, TwoCovariance, centred, fit_without
 
 # How often a folder holds two people, before it is looked at.
 PRIOR = 0.05
@@ -65,16 +65,19 @@ def find_mixed(embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = iter
     folds = np.array_split(rng.permutation(usable), min(_FOLDS, len(usable) // 2))
     order, fold_of = np.concatenate(folds), np.repeat(np.arange(len(folds)), [*map(len, folds)])
     mergers = min(_MERGERS, 4 * len(order)) * np.arange(len(order) + 1) // len(order)
+    faces = centred(embeddings)
+    unseen = folds if len(folds) > 1 else [usable[:0]]
+    parts = [np.flatnonzero(np.isin(labels, fold)) for fold in unseen]
+    models = fit_without(faces, labels, np.ones(len(labels)), parts)
     evidence, merged = np.zeros(people), []
     for at in watch(range(len(order))):
-        person, fold = order[at], folds[fold_of[at]]
-        if at == 0 or fold_of[at] != fold_of[at - 1]:
-            cutter = _Cutter(embeddings, labels, fold if len(folds) > 1 else fold[:0])
-        smaller[own[person]], evidence[person] = cutter.cut(own[person])
+        person, fold, model = order[at], folds[fold_of[at]], models[fold_of[at]]
+        smaller[own[person]], evidence[person] = _cut_pictures(faces, own[person], model)
         added = max(2, round(len(own[person]) * _MERGED_SHARE / (1 - _MERGED_SHARE)))
         for _ in range(mergers[at + 1] - mergers[at]):
             strangers = rng.permutation(own[rng.choice(fold[fold != person])])[:added]
-            merged.append(cutter.cut(np.concatenate([own[person], strangers]))[1])
+            both = np.concatenate([own[person], strangers])
+            merged.append(_cut_pictures(faces, both, model)[1])
     # A log likelihood ratio grows with the square of a distance, which itself is about normal.
     cut = usable[np.isfinite(evidence[usable])]
     found = np.array(merged)[np.isfinite(merged)]
@@ -85,24 +88,18 @@ def find_mixed(embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = iter
     return Mixed(judged, smaller)
 
 
-class _Cutter:
-    """Cuts folders in two, by a model that does not see the people of the labels ``unseen``."""
-
-    def __init__(self, embeddings: npt.ArrayLike, labels: Labels, unseen: Labels):
-        self.model = fit(embeddings, labels, np.where(np.isin(labels, unseen), 0.0, 1.0))
-        self.points = self.model.coordinates(embeddings)
-        self.scale = np.sqrt(self.model.ratio / (self.model.ratio + 1))  # what tells people apart
-
-    def cut(self, pictures: Labels) -> tuple[npt.NDArray[np.bool_], float]:
-        """Which pictures are in the smaller part, and the evidence that it is somebody else."""
-        points = self.points[pictures]
-        part = _cut(points * self.scale)
-        if part.all() or not part.any():  # copies of one picture
-            return part, -np.inf
-        one, other = points[~part], points[part]
-        n, m = np.array([float(len(one))]), np.array([float(len(other))])
-        same = self.model.log_ratio(one.mean(0)[None], n, other.mean(0)[None], m, _TELLING)
-        return part, -float(same[0, 0])
+def _cut_pictures(
+    faces: Centred, pictures: Labels, model: TwoCovariance
+) -> tuple[npt.NDArray[np.bool_], float]:
+    """Which pictures are in the smaller part, and the evidence that it is somebody else."""
+    points = faces.rows[pictures] @ model.axes
+    part = _cut(points * np.sqrt(model.ratio / (model.ratio + 1)))  # what tells people apart
+    if part.all() or not part.any():  # copies of one picture
+        return part, -np.inf
+    one, other = points[~part], points[part]
+    n, m = np.array([float(len(one))]), np.array([float(len(other))])
+    same = model.log_ratio(one.mean(0)[None], n, other.mean(0)[None], m, _TELLING)
+    return part, -float(same[0, 0])
 
 
 def _pictures(labels: Labels) -> list[Labels]:

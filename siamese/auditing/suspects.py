@@ -10,13 +10,17 @@ import numpy.typing as npt
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
+from siamese.auditing.likeness import Likeness, Pairs, find_neighbours
 from siamese.auditing.mixed import Mixed, find_mixed
 from siamese.auditing.two_covariance import (
+    Centred,
     Floats,
     Labels,
+    Likelihoods,
+    Rows,
     TwoCovariance,
-    fit,
-    membership,
+    centred,
+    fit_without,
     normalised,
     sums_by_label,
 )
@@ -25,8 +29,10 @@ Watch = Callable[[Iterable[int], str], Iterable[int]]
 
 _ROUNDS = 4
 _FOLDS = 5
-_ROWS = 512
+_CELLS = 2**20  # pictures x people that are looked at together
+_SAMPLE = 5000
 _TUNED_ON = 2000
+_BEST = 256
 _PRIOR_WRONG = 0.05
 _PRIOR_PICTURES = 10.0  # how many pictures the prior of a folder's wrong share counts for
 _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
@@ -58,8 +64,8 @@ class Suspicion:
 
 
 # Two log likelihoods of each picture (rows) by each person (columns), the last: nobody, (n, P + 1):
-# of the two-covariance model, and of how near the person's pictures are.
-_Evidence = tuple[Floats, Floats]
+# of the two-covariance model, less nobody's, and of how near the person's pictures are.
+_Evidence = tuple[Rows, Rows]
 
 
 def find_suspects(
@@ -92,13 +98,16 @@ def find_suspects(
     wrong = _wrong_shares(labels, weights)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
     folds = _folds(normalised(embeddings))
+    faces = centred(embeddings)
+    pairs = _pairs(faces, labels, weights, folds, watch)
+    size = max(1, _CELLS // (len(wrong) + 1))
     blocks = [
-        (fold, rows[start : start + _ROWS])
+        (fold, rows[start : start + size])
         for fold, rows in enumerate(folds)
-        for start in range(0, len(rows), _ROWS)
+        for start in range(0, len(rows), size)
     ]
     for turn in range(_ROUNDS):
-        judges = _Judges(embeddings, labels, weights, folds)
+        judges = _Judges(faces, labels, weights, folds, pairs)
         factors = judges.tuned()
         words = f"comparing pictures, round {turn + 1} of {_ROUNDS}"
         for block in watch(range(len(blocks)), words):
@@ -110,49 +119,64 @@ def find_suspects(
     return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed)
 
 
+def _pairs(
+    faces: Centred, labels: Labels, weights: Floats, folds: Sequence[Labels], watch: Watch
+) -> Pairs:
+    """The pictures near each, found once: in the coordinates of a model fitted to all."""
+    sample = np.concatenate([rows[: _SAMPLE // _FOLDS] for rows in folds])
+    model = fit_without(faces, labels, weights, [labels[:0]])[0]
+    points = faces.rows @ model.axes.astype(np.float32)
+    neighbours = find_neighbours(
+        points, sample, watch=lambda rows: watch(rows, "looking for pictures that are near")
+    )
+    return Pairs(neighbours, labels, sample)
+
+
 class _Judges:
     """A judge for each fold of the pictures, whose model was fitted to the others."""
 
     def __init__(
-        self, embeddings: npt.ArrayLike, labels: Labels, weights: Floats, folds: Sequence[Labels]
+        self, faces: Centred, labels: Labels, weights: Floats, folds: Sequence[Labels], pairs: Pairs
     ):
-        self._given = embeddings, labels, weights
-        self._folds = folds
-        self._models = []
-        for rows in folds:
-            seen = weights.copy()
-            seen[rows] = 0.0
-            self._models.append(fit(embeddings, labels, seen))
+        self._faces, self._labels, self._folds = faces, labels, folds
+        self._given = labels, weights, pairs
+        self._sums = sums_by_label(faces.rows, labels, weights)[0]
+        self._models = fit_without(faces, labels, weights, folds)
         self._last: tuple[int, _Judge] | None = None
 
     def of(self, fold: int) -> _Judge:
         """The judge of a fold; one at a time, each holds all the pictures in its coordinates."""
         if self._last is None or self._last[0] != fold:
-            embeddings, labels, weights = self._given
             model, self._last = self._models[fold], None
-            self._last = fold, _Judge(model, model.coordinates(embeddings), labels, weights)
+            points = self._faces.rows @ model.axes.astype(np.float32)
+            self._last = fold, _Judge(model, points, self._sums @ model.axes, *self._given)
         return self._last[1]
 
     def tuned(self) -> Floats:
-        """Factors of both kinds of evidence with which the given labels are predicted best."""
+        """Factors of both kinds of evidence with which the given labels are predicted best.
+
+        Of each picture the people that it looks most like stand for themselves, a random few of
+        the others for all those.
+        """
         samples = [rows[: _TUNED_ON // _FOLDS] for rows in self._folds]
-        found = [self.of(fold).evidence(rows) for fold, rows in enumerate(samples) if len(rows)]
-        own = self._given[1][np.concatenate(samples)]
-        at = np.arange(len(own))
-        stacked = np.stack(
-            [np.concatenate([part[kind][:, :-1] for part in found]) for kind in (0, 1)]
-        )
-        del found
-        stacked -= stacked.mean(2, keepdims=True)
-        total, part = np.empty(stacked[0].shape), np.empty(stacked[0].shape)
+        found = [
+            _few(self.of(fold).evidence(rows), self._labels[rows])
+            for fold, rows in enumerate(samples)
+            if len(rows)
+        ]
+        first, second, stands_for = (np.concatenate(part) for part in zip(*found, strict=True))
+        people = len(self._sums)
+        total, part = np.empty(first.shape), np.empty(first.shape)
 
         def loss(at_point: Floats) -> float:
-            np.multiply(stacked[0], np.exp(at_point[0]), out=total)
-            np.multiply(stacked[1], np.exp(at_point[1]), out=part)
+            np.multiply(first, np.exp(at_point[0]), out=total)
+            np.multiply(second, np.exp(at_point[1]), out=part)
             np.add(total, part, out=total)
-            predicted = np.exp(total[at, own] - _log_sum_exp(total))
+            own = total[:, 0].copy()
+            np.add(total, stands_for, out=total)
+            predicted = np.exp(own - _log_sum_exp(total))
             noise = expit(at_point[2])
-            missed = -np.log((1 - noise) * predicted + noise / total.shape[1]).sum()
+            missed = -np.log((1 - noise) * predicted + noise / people).sum()
             # Where every label is predicted, the factors would grow without end.
             return float(missed + ((at_point - start) ** 2).sum() / 2) / len(own)
 
@@ -161,27 +185,54 @@ class _Judges:
         return np.asarray(np.exp(best.x[:2]))
 
 
+def _few(evidence: _Evidence, own: Labels) -> tuple[Rows, Rows, Floats]:
+    """Evidence for a picture's own folder, the best others, and some of the rest, (n, K) each.
+
+    The third is the logarithm of how many people each column stands for.
+    """
+    first, second = (kind[:, :-1] for kind in evidence)
+    total = _FACTORS[0] * first + _FACTORS[1] * second
+    total[np.arange(len(own)), own] = -np.inf
+    people = total.shape[1]
+    if people <= _BEST:
+        best, some = np.argsort(-total, axis=1)[:, :-1], np.zeros(0, np.int64)
+    else:
+        best = np.argpartition(-total, _BEST, axis=1)[:, :_BEST]
+        some = np.random.default_rng(0).permutation(people)[:_BEST]
+    np.put_along_axis(total, best, -np.inf, 1)
+    rest = total[:, some] > -np.inf
+    each = np.log(max(people - 1 - best.shape[1], 1) / np.maximum(rest.sum(1), 1))
+    columns = np.concatenate([own[:, None], best, np.repeat(some[None], len(own), 0)], 1)
+    stands_for = np.zeros(columns.shape)
+    stands_for[:, best.shape[1] + 1 :] = np.where(rest, each[:, None], -np.inf)
+    one, other = (np.take_along_axis(kind, columns, 1) for kind in (first, second))
+    return one, other, stands_for
+
+
 class _Judge:
     """Holds pictures against all folders; see :func:`find_suspects`."""
 
-    def __init__(self, model: TwoCovariance, points: Floats, labels: Labels, weights: Floats):
+    def __init__(
+        self, model: TwoCovariance, points: Rows, sums: Floats, labels: Labels, weights: Floats,
+        pairs: Pairs,
+    ):  # fmt: skip
         self.model, self.points, self.labels, self.weights = model, points, labels, weights
-        self.sums, self.counts = sums_by_label(points, labels, weights)
-        self.directions = normalised(points).astype(np.float32)
-        self.members = membership(labels, weights).astype(np.float32)
-        # Cosines of unrelated directions spread by 1 / sqrt(d).
-        self.sharpness = np.float32(np.sqrt(2 * points.shape[1]))
+        self.sums, self.counts = sums, np.bincount(labels, weights, len(sums))
+        self.likelihoods = Likelihoods(model, sums, self.counts)
+        self.likeness = Likeness(points, labels, weights, pairs)
 
     def odds(self, rows: Labels, wrong: Floats, factors: Floats) -> tuple[Floats, Labels]:
         """Log odds that pictures are wrong, and whom each looks like beside its own."""
-        evidence = self.evidence(rows)
-        total = factors[0] * evidence[0] + factors[1] * evidence[1]
+        total, near = self.evidence(rows)
+        total *= np.float32(factors[0])
+        near *= np.float32(factors[1])
+        total += near
         at, own = np.arange(len(rows)), self.labels[rows]
-        kept = total[at, own].copy()
+        kept = total[at, own].astype(np.float64)
         people = total.shape[1] - 1
         total[at, own] = -np.inf
-        total[:, :-1] += np.log((1 - _NOBODY) / max(people - 1, 1))
-        total[:, -1] += np.log(_NOBODY)
+        total[:, :-1] += np.float32(np.log((1 - _NOBODY) / max(people - 1, 1)))
+        total[:, -1] += np.float32(np.log(_NOBODY))
         share = wrong[own]
         owner = total.argmax(1)
         odds = _log_sum_exp(total) + np.log(share) - kept - np.log1p(-share)
@@ -190,27 +241,20 @@ class _Judge:
     def evidence(self, rows: Labels) -> _Evidence:
         """Every picture leaves its own folder before it is held against it."""
         points, own, weight = self.points[rows], self.labels[rows], self.weights[rows]
-        at = np.arange(len(rows))
-        by_model = np.empty((len(rows), len(self.counts) + 1))
-        by_model[:, :-1] = self.model.log_likelihood(points, self.sums, self.counts)
-        nobody = np.zeros((1, points.shape[1])), np.zeros(1)
-        by_model[:, -1:] = self.model.log_likelihood(points, *nobody)
+        at, nobody = np.arange(len(rows)), (np.zeros((1, points.shape[1])), np.zeros(1))
+        by_model = np.zeros((len(rows), len(self.counts) + 1), np.float32)
+        by_model[:, :-1] = self.likelihoods(points)
         by_model[at, own] = self.model.log_likelihood_own(
             points, self.sums[own] - weight[:, None] * points, self.counts[own] - weight
-        )
-        kernel = self.directions @ self.directions[rows].T
-        kernel -= 1
-        kernel *= self.sharpness
-        np.exp(kernel, out=kernel)
-        kernel[rows, at] = 0.0
-        sums = np.asarray(self.members @ kernel, np.float64).T
-        counts = np.repeat(self.counts[None], len(rows), 0)
-        counts[at, own] -= weight
-        background = sums.sum(1) / max(self.counts.sum(), 1e-9)
+        ) - self.model.log_likelihood(points.astype(np.float64), *nobody)[:, 0]
         near = np.empty_like(by_model)
+        sums = self.likeness(rows)
         # One picture's worth of background: a folder of few pictures says little by silence.
-        near[:, :-1] = np.log(sums + background[:, None] + 1e-30) - np.log(counts + 1)
-        near[:, -1] = np.log(background + 1e-30)
+        near[:, -1] = sums.sum(1) / max(self.counts.sum(), 1e-9) + np.float32(1e-30)
+        np.add(sums, near[:, -1:], out=near[:, :-1])
+        np.log(near, out=near)
+        near[:, :-1] -= np.log1p(self.counts).astype(np.float32)
+        near[at, own] += np.log1p(self.counts[own]) - np.log1p(self.counts[own] - weight)
         return by_model, near
 
 
@@ -227,7 +271,7 @@ def _wrong_shares(labels: Labels, weights: Floats) -> Floats:
     return np.asarray(expected / (np.bincount(labels) + _PRIOR_PICTURES))
 
 
-def _log_sum_exp(values: Floats) -> Floats:
+def _log_sum_exp(values: Floats | Rows) -> Floats:
     """Of each row, (n,); the values are lost. scipy's takes five times as long."""
     most = values.max(1)
     values -= most[:, None]

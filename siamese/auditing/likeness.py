@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, eye_array
+from scipy.sparse import coo_array, csr_array, eye_array
+from threadpoolctl import threadpool_limits
 
 from siamese.auditing.two_covariance import Floats, Labels, Rows, membership, places
+from siamese.processors import processors
 
 _NEIGHBOURS = 100  # of each picture, about
 _OF_FOLDER = 100  # pictures of its folder at most that each is held against
-_ROWS, _COLUMNS = 256, 8192
+_OF_EVERYBODY = 10.0
+_ROWS, _BLOCK = 256, 2048
 
+T = TypeVar("T")
+R = TypeVar("R")
 Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
@@ -32,22 +39,41 @@ def find_neighbours(points: Rows, sample: Labels, *, watch: Watch = iter) -> csr
     if len(sample) == count:
         return csr_array((count, count), dtype=bool)
     unit = points * _inverse_lengths(points)[:, None]
-    wanted = max(1, round(_NEIGHBOURS * len(sample) / count))
-    found, lengths = [], []
-    for start in watch(range(0, count, _ROWS)):
-        rows = unit[start : start + _ROWS]
-        # One more: it may be the picture itself.
-        among = np.partition(rows @ unit[sample].T, -wanted - 1, axis=1)[:, -wanted - 1, None]
-        hits = [
-            np.nonzero(rows @ unit[column : column + _COLUMNS].T > among)
-            for column in range(0, count, _COLUMNS)
-        ]
-        row = np.concatenate([at for at, _ in hits])
-        column = np.concatenate([at + n * _COLUMNS for n, (_, at) in enumerate(hits)])
-        found.append(column[np.argsort(row, kind="stable")].astype(np.int32))
-        lengths.append(np.bincount(row, minlength=len(rows)))
-    indices, starts = np.concatenate(found), np.append(0, np.cumsum(np.concatenate(lengths)))
-    return csr_array((np.ones(len(indices), bool), indices, starts), shape=(count, count))
+    wanted = 1 + max(1, round(_NEIGHBOURS * len(sample) / count))  # one may be the picture itself
+    compared, blocks = unit[sample].T, range(0, count, _BLOCK)
+
+    def reach(start: int) -> Rows:
+        cosines = unit[start : start + _BLOCK] @ compared
+        return np.partition(cosines, -wanted, axis=1)[:, -wanted].copy()
+
+    least = np.concatenate(list(in_threads(reach, blocks)))
+
+    def near(start: int) -> npt.NDArray[np.int32]:
+        """Of all pairs of a block with itself and later ones: either may be near to the other."""
+        rows, found = slice(start, start + _BLOCK), []
+        for other in range(start, count, _BLOCK):
+            columns = slice(other, other + _BLOCK)
+            cosines = unit[rows] @ unit[columns].T
+            one, two = np.divmod(np.flatnonzero(cosines > least[rows, None]), cosines.shape[1])
+            found.append((one + start, two + other))
+            if other > start:
+                one, two = np.divmod(np.flatnonzero(cosines > least[columns]), cosines.shape[1])
+                found.append((two + other, one + start))
+        return np.concatenate(found, 1).astype(np.int32)
+
+    turns = zip(watch(range(len(blocks))), in_threads(near, blocks), strict=True)
+    parts = [part for _, part in turns]
+    at = tuple(np.concatenate(parts, 1))
+    return csr_array(coo_array((np.ones(len(at[0]), bool), at), shape=(count, count)))
+
+
+def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """The work on each item, in their order, as many at once as there are processors.
+
+    Each with one thread for its matrix products: what stands between these is shared, too.
+    """
+    with threadpool_limits(1), ThreadPoolExecutor(processors()) as pool:
+        yield from pool.map(work, items)
 
 
 class Pairs:
@@ -62,12 +88,15 @@ class Pairs:
         self.sample = np.sort(sample)
         self.place = np.full(len(labels), -1)
         self.place[self.sample] = np.arange(len(sample))
-        self._pattern = csr_array(neighbours.shape, dtype=bool)
-        if len(sample) < len(labels):
-            own = membership(labels, np.ones(len(labels), bool))
-            few = membership(labels, places(labels) < _OF_FOLDER)
+        if len(sample) == len(labels):
+            self._pattern = csr_array(eye_array(len(labels), dtype=bool))
+        else:
+            own = membership(labels, np.ones(len(labels)))
+            few = membership(labels, (places(labels) < _OF_FOLDER).astype(np.float64))
             few.eliminate_zeros()
-            self._pattern = csr_array(neighbours + own.T @ few + eye_array(len(labels), dtype=bool))
+            self._pattern = csr_array(
+                neighbours + (own.T @ few).astype(bool) + eye_array(len(labels), dtype=bool)
+            )
 
     def of(self, rows: Labels) -> tuple[Labels, Labels]:
         """Positions in the rows, and of the pictures that are near those, themselves too."""
@@ -79,7 +108,8 @@ class Likeness:
     """A smooth count of a person's pictures that are near a picture, in a model's coordinates.
 
     Each counts by its weight times exp(sharpness (cosine - 1)). Exact for the pictures of
-    ``pairs``; all others count as the average of the sample that is not near.
+    ``pairs``; a person's others count as those of the sample that are not near it: that person's,
+    and ten of everybody's.
     """
 
     def __init__(self, points: Rows, labels: Labels, weights: Floats, pairs: Pairs):
@@ -91,9 +121,9 @@ class Likeness:
         sample = pairs.sample
         self._compared = points[sample] * self._inverse[sample, None]
         people = int(labels.max()) + 1
-        self.counts = np.bincount(labels, weights, people)
-        known = np.where(pairs.place >= 0, weights, 0.0)
-        self._unknown = (self.counts - np.bincount(labels, known, people)).astype(np.float32)
+        self._compared_weights = self._weights[sample]
+        self._seen = np.bincount(labels[sample], weights[sample], people)
+        self._unseen = np.bincount(labels, np.where(pairs.place < 0, weights, 0.0), people)
         self._members = csr_array(
             (self._weights[sample], (labels[sample], np.arange(len(sample)))),
             shape=(people, len(sample)),
@@ -103,26 +133,31 @@ class Likeness:
         """Of the pictures at these positions with every person, (n, P), without themselves."""
         points = self._points[rows] * self._inverse[rows, None]
         kernel = self._kernel(self._compared @ points.T)
-        inside = np.flatnonzero(self._pairs.place[rows] >= 0)
-        kernel[self._pairs.place[rows[inside]], inside] = 0.0
-        sums = np.ascontiguousarray((self._members @ kernel).T)
         at, near = self._pairs.of(rows)
-        if not len(at):
-            return sums
         place, weight = self._pairs.place[near], self._weights[near]
         known = place >= 0
         value = np.empty(len(at), np.float32)
         value[known] = kernel[place[known], at[known]]
         value[~known] = self._near(points, at[~known], near[~known])
         value[near == rows[at]] = 0.0
-        lost = [np.bincount(at[known], w[known], len(rows)) for w in (weight, weight * value)]
-        everyone = self._weights[self._pairs.sample]
-        far = (everyone @ kernel - lost[1]) / np.maximum(everyone.sum() - lost[0], 1e-9)
-        far = np.maximum(far, 0).astype(np.float32)
-        sums += far[:, None] * self._unknown
-        at, own = at[~known], self._labels[near[~known]]
-        np.add.at(sums, (at, own), weight[~known] * (value[~known] - far[at]))
-        return np.maximum(sums, 0, out=sums)
+        kernel[place[known], at[known]] = 0.0
+        left = self._compared_weights.sum() - np.bincount(at[known], weight[known], len(rows))
+        far = self._compared_weights @ kernel / np.maximum(left, 1e-9)
+        sums = np.ascontiguousarray((self._members @ kernel).T)
+        cells, cell = np.unique(at * sums.shape[1] + self._labels[near], return_inverse=True)
+        row, person = np.divmod(cells, sums.shape[1])
+        inside, outside, exact = (
+            np.bincount(cell, by) for by in (weight * known, weight * ~known, weight * value)
+        )
+        seen, unseen = self._seen[person] - inside, self._unseen[person] - outside
+        seen, unseen = np.maximum(seen, 0), np.maximum(unseen, 0)
+        of_sample = sums[row, person]
+        rate = (of_sample + _OF_EVERYBODY * far[row]) / (seen + _OF_EVERYBODY)
+        share = self._unseen / (self._seen + _OF_EVERYBODY)
+        sums *= (1 + share).astype(np.float32)
+        sums += (far[:, None] * (_OF_EVERYBODY * share)).astype(np.float32)
+        sums[row, person] = of_sample + unseen * rate + exact
+        return sums
 
     def _near(self, points: Rows, at: Labels, near: Labels) -> npt.NDArray[np.float32]:
         cosines = np.empty(len(at), np.float32)

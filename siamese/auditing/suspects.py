@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import expit, logit
 
-from siamese.auditing.likeness import Likeness, Pairs, find_neighbours
+from siamese.auditing.likeness import Likeness, Pairs, find_neighbours, in_threads
 from siamese.auditing.mixed import Mixed, find_mixed
 from siamese.auditing.two_covariance import (
     Centred,
@@ -19,6 +21,7 @@ from siamese.auditing.two_covariance import (
     Likelihoods,
     Rows,
     TwoCovariance,
+    blocks_of,
     centred,
     fit_without,
     normalised,
@@ -43,6 +46,15 @@ _LABEL_NOISE = 0.1
 
 
 @dataclass(frozen=True)
+class Start:
+    """How much pictures are believed before they are looked at, (N,), and which are near which."""
+
+    mixed: Mixed
+    weights: Floats
+    neighbours: csr_array
+
+
+@dataclass(frozen=True)
 class Suspicion:
     """What is known of every picture, (N,) each.
 
@@ -53,6 +65,7 @@ class Suspicion:
         own_score: cosine to its folder's typical face, which it takes no part in.
         owner_score: cosine to the typical face of ``owner``; NaN for nobody's.
         mixed: the folders that hold two people.
+        start: what other labels of the same embeddings can start with.
     """
 
     probability: Floats
@@ -61,6 +74,7 @@ class Suspicion:
     own_score: Floats
     owner_score: Floats
     mixed: Mixed
+    start: Start
 
 
 # Two log likelihoods of each picture (rows) by each person (columns), the last: nobody, (n, P + 1):
@@ -69,8 +83,9 @@ _Evidence = tuple[Rows, Rows]
 
 
 def find_suspects(
-    embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = lambda items, _: items
-) -> Suspicion:
+    embeddings: npt.ArrayLike, labels: Labels, *, start: Start | None = None,
+    watch: Watch = lambda items, _: items,
+) -> Suspicion:  # fmt: skip
     """How probably each picture shows somebody else than its folder's person.
 
     The embeddings of a weak model still tell people apart when each direction is weighed by what
@@ -90,46 +105,41 @@ def find_suspects(
     Args:
         embeddings: (N, D), finite; not all alike.
         labels: int64 (N,), values 0 ... P - 1, P at least 2.
+        start: of an earlier answer for these embeddings, to save its search.
         watch: wraps loops, given their name, for progress bars.
     """
-    weights = np.ones(len(labels))
-    mixed = find_mixed(embeddings, labels, watch=lambda people: watch(people, "cutting folders"))
-    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
-    wrong = _wrong_shares(labels, weights)
+    faces, folds = centred(embeddings), _folds(embeddings)
+    sample = np.concatenate([rows[: _SAMPLE // _FOLDS] for rows in folds])
+    start = start or _start(faces, labels, sample, watch)
+    pairs = Pairs(start.neighbours, labels, sample)
+    weights, wrong = start.weights, _wrong_shares(labels, start.weights)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
-    folds = _folds(normalised(embeddings))
-    faces = centred(embeddings)
-    pairs = _pairs(faces, labels, weights, folds, watch)
     size = max(1, _CELLS // (len(wrong) + 1))
-    blocks = [
-        (fold, rows[start : start + size])
-        for fold, rows in enumerate(folds)
-        for start in range(0, len(rows), size)
-    ]
     for turn in range(_ROUNDS):
         judges = _Judges(faces, labels, weights, folds, pairs)
         factors = judges.tuned()
         words = f"comparing pictures, round {turn + 1} of {_ROUNDS}"
-        for block in watch(range(len(blocks)), words):
-            fold, rows = blocks[block]
-            log_odds[rows], owner[rows] = judges.of(fold).odds(rows, wrong, factors)
+        for fold in watch(range(len(folds)), words):
+            judge, rows = judges.of(fold), folds[fold]
+            blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+            found = in_threads(partial(judge.odds, wrong=wrong, factors=factors), blocks)
+            for block, (odds, whom) in zip(blocks, found, strict=True):
+                log_odds[block], owner[block] = odds, whom
         weights = 1 - expit(log_odds)
         wrong = _wrong_shares(labels, weights)
-    own_score, owner_score = _typical_scores(embeddings, labels, weights, owner)
-    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed)
+    own_score, owner_score = _typical_scores(faces, labels, weights, owner)
+    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, start.mixed, start)
 
 
-def _pairs(
-    faces: Centred, labels: Labels, weights: Floats, folds: Sequence[Labels], watch: Watch
-) -> Pairs:
-    """The pictures near each, found once: in the coordinates of a model fitted to all."""
-    sample = np.concatenate([rows[: _SAMPLE // _FOLDS] for rows in folds])
+def _start(faces: Centred, labels: Labels, sample: Labels, watch: Watch) -> Start:
+    """Folders are cut, and neighbours found by a model that is fitted to everything."""
+    mixed = find_mixed(faces, labels, watch=lambda people: watch(people, "cutting folders"))
+    weights = np.ones(len(labels))
+    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
     model = fit_without(faces, labels, weights, [labels[:0]])[0]
     points = faces.rows @ model.axes.astype(np.float32)
-    neighbours = find_neighbours(
-        points, sample, watch=lambda rows: watch(rows, "looking for pictures that are near")
-    )
-    return Pairs(neighbours, labels, sample)
+    near = find_neighbours(points, sample, watch=lambda rows: watch(rows, "finding neighbours"))
+    return Start(mixed, weights, near)
 
 
 class _Judges:
@@ -217,7 +227,8 @@ class _Judge:
         pairs: Pairs,
     ):  # fmt: skip
         self.model, self.points, self.labels, self.weights = model, points, labels, weights
-        self.sums, self.counts = sums, np.bincount(labels, weights, len(sums))
+        self.sums = sums
+        self.counts = np.bincount(labels, weights, len(sums)).astype(np.float64)
         self.likelihoods = Likelihoods(model, sums, self.counts)
         self.likeness = Likeness(points, labels, weights, pairs)
 
@@ -244,9 +255,12 @@ class _Judge:
         at, nobody = np.arange(len(rows)), (np.zeros((1, points.shape[1])), np.zeros(1))
         by_model = np.zeros((len(rows), len(self.counts) + 1), np.float32)
         by_model[:, :-1] = self.likelihoods(points)
-        by_model[at, own] = self.model.log_likelihood_own(
-            points, self.sums[own] - weight[:, None] * points, self.counts[own] - weight
-        ) - self.model.log_likelihood(points.astype(np.float64), *nobody)[:, 0]
+        by_model[at, own] = (
+            self.model.log_likelihood_own(
+                points, self.sums[own] - weight[:, None] * points, self.counts[own] - weight
+            )
+            - self.model.log_likelihood(points.astype(np.float64), *nobody)[:, 0]
+        )
         near = np.empty_like(by_model)
         sums = self.likeness(rows)
         # One picture's worth of background: a folder of few pictures says little by silence.
@@ -258,11 +272,14 @@ class _Judge:
         return by_model, near
 
 
-def _folds(rows: Floats) -> list[Labels]:
+def _folds(embeddings: npt.ArrayLike) -> list[Labels]:
     """The pictures' positions in random parts, the same in whatever order the pictures come."""
     rng = np.random.default_rng(0)
-    order = np.argsort(rows @ rng.normal(size=rows.shape[1]), kind="stable")
-    return np.array_split(order[rng.permutation(len(rows))], _FOLDS)
+    given = np.asarray(embeddings)
+    towards = rng.normal(size=given.shape[1])
+    places = [normalised(given[block]) @ towards for block in blocks_of(len(given))]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.array_split(order[rng.permutation(len(given))], _FOLDS)
 
 
 def _wrong_shares(labels: Labels, weights: Floats) -> Floats:
@@ -280,10 +297,14 @@ def _log_sum_exp(values: Floats | Rows) -> Floats:
 
 
 def _typical_scores(
-    embeddings: npt.ArrayLike, labels: Labels, weights: Floats, owner: Labels
+    faces: Centred, labels: Labels, weights: Floats, owner: Labels
 ) -> tuple[Floats, Floats]:
-    rows = normalised(embeddings)
-    sums, _ = sums_by_label(rows, labels, weights)
-    own = (rows * normalised(sums[labels] - weights[:, None] * rows)).sum(1)
-    other = (rows * normalised(sums)[owner]).sum(1)
+    sums, counts = sums_by_label(faces.rows, labels, weights)
+    sums += counts[:, None] * faces.centre
+    own, other = np.empty(len(labels)), np.empty(len(labels))
+    for block in blocks_of(len(labels)):
+        rows = faces.unit(block)
+        rest = sums[labels[block]] - weights[block, None] * rows
+        own[block] = (rows * normalised(rest)).sum(1)
+        other[block] = (rows * normalised(sums[owner[block]])).sum(1)
     return own, np.where(owner < 0, np.nan, other)

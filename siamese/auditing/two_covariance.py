@@ -45,7 +45,7 @@ class TwoCovariance:
         """L2-normalised embeddings (N, D) in the model's coordinates, (N, d)."""
         given = np.asarray(embeddings)
         points = np.empty((len(given), self.axes.shape[1]))
-        for block in _blocks(len(given)):
+        for block in blocks_of(len(given)):
             points[block] = (normalised(given[block]) - self.centre) @ self.axes
         return points
 
@@ -61,7 +61,7 @@ class TwoCovariance:
         constant = (mean**2 * precision).sum(1) + np.log(variance).sum(1)
         return np.asarray(-0.5 * (distance + constant))
 
-    def log_likelihood_own(self, points: Floats, sums: Floats, counts: Floats) -> Floats:
+    def log_likelihood_own(self, points: Rows | Floats, sums: Floats, counts: Floats) -> Floats:
         """The same for one person per point: sums (N, d) and counts (N,) give (N,)."""
         mean, variance = self.predicted(sums, counts)
         return np.asarray(-0.5 * ((points - mean) ** 2 / variance + np.log(variance)).sum(1))
@@ -124,7 +124,8 @@ class Likelihoods:
         def precisions(at: Floats) -> Floats:
             return 1 / model.predicted(0.0, np.expm1(low + half * (at + 1)))[1] - nobody
 
-        self._weights = chebinterpolate(precisions, _POLYNOMIALS).astype(np.float32)
+        weights = chebinterpolate(precisions, _POLYNOMIALS)  # type: ignore[type-var]
+        self._weights = np.asarray(weights, np.float32)
         mean, variance = model.predicted(sums, counts)
         constant = (mean**2 / variance).sum(1) + np.log(variance * nobody).sum(1)
         powers = chebvander((order - low) / half - 1, _POLYNOMIALS)
@@ -154,13 +155,17 @@ class Centred:
     centre: Floats
     covariance: Floats
 
+    def unit(self, block: slice) -> Floats:
+        """Some of the L2-normalised embeddings themselves, float64."""
+        return np.asarray(self.rows[block] + self.centre)
+
 
 def centred(embeddings: npt.ArrayLike) -> Centred:
     """Embeddings (N, D), finite, as models are fitted to them."""
     given = np.asarray(embeddings)
     rows = np.empty(given.shape, np.float32)
-    centre = sum(normalised(given[block]).sum(0) for block in _blocks(len(rows))) / len(rows)
-    for block in _blocks(len(rows)):
+    centre = sum(normalised(given[block]).sum(0) for block in blocks_of(len(rows))) / len(rows)
+    for block in blocks_of(len(rows)):
         rows[block] = normalised(given[block]) - centre
     return Centred(rows, centre, _scatter(rows, np.ones(len(rows))) / len(rows))
 
@@ -286,9 +291,7 @@ def _principal(covariance: Floats, most: int) -> Floats | None:
     return np.asarray(eigh(covariance, subset_by_index=[size - most, size - 1])[1])
 
 
-def _shrunk(
-    scatter: Floats, squares: Floats, freedom: float, towards: Floats | None
-) -> Floats:
+def _shrunk(scatter: Floats, squares: Floats, freedom: float, towards: Floats | None) -> Floats:
     """Shrink a covariance towards a sphere, or a given shape, of the same trace.
 
     ``scatter`` (D, D) sums the outer products of n rows, ``squares`` (n,) are their squared
@@ -306,7 +309,7 @@ def _shrunk(
     return np.asarray(mixed + np.eye(len(covariance)) * max(1e-9, 1e-6 * size / len(covariance)))
 
 
-def _blocks(count: int) -> list[slice]:
+def blocks_of(count: int) -> list[slice]:
     """Parts of so many rows: of a whole no copy is made."""
     return [slice(start, start + _ROWS) for start in range(0, count, _ROWS)]
 
@@ -314,7 +317,7 @@ def _blocks(count: int) -> list[slice]:
 def _scatter(rows: Rows, weights: Floats) -> Floats:
     """Weighted sum of the rows' outer products, (D, D)."""
     total = np.zeros((rows.shape[1],) * 2)
-    for block in _blocks(len(rows)):
+    for block in blocks_of(len(rows)):
         one = np.sqrt(weights[block])[:, None] * rows[block]
         total += one.T @ one
     return total
@@ -323,21 +326,19 @@ def _scatter(rows: Rows, weights: Floats) -> Floats:
 def _squares(rows: Rows, basis: Floats | None, means: Floats, labels: Labels) -> Floats:
     """Squared distance of each row, in the basis, to the mean of its label, (N,)."""
     squares = np.empty(len(rows))
-    for block in _blocks(len(rows)):
+    for block in blocks_of(len(rows)):
         one = rows[block] if basis is None else rows[block] @ basis
         squares[block] = ((one - means[labels[block]]) ** 2).sum(1)
     return squares
 
 
-def sums_by_label(
-    rows: Rows | Floats, labels: Labels, weights: Floats
-) -> tuple[Floats, Floats]:
+def sums_by_label(rows: Rows | Floats, labels: Labels, weights: Floats) -> tuple[Floats, Floats]:
     """Weighted sums of the rows (P, D) and sums of the weights (P,), by label."""
     people = int(labels.max()) + 1
     sums = np.zeros((people, rows.shape[1]))
-    for block in _blocks(len(rows)):
+    for block in blocks_of(len(rows)):
         sums += _rows_of(labels[block], weights[block], people) @ rows[block]
-    return sums, np.bincount(labels, weights, people)
+    return sums, np.bincount(labels, weights, people).astype(np.float64)
 
 
 def means_by_label(rows: Floats, labels: Labels, weights: Floats) -> tuple[Floats, Floats]:

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from scipy.sparse import csr_array
 from scipy.special import expit, logit
 
+from siamese.auditing.likeness import Likeness, Pairs, find_neighbours, in_threads
 from siamese.auditing.mixed import Mixed, find_mixed
 from siamese.auditing.two_covariance import (
+    Centred,
     Floats,
     Labels,
+    Likelihoods,
+    Rows,
     TwoCovariance,
-    fit,
-    membership,
+    blocks_of,
+    centred,
+    fit_without,
     normalised,
     sums_by_label,
 )
@@ -25,8 +32,10 @@ Watch = Callable[[Iterable[int], str], Iterable[int]]
 
 _ROUNDS = 4
 _FOLDS = 5
-_ROWS = 512
+_CELLS = 2**20  # pictures x people that are looked at together
+_SAMPLE = 5000
 _TUNED_ON = 2000
+_BEST = 256
 _PRIOR_WRONG = 0.05
 _PRIOR_PICTURES = 10.0  # how many pictures the prior of a folder's wrong share counts for
 _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
@@ -34,6 +43,15 @@ _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
 # deviation.
 _FACTORS = (0.25, 1.0)
 _LABEL_NOISE = 0.1
+
+
+@dataclass(frozen=True)
+class Start:
+    """How much pictures are believed before they are looked at, (N,), and which are near which."""
+
+    mixed: Mixed
+    weights: Floats
+    neighbours: csr_array
 
 
 @dataclass(frozen=True)
@@ -47,6 +65,7 @@ class Suspicion:
         own_score: cosine to its folder's typical face, which it takes no part in.
         owner_score: cosine to the typical face of ``owner``; NaN for nobody's.
         mixed: the folders that hold two people.
+        start: what other labels of the same embeddings can start with.
     """
 
     probability: Floats
@@ -55,16 +74,18 @@ class Suspicion:
     own_score: Floats
     owner_score: Floats
     mixed: Mixed
+    start: Start
 
 
 # Two log likelihoods of each picture (rows) by each person (columns), the last: nobody, (n, P + 1):
-# of the two-covariance model, and of how near the person's pictures are.
-_Evidence = tuple[Floats, Floats]
+# of the two-covariance model, less nobody's, and of how near the person's pictures are.
+_Evidence = tuple[Rows, Rows]
 
 
 def find_suspects(
-    embeddings: npt.ArrayLike, labels: Labels, *, watch: Watch = lambda items, _: items
-) -> Suspicion:
+    embeddings: npt.ArrayLike, labels: Labels, *, start: Start | None = None,
+    watch: Watch = lambda items, _: items,
+) -> Suspicion:  # fmt: skip
     """How probably each picture shows somebody else than its folder's person.
 
     The embeddings of a weak model still tell people apart when each direction is weighed by what
@@ -84,75 +105,88 @@ def find_suspects(
     Args:
         embeddings: (N, D), finite; not all alike.
         labels: int64 (N,), values 0 ... P - 1, P at least 2.
+        start: of an earlier answer for these embeddings, to save its search.
         watch: wraps loops, given their name, for progress bars.
     """
-    weights = np.ones(len(labels))
-    mixed = find_mixed(embeddings, labels, watch=lambda people: watch(people, "cutting folders"))
-    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
-    wrong = _wrong_shares(labels, weights)
+    faces, folds = centred(embeddings), _folds(embeddings)
+    sample = np.concatenate([rows[: _SAMPLE // _FOLDS] for rows in folds])
+    start = start or _start(faces, labels, sample, watch)
+    pairs = Pairs(start.neighbours, labels, sample)
+    weights, wrong = start.weights, _wrong_shares(labels, start.weights)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
-    folds = _folds(normalised(embeddings))
-    blocks = [
-        (fold, rows[start : start + _ROWS])
-        for fold, rows in enumerate(folds)
-        for start in range(0, len(rows), _ROWS)
-    ]
+    size = max(1, _CELLS // (len(wrong) + 1))
     for turn in range(_ROUNDS):
-        judges = _Judges(embeddings, labels, weights, folds)
+        judges = _Judges(faces, labels, weights, folds, pairs)
         factors = judges.tuned()
         words = f"comparing pictures, round {turn + 1} of {_ROUNDS}"
-        for block in watch(range(len(blocks)), words):
-            fold, rows = blocks[block]
-            log_odds[rows], owner[rows] = judges.of(fold).odds(rows, wrong, factors)
+        for fold in watch(range(len(folds)), words):
+            judge, rows = judges.of(fold), folds[fold]
+            blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+            found = in_threads(partial(judge.odds, wrong=wrong, factors=factors), blocks)
+            for block, (odds, whom) in zip(blocks, found, strict=True):
+                log_odds[block], owner[block] = odds, whom
         weights = 1 - expit(log_odds)
         wrong = _wrong_shares(labels, weights)
-    own_score, owner_score = _typical_scores(embeddings, labels, weights, owner)
-    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed)
+    own_score, owner_score = _typical_scores(faces, labels, weights, owner)
+    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, start.mixed, start)
+
+
+def _start(faces: Centred, labels: Labels, sample: Labels, watch: Watch) -> Start:
+    """Folders are cut, and neighbours found by a model that is fitted to everything."""
+    mixed = find_mixed(faces, labels, watch=lambda people: watch(people, "cutting folders"))
+    weights = np.ones(len(labels))
+    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
+    model = fit_without(faces, labels, weights, [labels[:0]])[0]
+    points = faces.rows @ model.axes.astype(np.float32)
+    near = find_neighbours(points, sample, watch=lambda rows: watch(rows, "finding neighbours"))
+    return Start(mixed, weights, near)
 
 
 class _Judges:
     """A judge for each fold of the pictures, whose model was fitted to the others."""
 
     def __init__(
-        self, embeddings: npt.ArrayLike, labels: Labels, weights: Floats, folds: Sequence[Labels]
+        self, faces: Centred, labels: Labels, weights: Floats, folds: Sequence[Labels], pairs: Pairs
     ):
-        self._given = embeddings, labels, weights
-        self._folds = folds
-        self._models = []
-        for rows in folds:
-            seen = weights.copy()
-            seen[rows] = 0.0
-            self._models.append(fit(embeddings, labels, seen))
+        self._faces, self._labels, self._folds = faces, labels, folds
+        self._given = labels, weights, pairs
+        self._sums = sums_by_label(faces.rows, labels, weights)[0]
+        self._models = fit_without(faces, labels, weights, folds)
         self._last: tuple[int, _Judge] | None = None
 
     def of(self, fold: int) -> _Judge:
         """The judge of a fold; one at a time, each holds all the pictures in its coordinates."""
         if self._last is None or self._last[0] != fold:
-            embeddings, labels, weights = self._given
             model, self._last = self._models[fold], None
-            self._last = fold, _Judge(model, model.coordinates(embeddings), labels, weights)
+            points = self._faces.rows @ model.axes.astype(np.float32)
+            self._last = fold, _Judge(model, points, self._sums @ model.axes, *self._given)
         return self._last[1]
 
     def tuned(self) -> Floats:
-        """Factors of both kinds of evidence with which the given labels are predicted best."""
+        """Factors of both kinds of evidence with which the given labels are predicted best.
+
+        Of each picture the people that it looks most like stand for themselves, a random few of
+        the others for all those.
+        """
         samples = [rows[: _TUNED_ON // _FOLDS] for rows in self._folds]
-        found = [self.of(fold).evidence(rows) for fold, rows in enumerate(samples) if len(rows)]
-        own = self._given[1][np.concatenate(samples)]
-        at = np.arange(len(own))
-        stacked = np.stack(
-            [np.concatenate([part[kind][:, :-1] for part in found]) for kind in (0, 1)]
-        )
-        del found
-        stacked -= stacked.mean(2, keepdims=True)
-        total, part = np.empty(stacked[0].shape), np.empty(stacked[0].shape)
+        found = [
+            _few(self.of(fold).evidence(rows), self._labels[rows])
+            for fold, rows in enumerate(samples)
+            if len(rows)
+        ]
+        first, second, stands_for = (np.concatenate(part) for part in zip(*found, strict=True))
+        people = len(self._sums)
+        total, part = np.empty(first.shape), np.empty(first.shape)
 
         def loss(at_point: Floats) -> float:
-            np.multiply(stacked[0], np.exp(at_point[0]), out=total)
-            np.multiply(stacked[1], np.exp(at_point[1]), out=part)
+            np.multiply(first, np.exp(at_point[0]), out=total)
+            np.multiply(second, np.exp(at_point[1]), out=part)
             np.add(total, part, out=total)
-            predicted = np.exp(total[at, own] - _log_sum_exp(total))
+            own = total[:, 0].copy()
+            np.add(total, stands_for, out=total)
+            predicted = np.exp(own - _log_sum_exp(total))
             noise = expit(at_point[2])
-            missed = -np.log((1 - noise) * predicted + noise / total.shape[1]).sum()
+            missed = -np.log((1 - noise) * predicted + noise / people).sum()
             # Where every label is predicted, the factors would grow without end.
             return float(missed + ((at_point - start) ** 2).sum() / 2) / len(own)
 
@@ -161,27 +195,55 @@ class _Judges:
         return np.asarray(np.exp(best.x[:2]))
 
 
+def _few(evidence: _Evidence, own: Labels) -> tuple[Rows, Rows, Floats]:
+    """Evidence for a picture's own folder, the best others, and some of the rest, (n, K) each.
+
+    The third is the logarithm of how many people each column stands for.
+    """
+    first, second = (kind[:, :-1] for kind in evidence)
+    total = _FACTORS[0] * first + _FACTORS[1] * second
+    total[np.arange(len(own)), own] = -np.inf
+    people = total.shape[1]
+    if people <= _BEST:
+        best, some = np.argsort(-total, axis=1)[:, :-1], np.zeros(0, np.int64)
+    else:
+        best = np.argpartition(-total, _BEST, axis=1)[:, :_BEST]
+        some = np.random.default_rng(0).permutation(people)[:_BEST]
+    np.put_along_axis(total, best, -np.inf, 1)
+    rest = total[:, some] > -np.inf
+    each = np.log(max(people - 1 - best.shape[1], 1) / np.maximum(rest.sum(1), 1))
+    columns = np.concatenate([own[:, None], best, np.repeat(some[None], len(own), 0)], 1)
+    stands_for = np.zeros(columns.shape)
+    stands_for[:, best.shape[1] + 1 :] = np.where(rest, each[:, None], -np.inf)
+    one, other = (np.take_along_axis(kind, columns, 1) for kind in (first, second))
+    return one, other, stands_for
+
+
 class _Judge:
     """Holds pictures against all folders; see :func:`find_suspects`."""
 
-    def __init__(self, model: TwoCovariance, points: Floats, labels: Labels, weights: Floats):
+    def __init__(
+        self, model: TwoCovariance, points: Rows, sums: Floats, labels: Labels, weights: Floats,
+        pairs: Pairs,
+    ):  # fmt: skip
         self.model, self.points, self.labels, self.weights = model, points, labels, weights
-        self.sums, self.counts = sums_by_label(points, labels, weights)
-        self.directions = normalised(points).astype(np.float32)
-        self.members = membership(labels, weights).astype(np.float32)
-        # Cosines of unrelated directions spread by 1 / sqrt(d).
-        self.sharpness = np.float32(np.sqrt(2 * points.shape[1]))
+        self.sums = sums
+        self.counts = np.bincount(labels, weights, len(sums)).astype(np.float64)
+        self.likelihoods = Likelihoods(model, sums, self.counts)
+        self.likeness = Likeness(points, labels, weights, pairs)
 
     def odds(self, rows: Labels, wrong: Floats, factors: Floats) -> tuple[Floats, Labels]:
         """Log odds that pictures are wrong, and whom each looks like beside its own."""
-        evidence = self.evidence(rows)
-        total = factors[0] * evidence[0] + factors[1] * evidence[1]
+        total, near = self.evidence(rows)
+        total *= np.float32(factors[0])
+        near *= np.float32(factors[1])
+        total += near
         at, own = np.arange(len(rows)), self.labels[rows]
-        kept = total[at, own].copy()
+        kept = total[at, own].astype(np.float64)
         people = total.shape[1] - 1
         total[at, own] = -np.inf
-        total[:, :-1] += np.log((1 - _NOBODY) / max(people - 1, 1))
-        total[:, -1] += np.log(_NOBODY)
+        total[:, :-1] += np.float32(np.log((1 - _NOBODY) / max(people - 1, 1)))
+        total[:, -1] += np.float32(np.log(_NOBODY))
         share = wrong[own]
         owner = total.argmax(1)
         odds = _log_sum_exp(total) + np.log(share) - kept - np.log1p(-share)
@@ -190,35 +252,34 @@ class _Judge:
     def evidence(self, rows: Labels) -> _Evidence:
         """Every picture leaves its own folder before it is held against it."""
         points, own, weight = self.points[rows], self.labels[rows], self.weights[rows]
-        at = np.arange(len(rows))
-        by_model = np.empty((len(rows), len(self.counts) + 1))
-        by_model[:, :-1] = self.model.log_likelihood(points, self.sums, self.counts)
-        nobody = np.zeros((1, points.shape[1])), np.zeros(1)
-        by_model[:, -1:] = self.model.log_likelihood(points, *nobody)
-        by_model[at, own] = self.model.log_likelihood_own(
-            points, self.sums[own] - weight[:, None] * points, self.counts[own] - weight
+        at, nobody = np.arange(len(rows)), (np.zeros((1, points.shape[1])), np.zeros(1))
+        by_model = np.zeros((len(rows), len(self.counts) + 1), np.float32)
+        by_model[:, :-1] = self.likelihoods(points)
+        by_model[at, own] = (
+            self.model.log_likelihood_own(
+                points, self.sums[own] - weight[:, None] * points, self.counts[own] - weight
+            )
+            - self.model.log_likelihood(points.astype(np.float64), *nobody)[:, 0]
         )
-        kernel = self.directions @ self.directions[rows].T
-        kernel -= 1
-        kernel *= self.sharpness
-        np.exp(kernel, out=kernel)
-        kernel[rows, at] = 0.0
-        sums = np.asarray(self.members @ kernel, np.float64).T
-        counts = np.repeat(self.counts[None], len(rows), 0)
-        counts[at, own] -= weight
-        background = sums.sum(1) / max(self.counts.sum(), 1e-9)
         near = np.empty_like(by_model)
+        sums = self.likeness(rows)
         # One picture's worth of background: a folder of few pictures says little by silence.
-        near[:, :-1] = np.log(sums + background[:, None] + 1e-30) - np.log(counts + 1)
-        near[:, -1] = np.log(background + 1e-30)
+        near[:, -1] = sums.sum(1) / max(self.counts.sum(), 1e-9) + np.float32(1e-30)
+        np.add(sums, near[:, -1:], out=near[:, :-1])
+        np.log(near, out=near)
+        near[:, :-1] -= np.log1p(self.counts).astype(np.float32)
+        near[at, own] += np.log1p(self.counts[own]) - np.log1p(self.counts[own] - weight)
         return by_model, near
 
 
-def _folds(rows: Floats) -> list[Labels]:
+def _folds(embeddings: npt.ArrayLike) -> list[Labels]:
     """The pictures' positions in random parts, the same in whatever order the pictures come."""
     rng = np.random.default_rng(0)
-    order = np.argsort(rows @ rng.normal(size=rows.shape[1]), kind="stable")
-    return np.array_split(order[rng.permutation(len(rows))], _FOLDS)
+    given = np.asarray(embeddings)
+    towards = rng.normal(size=given.shape[1])
+    places = [normalised(given[block]) @ towards for block in blocks_of(len(given))]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    return np.array_split(order[rng.permutation(len(given))], _FOLDS)
 
 
 def _wrong_shares(labels: Labels, weights: Floats) -> Floats:
@@ -227,7 +288,7 @@ def _wrong_shares(labels: Labels, weights: Floats) -> Floats:
     return np.asarray(expected / (np.bincount(labels) + _PRIOR_PICTURES))
 
 
-def _log_sum_exp(values: Floats) -> Floats:
+def _log_sum_exp(values: Floats | Rows) -> Floats:
     """Of each row, (n,); the values are lost. scipy's takes five times as long."""
     most = values.max(1)
     values -= most[:, None]
@@ -236,10 +297,14 @@ def _log_sum_exp(values: Floats) -> Floats:
 
 
 def _typical_scores(
-    embeddings: npt.ArrayLike, labels: Labels, weights: Floats, owner: Labels
+    faces: Centred, labels: Labels, weights: Floats, owner: Labels
 ) -> tuple[Floats, Floats]:
-    rows = normalised(embeddings)
-    sums, _ = sums_by_label(rows, labels, weights)
-    own = (rows * normalised(sums[labels] - weights[:, None] * rows)).sum(1)
-    other = (rows * normalised(sums)[owner]).sum(1)
+    sums, counts = sums_by_label(faces.rows, labels, weights)
+    sums += counts[:, None] * faces.centre
+    own, other = np.empty(len(labels)), np.empty(len(labels))
+    for block in blocks_of(len(labels)):
+        rows = faces.unit(block)
+        rest = sums[labels[block]] - weights[block, None] * rows
+        own[block] = (rows * normalised(rest)).sum(1)
+        other[block] = (rows * normalised(sums[owner[block]])).sum(1)
     return own, np.where(owner < 0, np.nan, other)

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
 
-from siamese.auditing.mixed import find_mixed, probability
+from siamese.auditing.mixed import _cut, find_mixed, probability
 from siamese.auditing.same_person import find_same_people, same_people, same_people_across
 from tests.auditing.people import draw, draw_wide
 
@@ -89,6 +90,15 @@ def test_mixed_folders_are_found_and_cut_rightly() -> None:
     cut = found.smaller[given[kept] == 1]
     other = labels[kept][given[kept] == 1] == 38
     assert (cut == other).mean() > 0.95
+
+
+@pytest.mark.parametrize("pictures", [6, 17, 60])
+def test_folders_are_cut_as_scikit_learn_does(pictures: int) -> None:
+    embeddings, _ = draw_wide(20, pictures, dimensions=64)
+    for at in range(0, 19 * pictures, pictures // 2):  # of one person, or half of two
+        points = embeddings[at : at + pictures].astype(float)
+        parts = KMeans(2, n_init=5, random_state=0).fit_predict(points)
+        np.testing.assert_array_equal(_cut(points), parts == int(parts.mean() < 0.5))
 
 
 def test_small_folders_are_never_called_mixed() -> None:

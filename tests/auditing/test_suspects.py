@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import average_precision_score
 
+from siamese.auditing import likeness, suspects
 from siamese.auditing.suspects import find_suspects
 from tests.auditing.people import draw, draw_wide
 
@@ -154,6 +155,42 @@ def test_the_same_answer_in_any_order_and_twice() -> None:
     suspects = first.probability[order] >= 0.5
     assert ((mixed.probability >= 0.5) == suspects).mean() > 0.99
     assert np.corrcoef(mixed.log_odds, first.log_odds[order])[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.0])
+def test_neighbours_and_a_sample_rank_as_all_pairs_do(
+    monkeypatch: pytest.MonkeyPatch, spread: float
+) -> None:
+    embeddings, labels = draw(150, 20, seed=9, spread=spread)
+    given = _moved(labels, 0.1)
+    wrong = given != labels
+    dense = find_suspects(embeddings, given)
+    monkeypatch.setattr(suspects, "_SAMPLE", 1000)
+    monkeypatch.setattr(suspects, "_BEST", 50)
+    monkeypatch.setattr(likeness, "_NEIGHBOURS", 60)
+    found = find_suspects(embeddings, given)
+    assert found.start.neighbours.nnz > 0
+    wanted = average_precision_score(wrong, dense.log_odds)
+    assert wanted > 0.5
+    ours = average_precision_score(wrong, found.log_odds)
+    assert ours == pytest.approx(wanted, abs=0.002)
+    again = find_suspects(embeddings, given, start=found.start)  # without a search
+    np.testing.assert_array_equal(again.log_odds, found.log_odds)
+
+
+def test_few_people_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 30, 401)).astype(np.float32) * 4
+    own = rng.integers(400, size=30)
+    total = 0.25 * first[:, :400] + second[:, :400]
+    wanted = np.log(np.exp(total.astype(float)).sum(1))
+    for best, most in ((400, 1e-4), (100, 0.05)):
+        monkeypatch.setattr(suspects, "_BEST", best)
+        one, other, stands_for = suspects._few((first, second), own)
+        np.testing.assert_array_equal(one[:, 0], first[np.arange(30), own])
+        found = np.log(np.exp(0.25 * one + other + stands_for).sum(1))
+        np.testing.assert_allclose(found, wanted, atol=most)
+        np.testing.assert_allclose(np.exp(stands_for).sum(1), 400)
 
 
 @pytest.mark.real_faces

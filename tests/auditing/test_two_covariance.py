@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
-from sklearn.covariance import ledoit_wolf
+from sklearn.covariance import ledoit_wolf, ledoit_wolf_shrinkage
 from sklearn.decomposition import PCA
 
 from siamese.auditing.two_covariance import (
+    Likelihoods,
     TwoCovariance,
+    _shrunk,
+    centred,
     fit,
     fit_to_halves,
+    fit_without,
     means_by_label,
     means_of_halves,
     membership,
@@ -46,6 +50,20 @@ def test_log_likelihood_is_that_of_one_more_picture(model: TwoCovariance) -> Non
     np.testing.assert_allclose(found + constant, wanted, rtol=1e-10)
     own = model.log_likelihood_own(further, np.repeat(known.sum(0)[None], 4, 0), np.full(4, 5.0))
     np.testing.assert_allclose(own, found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("most", [0.0, 1.0, 30.0, 5000.0])
+def test_likelihoods_by_one_product(most: float) -> None:
+    rng = np.random.default_rng(0)
+    ratio = np.concatenate([np.geomspace(1e-4, 300, 30), [1e-4]])
+    model = TwoCovariance(np.zeros(31), np.eye(31), ratio)
+    counts = rng.random(50) * most
+    sums = rng.normal(size=(50, 31)) * np.sqrt(counts * (1 + counts * ratio[:, None])).T
+    points = rng.normal(size=(20, 31)) * np.sqrt(1 + ratio)
+    nobody = model.log_likelihood(points, np.zeros((1, 31)), np.zeros(1))
+    wanted = model.log_likelihood(points, sums, counts) - nobody
+    found = Likelihoods(model, sums, counts)(points.astype(np.float32))
+    np.testing.assert_allclose(found, wanted, atol=1e-5 * np.abs(wanted).max() + 1e-3)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 1), (4, 2), (3, 7)])
@@ -125,6 +143,29 @@ def test_few_pictures_are_seen_in_their_principal_components() -> None:
     outside = model.axes - components.T @ (components @ model.axes)
     np.testing.assert_allclose(outside, 0, atol=1e-6 * np.abs(model.axes).max())
     assert fit(embeddings[:, :16], labels, np.ones(120)).axes.shape == (16, 16)
+
+
+@pytest.mark.parametrize("dimensions", [16, 64])
+def test_what_a_model_does_not_see_is_as_of_weight_nought(dimensions: int) -> None:
+    embeddings, labels = draw_wide(12, 12, dimensions=dimensions)
+    weights = np.random.default_rng(0).random(144)
+    parts = [np.arange(5, 60, 2), np.flatnonzero(labels > 9), np.arange(144)]
+    models = fit_without(centred(embeddings), labels, weights, parts)
+    for part, model in zip(parts, models, strict=True):
+        seen = weights.copy()
+        seen[part] = 0
+        wanted = fit(embeddings, labels, seen)
+        np.testing.assert_allclose(model.ratio, wanted.ratio, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(np.abs(wanted.axes), np.abs(model.axes), rtol=1e-3, atol=1e-3)
+
+
+def test_covariances_are_shrunk_as_scikit_learn_shrinks_them() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 6)) * np.arange(1, 7)
+    wanted, amount = ledoit_wolf(rows, assume_centered=True)
+    assert amount == pytest.approx(ledoit_wolf_shrinkage(rows, assume_centered=True))
+    assert 0.01 < amount < 0.9
+    found = _shrunk(rows.T @ rows, (rows**2).sum(1), 40, None)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def test_halves_of_folders() -> None:

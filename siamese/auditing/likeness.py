@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array, csr_array, eye_array
-from threadpoolctl import threadpool_limits
 
+from siamese.auditing.threads import in_threads
 from siamese.auditing.two_covariance import Floats, Labels, Rows, membership, places
-from siamese.processors import processors
 
 _NEIGHBOURS = 100  # of each picture, about
-_OF_FOLDER = 100  # pictures of its folder at most that each is held against
+_OF_FOLDER = 200  # pictures of its folder at most that each is held against
 _OF_EVERYBODY = 10.0
 _ROWS, _BLOCK = 256, 2048
 
-T = TypeVar("T")
-R = TypeVar("R")
 Watch = Callable[[Iterable[int]], Iterable[int]]
 
 
@@ -65,15 +60,6 @@ def find_neighbours(points: Rows, sample: Labels, *, watch: Watch = iter) -> csr
     parts = [part for _, part in turns]
     at = tuple(np.concatenate(parts, 1))
     return csr_array(coo_array((np.ones(len(at[0]), bool), at), shape=(count, count)))
-
-
-def in_threads(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """The work on each item, in their order, as many at once as there are processors.
-
-    Each with one thread for its matrix products: what stands between these is shared, too.
-    """
-    with threadpool_limits(1), ThreadPoolExecutor(processors()) as pool:
-        yield from pool.map(work, items)
 
 
 class Pairs:

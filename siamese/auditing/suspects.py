@@ -12,8 +12,9 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import expit, logit
 
-from siamese.auditing.likeness import Likeness, Pairs, find_neighbours, in_threads
+from siamese.auditing.likeness import Likeness, Pairs, find_neighbours
 from siamese.auditing.mixed import Mixed, find_mixed
+from siamese.auditing.threads import in_threads
 from siamese.auditing.two_covariance import (
     Centred,
     Floats,
@@ -33,7 +34,7 @@ Watch = Callable[[Iterable[int], str], Iterable[int]]
 _ROUNDS = 4
 _FOLDS = 5
 _CELLS = 2**20  # pictures x people that are looked at together
-_SAMPLE = 5000
+_SAMPLE = 8000
 _TUNED_ON = 2000
 _BEST = 256
 _PRIOR_WRONG = 0.05
@@ -43,15 +44,6 @@ _NOBODY = 0.1  # of the wrong pictures, how many are of nobody in the folder
 # deviation.
 _FACTORS = (0.25, 1.0)
 _LABEL_NOISE = 0.1
-
-
-@dataclass(frozen=True)
-class Start:
-    """How much pictures are believed before they are looked at, (N,), and which are near which."""
-
-    mixed: Mixed
-    weights: Floats
-    neighbours: csr_array
 
 
 @dataclass(frozen=True)
@@ -65,7 +57,7 @@ class Suspicion:
         own_score: cosine to its folder's typical face, which it takes no part in.
         owner_score: cosine to the typical face of ``owner``; NaN for nobody's.
         mixed: the folders that hold two people.
-        start: what other labels of the same embeddings can start with.
+        neighbours: which pictures are near which, sparse (N, N).
     """
 
     probability: Floats
@@ -74,7 +66,7 @@ class Suspicion:
     own_score: Floats
     owner_score: Floats
     mixed: Mixed
-    start: Start
+    neighbours: csr_array
 
 
 # Two log likelihoods of each picture (rows) by each person (columns), the last: nobody, (n, P + 1):
@@ -83,7 +75,7 @@ _Evidence = tuple[Rows, Rows]
 
 
 def find_suspects(
-    embeddings: npt.ArrayLike, labels: Labels, *, start: Start | None = None,
+    embeddings: npt.ArrayLike, labels: Labels, *, neighbours: csr_array | None = None,
     watch: Watch = lambda items, _: items,
 ) -> Suspicion:  # fmt: skip
     """How probably each picture shows somebody else than its folder's person.
@@ -105,14 +97,18 @@ def find_suspects(
     Args:
         embeddings: (N, D), finite; not all alike.
         labels: int64 (N,), values 0 ... P - 1, P at least 2.
-        start: of an earlier answer for these embeddings, to save its search.
+        neighbours: of an earlier answer for these embeddings, to save the search.
         watch: wraps loops, given their name, for progress bars.
     """
     faces, folds = centred(embeddings), _folds(embeddings)
     sample = np.concatenate([rows[: _SAMPLE // _FOLDS] for rows in folds])
-    start = start or _start(faces, labels, sample, watch)
-    pairs = Pairs(start.neighbours, labels, sample)
-    weights, wrong = start.weights, _wrong_shares(labels, start.weights)
+    mixed = find_mixed(faces, labels, watch=lambda people: watch(people, "cutting folders"))
+    weights = np.ones(len(labels))
+    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
+    wrong = _wrong_shares(labels, weights)
+    if neighbours is None:
+        neighbours = _neighbours(faces, labels, weights, sample, watch)
+    pairs = Pairs(neighbours, labels, sample)
     log_odds, owner = np.zeros(len(labels)), np.zeros(len(labels), np.int64)
     size = max(1, _CELLS // (len(wrong) + 1))
     for turn in range(_ROUNDS):
@@ -128,18 +124,16 @@ def find_suspects(
         weights = 1 - expit(log_odds)
         wrong = _wrong_shares(labels, weights)
     own_score, owner_score = _typical_scores(faces, labels, weights, owner)
-    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, start.mixed, start)
+    return Suspicion(1 - weights, log_odds, owner, own_score, owner_score, mixed, neighbours)
 
 
-def _start(faces: Centred, labels: Labels, sample: Labels, watch: Watch) -> Start:
-    """Folders are cut, and neighbours found by a model that is fitted to everything."""
-    mixed = find_mixed(faces, labels, watch=lambda people: watch(people, "cutting folders"))
-    weights = np.ones(len(labels))
-    weights[mixed.smaller] = 1 - mixed.probability[labels[mixed.smaller]]
+def _neighbours(
+    faces: Centred, labels: Labels, weights: Floats, sample: Labels, watch: Watch
+) -> csr_array:
+    """The pictures near each, in the coordinates of a model that is fitted to all."""
     model = fit_without(faces, labels, weights, [labels[:0]])[0]
     points = faces.rows @ model.axes.astype(np.float32)
-    near = find_neighbours(points, sample, watch=lambda rows: watch(rows, "finding neighbours"))
-    return Start(mixed, weights, near)
+    return find_neighbours(points, sample, watch=lambda at: watch(at, "finding neighbours"))
 
 
 class _Judges:

@@ -16,6 +16,8 @@ from numpy.polynomial.chebyshev import chebinterpolate, chebvander
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
+from siamese.auditing.threads import in_threads
+
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.float32]
@@ -195,17 +197,17 @@ def fit_without(
     """
     people = int(labels.max()) + 1
     scatter, sums = _scatter(faces.rows, weights), sums_by_label(faces.rows, labels, weights)[0]
-    models = []
-    for part in parts:
+
+    def fitted(part: Labels) -> TwoCovariance:
         seen = weights.copy()
         seen[part] = 0.0
         if seen.sum() < 1:  # where no picture is believed, all are
-            models += fit_without(faces, labels, np.ones(len(labels)), [part[:0]])
-            continue
+            return fit_without(faces, labels, np.ones(len(labels)), [part[:0]])[0]
         rows, less = faces.rows[part], _rows_of(labels[part], weights[part], people)
         rest = scatter - _scatter(rows, weights[part]), sums - less @ rows
-        models.append(_fitted(faces, labels, seen, *rest))
-    return models
+        return _fitted(faces, labels, seen, *rest)
+
+    return list(in_threads(fitted, parts))
 
 
 def _fitted(

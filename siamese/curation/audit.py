@@ -244,13 +244,13 @@ def _judge(people: _People) -> tuple[Suspicion, FolderPairs]:
     if groups < 2:
         return suspicion, pairs
     merged = find_suspects(
-        vectors, group[labels].astype(np.int64), start=suspicion.start, watch=watch
+        vectors, group[labels].astype(np.int64), neighbours=suspicion.neighbours, watch=watch
     )
     largest = np.zeros(groups, np.int64)
     for person in np.argsort(np.bincount(labels, minlength=len(people.names)), kind="stable"):
         largest[group[person]] = person
     owner = np.where(merged.owner < 0, -1, largest[merged.owner])
-    return replace(merged, owner=owner), pairs
+    return replace(merged, owner=owner, mixed=suspicion.mixed), pairs
 
 
 def _suspects(people: _People, suspicion: Suspicion, least: float) -> tuple[Suspect, ...]:

@@ -64,7 +64,7 @@ def test_far_pictures_count_as_those_of_the_sample(
     wanted = np.zeros((300, 12))
     inside = np.isin(np.arange(300), sample)
     for at in range(300):
-        # All of its folder are held against it: they are fewer than a hundred.
+        # All of its folder are held against it: they are fewer than 200.
         near = neighbours.toarray()[at] | (labels == labels[at])
         weighed = weights * kernel[at]
         far = weighed[inside & ~near].sum() / weights[inside & ~near].sum()

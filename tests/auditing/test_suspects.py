@@ -169,12 +169,12 @@ def test_neighbours_and_a_sample_rank_as_all_pairs_do(
     monkeypatch.setattr(suspects, "_BEST", 50)
     monkeypatch.setattr(likeness, "_NEIGHBOURS", 60)
     found = find_suspects(embeddings, given)
-    assert found.start.neighbours.nnz > 0
+    assert found.neighbours.nnz > 0
     wanted = average_precision_score(wrong, dense.log_odds)
     assert wanted > 0.5
     ours = average_precision_score(wrong, found.log_odds)
     assert ours == pytest.approx(wanted, abs=0.002)
-    again = find_suspects(embeddings, given, start=found.start)  # without a search
+    again = find_suspects(embeddings, given, neighbours=found.neighbours)  # without a search
     np.testing.assert_array_equal(again.log_odds, found.log_odds)
 
 

@@ -208,7 +208,7 @@ class Faces:
         workers = settings.batches.workers or 0
         return FaceTask(settings, self.split, model, spec, loss, device, precision, workers, print)
 
-    def _plain(self, workers: int) -> tuple[Dataset[Any], Any]:
+    def _plain(self) -> tuple[Dataset[Any], Any]:
         model = self.model()
         size = self.settings.images.size
         pictures = Pictures(self.split.train, size, model.mean.tolist(), model.std.tolist())
@@ -219,7 +219,7 @@ class Faces:
 
     def plain_loop(self) -> Way:
         network = Network(self.model()).to(self.device).train()
-        pictures, sampler = self._plain(0)
+        pictures, sampler = self._plain()
         loss = losses.TripletMarginLoss(margin=0.1, distance=distances.CosineSimilarity())
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
         batches = iter(DataLoader(pictures, self.drawn, sampler=sampler, num_workers=0))
@@ -237,7 +237,7 @@ class Faces:
     def pml(self) -> Way:
         logging.getLogger("PML").setLevel(logging.ERROR)
         workers = self.settings.batches.workers or 0
-        pictures, sampler = self._plain(workers)
+        pictures, sampler = self._plain()
         model = self.model().to(self.device)
         parts = {"trunk": model.backbone, "embedder": model.head}
         marks: list[float] = []

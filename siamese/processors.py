@@ -1,4 +1,4 @@
-"""How many processors there are to share the work."""
+"""How many processors, and processes, there are to share the work."""
 
 from __future__ import annotations
 
@@ -10,3 +10,8 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def processes() -> int:
+    """Processes that ``torchrun`` started for this command; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

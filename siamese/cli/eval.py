@@ -22,6 +22,7 @@ from siamese.config import (
     check_evaluation,
 )
 from siamese.errors import UserError
+from siamese.processors import processes
 
 _PLACES = {
     "checkpoint": "no such checkpoint",
@@ -142,7 +143,7 @@ COMMANDS = {
 
 def _command(argv: Sequence[str]) -> None:
     """Under torchrun the first process does it, and the others help."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes() == 1:
         _run(argv)
         return
     from siamese.crew import form

@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from siamese.errors import UserError
+from siamese.processors import processes
 
 Made = TypeVar("Made")
 
@@ -133,6 +134,7 @@ class Distribution:
 SINGLE = Distribution()
 
 
+_RUN = "siamese_run"  # under which the store keeps its name
 _LOST = ("gloo", "nccl", "connection reset", "connection closed", "broken pipe")
 
 
@@ -178,13 +180,10 @@ def is_restarted_by_torchrun() -> bool:
 
 def begun_run() -> str | None:
     """The run that this job began before torchrun started its processes again, if it began one."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not _is_hosted():
+    if processes() == 1 or not _is_hosted():
         return None
     store = _job_store()
     return store.get(_RUN).decode() if store.check([_RUN]) else None
-
-
-_RUN = "siamese_run"
 
 
 def _meet(store: Any, rank: int, world: int) -> str:
@@ -219,7 +218,7 @@ def joined(device_type: str) -> Iterator[Distribution]:
     Of errors that end several of them under ``torchrun`` only the first is raised; the others exit
     with code 2.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if processes() == 1:
         yield SINGLE
         return
     rank, world, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))

@@ -38,6 +38,7 @@ from siamese.training.runs import (
     refuse_far_places,
     refuse_other_home,
     take_name,
+    way_on,
 )
 from siamese.training.schedules import lr_line
 from siamese.training.sharing import SharedColumns
@@ -251,13 +252,12 @@ def _context(
 def _train(runs: TaskRuns, settings: Any, context: RunContext) -> Path:
     """Load, build and train, held against a second process at work on the same run."""
 
-    def way_on() -> str:
+    def then() -> str:
         if is_restarted_by_torchrun():
             return "torchrun starts them again"
-        kept = goes_on_from(Path(settings.checkpoints) / settings.name)
-        return "start again" if kept is None else f"go on with: {runs.resume} {kept}"
+        return way_on(Path(settings.checkpoints) / settings.name, runs.resume)
 
-    with telling_lost(way_on):
+    with telling_lost(then):
         return _train_together(runs, settings, context)
 
 
@@ -347,8 +347,8 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         assert context.source is not None
         best = context.source.with_name("best.pt")
         other = best.exists() and best != context.source
-        way_on = f"resume from best.pt, or {runs.anew}" if other else runs.anew
-        loop.load(context.content, settings.name, way_on)
+        instead = f"resume from best.pt, or {runs.anew}" if other else runs.anew
+        loop.load(context.content, settings.name, instead)
     return loop
 
 

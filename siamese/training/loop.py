@@ -31,7 +31,7 @@ from siamese.training.optimizers import PairedOptimizer
 from siamese.training.profiling import StepProfile, waited
 from siamese.training.recalibration import recalibrate
 from siamese.training.resuming import require_alike
-from siamese.training.runs import goes_on_from
+from siamese.training.runs import way_on
 from siamese.training.sharing import SharedColumns
 
 Figures = dict[str, float]
@@ -185,8 +185,7 @@ class Loop:
             raise UserError(f"{missing} ({self.options.smaller}); then {self._way_on()}") from error
 
     def _way_on(self) -> str:
-        kept = goes_on_from(self.options.folder)
-        return "start again" if kept is None else f"go on with: {self.options.resume} {kept}"
+        return way_on(self.options.folder, self.options.resume)
 
     def _run(self) -> bool:
         trace = self.options.trace
@@ -370,6 +369,8 @@ class Loop:
         )
 
     def _save(self, name: str, figures: Figures) -> None:
+        if not self.distribution.first and self.shared is None:
+            return
         self.optimizer.eval()
         self.task.model.eval()
         content = {

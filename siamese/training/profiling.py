@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -53,17 +52,12 @@ class StepProfile:
         self._profiler.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._left > 0:
             self._left = 0
             self._profiler.on_trace_ready = None  # of too few steps
             self._profiler.stop()
-            if error is None:
+            if error[0] is None:
                 steps = _SKIPPED + _WARM_UP + _STEPS
                 self._say(f"no profile: it takes {steps} steps of one call, the run had fewer left")
 

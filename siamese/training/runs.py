@@ -91,6 +91,12 @@ def goes_on_from(folder: Path) -> Path | None:
     return next((path for path in kept if path.exists()), None)
 
 
+def way_on(folder: Path, resume: str) -> str:
+    """How a run that ended too early is continued, in words; ``resume``: the command that does."""
+    kept = goes_on_from(folder)
+    return "start again" if kept is None else f"go on with: {resume} {kept}"
+
+
 @contextmanager
 def at_work(folder: Path) -> Iterator[None]:
     """Hold a run's name while a process works on it; a kill sets it free. UserError where it is

@@ -345,7 +345,7 @@ class Resampler:
     ):
         device = pairs.unit.device
         self._unit_of = torch.from_numpy(unit_of).to(device, torch.int32)
-        self._bins = len(edges) + 1
+        self.edges, self._bins = edges, len(edges) + 1
         widths = np.diff(edges, prepend=0, append=LEVELS)
         bins = np.repeat(np.arange(self._bins, dtype=np.int32), widths)
         self._bin_of = torch.from_numpy(bins).to(device)
@@ -427,12 +427,11 @@ def count_and_resample(
     pilot = _edges(vectors, identity, shuffled)
     given = (vectors, checked, groups, pilot, weights, device)
     pairs, (counter, resampler) = counted(_counters, *given, progress=progress)
-    edges = np.unique(levels_of(pilot, pairs.zoom))
     counts = counter.counts(*people_of(pairs))
     genuine, impostor = resampler.genuine.cpu().numpy(), resampler.impostor.cpu().numpy()
     own_pairs = pairs.counts * (pairs.counts - 1) // 2
-    scores = level_scores(edges, pairs.zoom)
-    return counts, bootstrap_of(counts, scores, genuine, impostor, own_pairs, pairs.counts)
+    edges = level_scores(resampler.edges, pairs.zoom)
+    return counts, bootstrap_of(counts, edges, genuine, impostor, own_pairs, pairs.counts)
 
 
 def _counters(

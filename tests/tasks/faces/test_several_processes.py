@@ -109,7 +109,8 @@ def _near(one: Any, other: Any, where: str = "") -> None:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "rate"), [("sgd_schedulefree", 1.0), ("sgd", 0.75), ("lars", 1.0)]
+    ("optimizer", "rate"),
+    [("radam_schedulefree", 1.0), ("sgd_schedulefree", 1.0), ("sgd", 0.75), ("lars", 1.0)],
 )
 def test_two_processes_go_on(
     settings: TrainSettings, tmp_path: Path, optimizer: Any, rate: float
@@ -117,6 +118,7 @@ def test_two_processes_go_on(
     """Their checkpoint holds all class weights and moments: one process goes on with it, too."""
     settings.loss.name, settings.loss.sample_rate = "subcenter_arcface", rate
     settings.optimizer.name = optimizer
+    settings.optimizer.lr = 1e-3 if optimizer == "radam_schedulefree" else 0.01
     settings.optimizer.clip = 1.0
     settings.schedule.name, settings.schedule.warmup = "constant", 0
     settings.optimizer.ema = 0.9 if optimizer == "sgd" else None

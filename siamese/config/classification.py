@@ -18,6 +18,7 @@ from siamese.config.ranges import (
     PositiveInt,
     Probability,
     Seed,
+    SwitchOrAuto,
     UnitAboveZero,
     UnitBelowOne,
     check_values,
@@ -151,8 +152,12 @@ class ClassTrainerSettings:
     precision: ClassPrecisionName = "auto"
     """auto: mixed bf16 on GPUs that have it, mixed fp16 with loss scaling on older ones, fp32 on
     CPUs. bf16, fp16: mixed. pure_bf16, pure_fp16: weights, too."""
-    channels_last: bool = True
-    """Memory layout that convolutions like."""
+    channels_last: SwitchOrAuto = "auto"
+    """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
+    gets shorter without."""
+    compile: SwitchOrAuto = "auto"
+    """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
+    long run gets shorter by it. Not in several processes."""
     select: Literal["error", "loss"] = "error"
     """Figure on the validation images that decides which epoch is best."""
     validate_every: PositiveInt = 1
@@ -233,6 +238,7 @@ CLASSIFICATION_IMMATERIAL = frozenset(
         "data.workers",
         "batches.test_size",
         "trainer.log_every",
+        "trainer.compile",
         "trainer.profile",
         "limits.weights",
         "limits.description",

@@ -208,19 +208,22 @@ class TrainerSettings:
     epochs: PositiveInt = 20
     """Epochs in all."""
     precision: PrecisionName = "auto"
-    """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones, fp32 on CPUs."""
+    """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones; fp32 on CPUs, or bf16
+    where a few steps say that a long run gets shorter by a tenth."""
     accumulate: PositiveInt = 1
     """P x K batches per optimizer step (their gradients are averaged). That is not one large batch:
     no pair or triplet spans two of them; `batches.chunk` makes a large one fit."""
-    channels_last: bool = True
-    """Memory layout that convolutions like."""
+    channels_last: SwitchOrAuto = "auto"
+    """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
+    gets shorter without."""
     compile: SwitchOrAuto = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. Not with `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
-    recalibration_batches: NonNegativeInt = 50
-    """Training batches that re-measure the batch-norm statistics before validation; 0: off."""
+    recalibration_batches: NonNegativeInt | None = None
+    """Training batches that re-measure the batch-norm statistics before validation; null: as many
+    as hold 1024 pictures, from 8 to 50; 0: off."""
     test_curve: bool = False
     """Judge the test people after every epoch, too: a curve to look at, it never selects."""
     embed_batch: PositiveInt = 128

@@ -125,6 +125,7 @@ def test_every_other_setting_changes_the_hash():
 
     ignored = {"name", "runs", "checkpoints", "device", "data.root", "data.download"}
     ignored |= {"data.workers", "batches.test_size", "trainer.log_every", "trainer.profile"}
+    ignored |= {"trainer.compile"}
     ignored |= {"limits.weights", "limits.description"}
     seen = {settings_hash(ClassificationSettings())}
     for full in [full for full, _, _ in leaves(ClassificationSettings()) if full not in ignored]:

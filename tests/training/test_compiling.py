@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling
 from siamese.training.compiling import earns, require_compilable
+from siamese.training.probing import Arithmetic, PlannedRun
 
 LONG = 10**9
+USUAL = Arithmetic(torch.float32, True)
 
 
 @pytest.fixture
@@ -38,21 +41,17 @@ class _Slow(nn.Module):
         self.network, self.passes = network, passes
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        for _ in range(self.passes):
-            result: torch.Tensor = self.network(images)
+        time.sleep(0.02 * self.passes)  # beside other work a clock tells small differences badly
+        result: torch.Tensor = self.network(images)
         return result
 
 
+def _run(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> PlannedRun:
+    return PlannedRun(network, lambda: images, pictures, "n", place, lambda line: None)
+
+
 def _ask(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> bool:
-    return earns(
-        network,
-        lambda: images,
-        pictures,
-        torch.float32,
-        name="n",
-        place=place,
-        say=lambda line: None,
-    )
+    return earns(_run(network, images, place, pictures), USUAL)
 
 
 def test_a_gain_is_measured_once_and_remembered(
@@ -61,24 +60,24 @@ def test_a_gain_is_measured_once_and_remembered(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow, place, asked = _Slow(network, 6), tmp_path / "gains.json", 0
+    slow, place, asked = _Slow(network, 6), tmp_path / "compiling.json", 0
 
     def faster(given: nn.Module) -> nn.Module:
         nonlocal asked
         asked += 1
-        return network
+        return _Slow(network, 1)
 
     monkeypatch.setattr(compiling, "compiled", faster)
-    assert _ask(slow, images, place)
-    assert _ask(slow, images, place)
+    assert _ask(slow, images, tmp_path)
+    assert _ask(slow, images, tmp_path)
     assert asked == 1
     ((key, gain),) = json.loads(place.read_text()).items()
     assert torch.__version__ in key
     assert gain["ratio"] > 1.5
     place.write_text(json.dumps({key: {"seconds": 1e12, "ratio": 2.0}}))
-    assert not _ask(slow, images, place)  # compiling would take longer than it saves
+    assert not _ask(slow, images, tmp_path)  # compiling would take longer than it saves
     place.write_text("{damaged")
-    assert _ask(slow, images, place)
+    assert _ask(slow, images, tmp_path)
     assert asked == 2
 
 
@@ -86,7 +85,7 @@ def test_what_is_slower_compiled_stays_as_it_is(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "compiled", lambda given: _Slow(network, 4))
-    assert not _ask(network, images, tmp_path / "gains.json")
+    assert not _ask(_Slow(network, 1), images, tmp_path)
 
 
 def test_short_runs_are_not_kept_waiting(
@@ -97,8 +96,8 @@ def test_short_runs_are_not_kept_waiting(
 
     monkeypatch.setattr(compiling, "compiled", never)
     for pictures in (1000, 60_000):  # of 32 pixels
-        assert not _ask(network, images, tmp_path / "gains.json", pictures)
-    assert not (tmp_path / "gains.json").exists()
+        assert not _ask(network, images, tmp_path, pictures)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_measuring_leaves_no_trace(
@@ -106,7 +105,7 @@ def test_measuring_leaves_no_trace(
 ) -> None:
     monkeypatch.setattr(compiling, "compiled", lambda given: given)
     before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
-    _ask(network, images, tmp_path / "gains.json")
+    _ask(network, images, tmp_path)
     assert torch.equal(torch.get_rng_state(), random)
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name]), name
@@ -120,9 +119,9 @@ def test_without_a_compiler_a_run_goes_on_and_a_wish_is_refused(
         raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nlong text")
 
     monkeypatch.setattr(compiling, "compiled", fails)
-    assert not _ask(network, images, tmp_path / "gains.json")
+    assert not _ask(network, images, tmp_path)
     with pytest.raises(UserError, match=r"trainer\.compile.*no working C\+\+ compiler\); set"):
-        require_compilable(network, images, torch.float32)
+        require_compilable(_run(network, images, tmp_path), USUAL)
 
 
 def test_a_compiled_run_learns_what_a_plain_one_does(

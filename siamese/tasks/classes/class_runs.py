@@ -114,6 +114,7 @@ class ClassRuns:
         task.refuse_sizes()
         if context.device.type == "cuda":
             torch.backends.cudnn.benchmark = True  # one size: the fastest convolutions are sought
+        settings = task.tune(Path(settings.runs), context.say, new=context.content is None)
         trainer, selects = settings.trainer, data.validation is not None
         recalibration = trainer.recalibration_batches
         if recalibration is None:

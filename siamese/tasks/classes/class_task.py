@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm.layers
@@ -24,9 +26,12 @@ from siamese.tasks.classes.datasets import ImageSet
 from siamese.tasks.classes.judging import summarise_logits
 from siamese.tasks.classes.mixing import Mixed, part_edges
 from siamese.tasks.classes.parts import Parts
+from siamese.training.compiling import compiled
 from siamese.training.distribution import Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
+from siamese.training.probing import PlannedRun
+from siamese.training.tuning import tuned
 
 
 class ClassificationTask:
@@ -64,9 +69,7 @@ class ClassificationTask:
                 raise UserError("`trainer.sync_bn` true: batch norms are shared by GPUs only")
             # torch's own conversion loses the activation that many of timm's batch norms hold.
             network = timm.layers.convert_sync_batchnorm(network)
-        self._layout = torch.contiguous_format
-        if settings.trainer.channels_last:
-            self._layout = torch.channels_last
+        self._layout = _layout(settings)
         self.model = network.to(device, self._weights, memory_format=self._layout)  # type: ignore[call-overload]
         self._forward: nn.Module = self.model
         if distribution.world > 1:
@@ -95,6 +98,38 @@ class ClassificationTask:
             device=device,
             workers=self._workers(),
         )
+
+    def planned(self, place: Path, say: Callable[[str], None]) -> PlannedRun:
+        """What is measured before the run begins; see :class:`PlannedRun`."""
+        spec, images = self.spec, len(self.parts["train"])
+
+        def batch() -> torch.Tensor:
+            shape = (self.micro_batch, spec.channels, spec.size, spec.size)
+            return torch.zeros(shape, dtype=self._weights, device=self.device)
+
+        pictures = self.settings.trainer.epochs * images
+        return PlannedRun(self.model.train(), batch, pictures, spec.network, place, say)
+
+    def tune(self, place: Path, say: Callable[[str], None], *, new: bool) -> ClassificationSettings:
+        """Let a few steps decide about memory layout and compiling; the settings that say so.
+
+        Raises:
+            UserError: a compiled network is wanted and cannot be had.
+        """
+        trainer, _ = tuned(
+            self.settings.trainer,
+            self.planned(place, say),
+            self._autocast_to,
+            self.device,
+            processes=self.distribution.world,
+            new=new,
+            may_round=False,
+        )
+        self.settings = replace(self.settings, trainer=trainer)
+        self._layout = _layout(self.settings)
+        if trainer.compile is True:
+            self._forward = compiled(self.model)
+        return self.settings
 
     def _workers(self) -> int:
         workers = self.settings.data.workers
@@ -184,7 +219,7 @@ class ClassificationTask:
             self._autocast_to,
             batch=self.settings.batches.test_size,
             workers=self._workers(),
-            channels_last=self.settings.trainer.channels_last,
+            channels_last=self._layout is torch.channels_last,
             distribution=distribution,
         )
 
@@ -206,3 +241,8 @@ class ClassificationTask:
 
     def _laid_out(self, images: torch.Tensor) -> torch.Tensor:
         return images.contiguous(memory_format=self._layout)
+
+
+def _layout(settings: ClassificationSettings) -> torch.memory_format:
+    contiguous = settings.trainer.channels_last is False
+    return torch.contiguous_format if contiguous else torch.channels_last

@@ -19,6 +19,7 @@ from siamese.config import (
     FACE_IMMATERIAL,
     LimitSettings,
     LossSettings,
+    TrainerSettings,
     TrainSettings,
     check_settings,
     default_lr,
@@ -38,9 +39,10 @@ from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_fi
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
-from siamese.training.compiling import earns, require_compilable
 from siamese.training.distribution import SINGLE
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
+from siamese.training.probing import PlannedRun
+from siamese.training.tuning import tuned
 from siamese.verification.enough import too_few_pairs, too_few_people
 
 
@@ -59,6 +61,7 @@ def resume_training(
     return resume_run(FaceRuns(), target, checkpoints, parse, limits)
 
 
+_RECALIBRATED = 1024  # pictures that the batch norms are measured on
 _SMALLER = "`batches.chunk`, `batches.people`, `batches.images` and `images.size`, in a new run"
 
 
@@ -177,12 +180,9 @@ class FaceRuns:
             _say_scale(loss_settings, settings.loss, people, context.say)
         else:
             loss_settings = with_earlier_scale(settings.loss)
-        device, trainer = context.device, settings.trainer
-        precision = choose_precision(trainer.precision, device)
-        layout = torch.channels_last if trainer.channels_last else torch.contiguous_format
-        model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
-        compiles = _compiles(settings, context, model, data.train, precision, layout)
-        trainer = replace(trainer, compile=compiles)
+        device = context.device
+        model = model.to(device)
+        trainer, precision = _measured(settings, context, model, data.train)
         settings = replace(settings, loss=loss_settings, trainer=trainer)
         reader: PictureReader | None
         if self.own.dataset is None:
@@ -222,7 +222,7 @@ class FaceRuns:
             shared=loss.shared,
             lr_factors={"loss": settings.loss.lr_factor},
             accumulate=trainer.accumulate,
-            recalibration_batches=trainer.recalibration_batches,
+            recalibration_batches=_recalibration(trainer, task.draws.batch_size),
             smaller=_SMALLER,
             scales_loss=precision == torch.float16,
             unit="pictures",
@@ -230,43 +230,48 @@ class FaceRuns:
         )
 
 
-def _compiles(
-    settings: TrainSettings,
-    context: RunContext,
-    model: SiameseEmbedder,
-    train: FaceFolder,
-    precision: torch.dtype,
-    layout: torch.memory_format,
-) -> bool:
-    """Whether the network is compiled: as the settings say, or as a measurement does.
-
-    Raises:
-        UserError: it is wanted and cannot be.
+def _measured(
+    settings: TrainSettings, context: RunContext, model: SiameseEmbedder, train: FaceFolder
+) -> tuple[TrainerSettings, torch.dtype]:
+    """The trainer's settings with what a few steps decided, and the precision; see
+    :func:`siamese.training.tuning.tuned`.
     """
-    wanted, batches = settings.trainer.compile, settings.batches
-    alone = context.distribution.world == 1
-    if wanted is True and not alone:
-        raise UserError("`trainer.compile` true: several processes train as it is; set it false")
-    if wanted is False or not alone or batches.chunk is not None:
-        return False
+    trainer, batches, device = settings.trainer, settings.batches, context.device
+    whole = batches.chunk is None
 
     def batch() -> torch.Tensor:
         side, drawn = settings.images.size, min(batches.people, len(train.names)) * batches.images
-        images = torch.zeros(drawn, 3, side, side, dtype=torch.uint8, device=context.device)
-        return images.contiguous(memory_format=layout)
+        return torch.zeros(drawn, 3, side, side, dtype=torch.uint8, device=device)
 
-    if wanted is True:
-        require_compilable(model, batch(), precision)
-        return True
-    return earns(
+    run = PlannedRun(
         model,
         batch,
-        settings.trainer.epochs * (batches.images_per_epoch or len(train.paths)),
-        precision,
-        name=model.backbone_name,
-        place=Path(settings.runs) / "compiling.json",
-        say=context.say,
+        trainer.epochs * (batches.images_per_epoch or len(train.paths)),
+        model.backbone_name,
+        Path(settings.runs),
+        context.say,
     )
+    trainer, arithmetic = tuned(
+        trainer if whole else replace(trainer, compile=False),
+        run,
+        choose_precision(trainer.precision, device),
+        device,
+        processes=context.distribution.world,
+        new=whole and context.content is None,
+        may_round=trainer.precision == "auto",
+    )
+    return trainer, arithmetic.precision
+
+
+def _recalibration(trainer: TrainerSettings, batch: int) -> int:
+    """Batches that measure the batch norms anew, where none are set.
+
+    From 1024 pictures the validation AUC differs between five draws by 0.0004 (standard deviation;
+    EfficientNetV2-B0 at 64 px), and from 3200 as much.
+    """
+    if trainer.recalibration_batches is not None:
+        return trainer.recalibration_batches
+    return min(max(math.ceil(_RECALIBRATED / batch), 8), 50)
 
 
 def _headline(settings: TrainSettings, task: FaceTask) -> str:

@@ -264,7 +264,7 @@ class FaceTask:
 
     def _to_device(self, images: torch.Tensor) -> torch.Tensor:
         images = images.to(self.device, non_blocking=True)
-        if self.settings.trainer.channels_last:
+        if self.settings.trainer.channels_last is not False:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 

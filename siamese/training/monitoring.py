@@ -93,7 +93,8 @@ class RunLog:
     @written
     def training_grid(self, images: torch.Tensor) -> None:
         """One grid of augmented training pictures, uint8 or float in [0, 1], (N, C, H, W)."""
-        self.writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
+        if len(images):  # else not one of them could be decoded
+            self.writer.add_image("augmented training pictures", make_grid(images[:64], nrow=8), 0)
 
     @written
     def add_settings(self, epoch: int, figures: Sequence[str], prefix: str) -> None:

@@ -244,6 +244,14 @@ def test_a_loader_process_that_is_killed(
 # Too few pictures to judge by
 
 
+def test_pictures_of_which_none_can_be_decoded(place: Path, run_here: Run) -> None:
+    """Their headers are whole, so they are found out when there are no examples to show."""
+    for file in (place / "faces").rglob("*.png"):
+        file.write_bytes(file.read_bytes()[:60])
+    told = one_line(run_here("train", *FACES))
+    assert "not one picture of a batch can be decoded" in told
+
+
 @pytest.mark.parametrize(("validation", "few"), [("0.3", True), ("0", False)])
 def test_too_few_validation_images_are_told_at_the_start_at_the_end_and_in_the_log(
     mnist_root: Path, place: Path, run_here: Run, validation: str, few: bool

@@ -41,6 +41,7 @@ from siamese.training.compiling import compiled
 from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
+from siamese.training.synchronising import synchronise_batch_norms
 from siamese.verification.counts import PairCounts, count_pairs
 from siamese.verification.metrics import summarise
 
@@ -93,6 +94,7 @@ class FaceTask:
         self._report_failed, self._cache = report_failed, cache
         self._prepare = Preprocess(spec.size, settings.images.fit)
         chunk = settings.batches.chunk
+        synchronise_batch_norms(model, device, distribution.world, chunk)
         self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
         if settings.trainer.compile is True:
             self._forward = compiled(model)
@@ -174,17 +176,25 @@ class FaceTask:
         return StepLoss(value, len(labels), logged)
 
     def recalibration_inputs(self, batches: int) -> Iterator[torch.Tensor]:
-        """The same training pictures each time, in the parts that batch norms see in training."""
+        """The same training pictures each time, in the parts that batch norms see in training.
+
+        Where a process can decode not one picture of a batch, all of them leave it out: batch norms
+        that see every process's pictures would wait for the missing ones for ever.
+        """
         for images in self.fixed_batches(batches):
-            yield from parts(images, self.settings.batches.chunk or len(images))
+            if not self.distribution.any(len(images) == 0):
+                yield from parts(images, self.settings.batches.chunk or len(images))
 
     def fixed_batches(self, batches: int) -> Iterator[torch.Tensor]:
-        """The same augmented training pictures each time, drawn by a generator of their own."""
+        """The same augmented training pictures each time, drawn by a generator of their own.
+
+        A batch of which nothing can be decoded is empty. No process waits here for another: the
+        first one alone shows examples.
+        """
         self.draws.start_recalibration(batches)
         for batch in self._loader:
             self._note_failed(batch)
-            if len(batch.images):
-                yield self._to_device(batch.images)
+            yield self._to_device(batch.images)
 
     def validate(self) -> Figures:
         """Embed all validation pictures once; figures over all their pairs.

@@ -45,6 +45,7 @@ from siamese.config import (
     DatasetSettings,
     ImageSettings,
     ModelSettings,
+    OptimizerSettings,
     SplitSettings,
     TrainerSettings,
     TrainSettings,
@@ -52,15 +53,16 @@ from siamese.config import (
 from siamese.data.batches import default_workers
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
-from siamese.models.device import choose_device, choose_precision
+from siamese.models.device import choose_device
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.classes.class_task import ClassificationTask
 from siamese.tasks.classes.classifier import ClassifierSpec
 from siamese.tasks.classes.datasets import ImageSet, load_part
 from siamese.tasks.classes.parts import Parts
+from siamese.tasks.faces.face_runs import FaceRuns, recalibration_batches
 from siamese.tasks.faces.face_task import FaceTask
-from siamese.tasks.faces.metric_losses import MetricLoss
 from siamese.training.distribution import SINGLE
+from siamese.training.launch import RunContext
 from siamese.training.loop import Figures, Loop, LoopOptions
 from siamese.training.optimizers import PairedOptimizer, build_optimizer, parameter_groups
 from siamese.zoo import create_network
@@ -189,7 +191,14 @@ class Faces:
             ),
             model=ModelSettings(arguments.backbone, pretrained=False),
             split=SplitSettings(validation=0.2),
-            trainer=TrainerSettings(epochs=arguments.rounds + 1, precision=arguments.precision),
+            # `auto` chooses by the length of the run, which no step else depends on.
+            trainer=TrainerSettings(
+                epochs=10**6 if arguments.long else arguments.rounds + 1,
+                precision=arguments.precision,
+            ),
+            optimizer=OptimizerSettings(lr=1e-4),
+            runs=arguments.runs,
+            name="bench",
         )
         folder = scan_folder(Path(arguments.data))
         self.split: Split = make_split(folder, validation=0.2, test=0, seed=0)
@@ -199,14 +208,11 @@ class Faces:
         return SiameseEmbedder(name, width, size=self.settings.images.size)
 
     def task(self) -> FaceTask:
-        settings, device = self.settings, self.device
-        layout = torch.channels_last if settings.trainer.channels_last else torch.contiguous_format
-        model = self.model().to(device, memory_format=layout)  # type: ignore[call-overload]
-        spec, people = model.spec("squash"), len(self.split.train.names)
-        loss = MetricLoss(settings.loss, people, spec.embedding_dim).to(device)
-        precision = choose_precision(settings.trainer.precision, device)
-        workers = settings.batches.workers or 0
-        return FaceTask(settings, self.split, model, spec, loss, device, precision, workers, print)
+        """As a run makes it; what a long run chooses by measurement is chosen with ``--long``."""
+        context = RunContext(self.device, SINGLE, lambda line: print(line, flush=True))
+        task = FaceRuns().prepare(self.settings, context, self.split).task
+        assert isinstance(task, FaceTask)
+        return task
 
     def _plain(self) -> tuple[Dataset[Any], Any]:
         model = self.model()
@@ -282,7 +288,8 @@ def bench_faces(arguments: argparse.Namespace, device: torch.device) -> None:
     others["pipeline"] = pipeline(faces.task())
     if not arguments.alone:
         others["plain loop"], others["PML trainer"] = faces.plain_loop(), faces.pml()
-    options = (trainer.epochs, 1, None, "auc", trainer.recalibration_batches, 10)
+    recalibration = recalibration_batches(trainer, faces.drawn)
+    options = (arguments.rounds + 1, 1, None, "auc", recalibration, 10)
     name = f"{arguments.backbone}, {arguments.size} px"
     _run(name, task, optimizer_of(task), scaler(), options, others)
 
@@ -413,8 +420,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="after one that warms up")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--long", action="store_true", help="choose by measurement as long runs do")
     parser.add_argument("--alone", action="store_true", help="without the plain loop and PML")
     arguments = parser.parse_args()
+    place = tempfile.TemporaryDirectory()
+    arguments.runs = place.name
     if (arguments.data is None) == (arguments.cifar is None):
         parser.error("give either --data FACES or --cifar")
     device = choose_device(arguments.device)

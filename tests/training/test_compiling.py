@@ -2,7 +2,6 @@
 
 import copy
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling
 from siamese.training.compiling import earns, require_compilable
-from siamese.training.probing import Arithmetic, PlannedRun
+from siamese.training.probing import Arithmetic, PlannedRun, Probe
 
 LONG = 10**9
 USUAL = Arithmetic(torch.float32, True)
@@ -34,16 +33,17 @@ def images() -> torch.Tensor:
 
 
 class _Slow(nn.Module):
-    """Stands in for a network whose compiled form takes longer, or less long."""
+    """Stands in for a network of which a step takes so many seconds."""
 
-    def __init__(self, network: nn.Module, passes: int):
+    def __init__(self, network: nn.Module, seconds: float):
         super().__init__()
-        self.network, self.passes = network, passes
+        self.network, self.seconds = network, seconds
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.02 * self.passes)  # beside other work a clock tells small differences badly
-        result: torch.Tensor = self.network(images)
-        return result
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that tells what a step is said to take: beside other work a real one tells little."""
+    monkeypatch.setattr(Probe, "step", lambda self, network, arithmetic: network.seconds)
 
 
 def _run(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> PlannedRun:
@@ -54,18 +54,19 @@ def _ask(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = 
     return earns(_run(network, images, place, pictures), USUAL)
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_gain_is_measured_once_and_remembered(
     network: SiameseEmbedder,
     images: torch.Tensor,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    slow, place, asked = _Slow(network, 6), tmp_path / "compiling.json", 0
+    slow, place, asked = _Slow(network, 6.0), tmp_path / "compiling.json", 0
 
     def faster(given: nn.Module) -> nn.Module:
         nonlocal asked
         asked += 1
-        return _Slow(network, 1)
+        return _Slow(network, 1.0)
 
     monkeypatch.setattr(compiling, "compiled", faster)
     assert _ask(slow, images, tmp_path)
@@ -81,11 +82,12 @@ def test_a_gain_is_measured_once_and_remembered(
     assert asked == 2
 
 
+@pytest.mark.usefixtures("clock")
 def test_what_is_slower_compiled_stays_as_it_is(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "compiled", lambda given: _Slow(network, 4))
-    assert not _ask(_Slow(network, 1), images, tmp_path)
+    monkeypatch.setattr(compiling, "compiled", lambda given: _Slow(network, 4.0))
+    assert not _ask(_Slow(network, 1.0), images, tmp_path)
 
 
 def test_short_runs_are_not_kept_waiting(

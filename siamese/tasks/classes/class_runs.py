@@ -59,7 +59,7 @@ class ClassRuns:
     settings_class = ClassificationSettings
     resume = "siamese-zoo resume"
     anew = "start a new run"
-    may_change = CLASSIFICATION_IMMATERIAL | {"trainer.epochs"}
+    may_change = CLASSIFICATION_IMMATERIAL | {"trainer.epochs", "trainer.channels_last"}
 
     def check(self, settings: ClassificationSettings) -> None:
         """Refuse settings that cannot work; UserError."""

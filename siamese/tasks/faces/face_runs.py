@@ -78,6 +78,7 @@ class FaceRuns:
         "split.test_data",
         "trainer.epochs",
         "model.grad_checkpointing",
+        "trainer.channels_last",  # rounding only; it keeps what was chosen unless told otherwise
     }
 
     def __init__(self, own: OwnParts | None = None):
@@ -222,7 +223,7 @@ class FaceRuns:
             shared=loss.shared,
             lr_factors={"loss": settings.loss.lr_factor},
             accumulate=trainer.accumulate,
-            recalibration_batches=_recalibration(trainer, task.draws.batch_size),
+            recalibration_batches=recalibration_batches(trainer, task.draws.batch_size),
             smaller=_SMALLER,
             scales_loss=precision == torch.float16,
             unit="pictures",
@@ -263,7 +264,7 @@ def _measured(
     return trainer, arithmetic.precision
 
 
-def _recalibration(trainer: TrainerSettings, batch: int) -> int:
+def recalibration_batches(trainer: TrainerSettings, batch: int) -> int:
     """Batches that measure the batch norms anew, where none are set.
 
     From 1024 pictures the validation AUC differs between five draws by 0.0004 (standard deviation;

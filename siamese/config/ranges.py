@@ -59,6 +59,9 @@ def _rises(values: tuple[float, ...], last: float = math.inf) -> bool:
 PositiveInt = Annotated[int, Allowed("at least 1", lambda v: v >= 1)]
 NonNegativeInt = Annotated[int, Allowed("0 or more", lambda v: v >= 0)]
 AtLeastTwo = Annotated[int, Allowed("at least 2", lambda v: v >= 2)]
+AtLeastTwoOrAuto = Annotated[
+    int | Literal["auto"], Allowed("at least 2, or auto", lambda v: v == "auto" or v >= 2)
+]
 Seed = Annotated[int, Allowed("between 0 and 2**63 - 1", lambda v: 0 <= v < 2**63)]
 InputSide = Annotated[
     int, Allowed(f"from 1 to {LARGEST_SIDE} pixels", lambda v: 1 <= v <= LARGEST_SIDE)

@@ -88,17 +88,19 @@ def brief(text: str, most: int = _BRIEF) -> str:
 
 def _expected(message: str, given: str) -> str:
     """What a refused value should have been, in words."""
-    if choices := re.search(r"Literal\[(.*?)\]", message):
-        names = re.findall(r"'(.*?)'", choices.group(1))
-        if re.search(r"Expected a (?:<class ')?bool", message):
-            names = ["true", "false", *names]
-        near = difflib.get_close_matches(given, names, n=1)
-        return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
     words = {"float": "a number", "int": "a whole number", "bool": "true or false"}
     words |= {"dict": "a mapping such as {dropout: 0.3}"}
     words |= {"tuple": "a list such as [0.9, 0.999]", "NoneType": "null"}
     words |= {"str": "text, in quotes where it looks like something else"}
     kinds = dict.fromkeys(re.findall(r"Expected a (?:<class ')?(\w+)", message))
+    if choices := re.search(r"Literal\[(.*?)\]", message):
+        names = re.findall(r"'(.*?)'", choices.group(1))
+        if "int" in kinds:
+            return " or ".join([words["int"], *names])
+        if "bool" in kinds:
+            names = ["true", "false", *names]
+        near = difflib.get_close_matches(given, names, n=1)
+        return f"one of {', '.join(names)}" + (f" (did you mean {near[0]}?)" if near else "")
     known = [words[kind] for kind in kinds if kind in words]
     return " or ".join(known) or "something else"
 

@@ -18,6 +18,7 @@ from siamese.config.ranges import (
     Allowed,
     AreaShares,
     AtLeastTwo,
+    AtLeastTwoOrAuto,
     FolderName,
     NonNegativeInt,
     PlainName,
@@ -126,8 +127,9 @@ class SplitSettings:
 class BatchSettings:
     """P x K batches: P people, K pictures of each."""
 
-    people: AtLeastTwo = 8
-    """P, people per batch; with fewer training people than that, all of them."""
+    people: AtLeastTwoOrAuto = 8
+    """P, people per batch; with fewer training people than that, all of them. auto: as many as fit
+    the GPU, found by trying when the run starts, and kept when it goes on."""
     images: PicturesEach = 4
     """K, pictures per person in a batch; people with fewer get some of theirs twice."""
     images_per_epoch: PositiveInt | None = None
@@ -138,6 +140,12 @@ class BatchSettings:
     """Pictures that go through the network at a time, for batches larger than memory: the gradient
     is that of the whole P x K batch, for a second forward pass (GradCache, arXiv 2101.06983). Batch
     norms normalise each chunk by itself. null: the whole batch at once."""
+
+    @property
+    def people_drawn(self) -> int:
+        """P as a number, which a run finds for auto before it draws."""
+        assert self.people != "auto"
+        return self.people
 
 
 @dataclass
@@ -345,6 +353,9 @@ def check_settings(settings: TrainSettings) -> None:
     check_optimization(settings.optimizer, settings.schedule)
     usable = settings.trainer.compile is not True or settings.batches.chunk is None
     require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")
+    usable = settings.batches.people != "auto" or settings.batches.chunk is None
+    wanted = "a number beside `batches.chunk`, with which any batch fits"
+    require(usable, "batches.people", "auto", wanted)
     if settings.trainer.test_curve and not split.may_test:
         raise UserError("`trainer.test_curve` true: there are no test people; set `split.test`")
 

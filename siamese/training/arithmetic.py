@@ -8,7 +8,14 @@ from typing import Literal
 
 import torch
 
-from siamese.training.probing import STEPS, Arithmetic, PlannedRun, Probe
+from siamese.training.probing import (
+    STEPS,
+    Arithmetic,
+    PlannedRun,
+    planned_seconds,
+    step_seconds,
+    untouched,
+)
 
 # A measurement takes about twenty steps: a run below this many seconds is not kept waiting.
 _SHORTEST, _FEWEST = 300.0, 10_000
@@ -63,11 +70,11 @@ def fastest(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Ari
     if key in found and found[key].chosen in everything and found[key].ratio >= 1:
         _tell(run, usual, found[key])
         return everything[found[key].chosen]
-    with Probe(run.network, images) as probe:
-        if probe.seconds(run.network, usual) * run.pictures / len(images) < _SHORTEST:
+    with untouched([run.network], images.device):
+        if planned_seconds(run, images, usual) < _SHORTEST:
             return usual
         run.say("measuring which precision and memory layout are fastest here ...")
-        times = _times(run, probe, everything)
+        times = _times(run, images, everything)
     best = min(times, key=lambda name: times[name])
     ratio = times[str(usual)] / times[best]
     if ratio < _WORTH:
@@ -79,7 +86,9 @@ def fastest(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Ari
     return everything[best]
 
 
-def _times(run: PlannedRun, probe: Probe, choices: dict[str, Arithmetic]) -> dict[str, float]:
+def _times(
+    run: PlannedRun, images: torch.Tensor, choices: dict[str, Arithmetic]
+) -> dict[str, float]:
     """Median seconds of a step of each choice; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in choices}
     usual = next(iter(choices))
@@ -89,7 +98,7 @@ def _times(run: PlannedRun, probe: Probe, choices: dict[str, Arithmetic]) -> dic
                 hopeless = turn > 1 and min(times[name]) > _HOPELESS * min(times[usual])
                 if not hopeless:
                     run.network.to(memory_format=one.layout)
-                    seconds = probe.step(run.network, one)
+                    seconds = step_seconds(run.network, images, one)
                     if turn > 0:  # the first warms up
                         times[name].append(seconds)
     finally:

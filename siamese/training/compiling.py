@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from siamese.errors import UserError
-from siamese.training.probing import STEPS, Arithmetic, PlannedRun, Probe
+from siamese.training.probing import (
+    STEPS,
+    Arithmetic,
+    PlannedRun,
+    planned_seconds,
+    step_seconds,
+    untouched,
+)
 
 # Compiling takes a minute or two and saves a tenth to a quarter of a step: a run below this many
 # seconds cannot earn that, and is not kept waiting by a measurement from so many pictures on.
@@ -48,14 +55,14 @@ def earns(run: PlannedRun, arithmetic: Arithmetic) -> bool:
     gains = run.remembered(_FILE, Gain)
     gain = gains.get(key)
     known = gain is not None and gain.ratio > 0 and gain.seconds >= 0
-    with Probe(run.network, images) as probe:
-        planned = probe.seconds(run.network, arithmetic) * run.pictures / len(images)
+    with untouched([run.network], images.device):
+        planned = planned_seconds(run, images, arithmetic)
         if planned < _SHORTEST:
             return False
         if gain is None or not known:
             run.say("measuring what compiling the network brings (a minute or two) ...")
             try:
-                gain = _gain(probe, arithmetic)
+                gain = _gain(run.network, images, arithmetic)
             except _NotCompiled as error:
                 run.say(f"the network cannot be compiled here ({error})")
                 return False
@@ -93,10 +100,11 @@ def require_compilable(run: PlannedRun, arithmetic: Arithmetic) -> None:
     Raises:
         UserError: it fails; says why.
     """
-    with Probe(run.network, run.batch()) as probe:
-        probe.step(run.network, arithmetic)  # what fails as it is has another reason
+    images = run.batch()
+    with untouched([run.network], images.device):
+        step_seconds(run.network, images, arithmetic)  # what fails as it is has another reason
         try:
-            _compile(probe, arithmetic)
+            _compile(run.network, images, arithmetic)
         except _NotCompiled as error:
             raise UserError(
                 f"`trainer.compile` true: the network cannot be compiled here ({error}); set it "
@@ -108,15 +116,17 @@ class _NotCompiled(Exception):  # noqa: N818 - a state of the machine
     """Compiling a network failed; says why in one line."""
 
 
-def _compile(probe: Probe, arithmetic: Arithmetic) -> tuple[nn.Module, float]:
+def _compile(
+    network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic
+) -> tuple[nn.Module, float]:
     """The compiled network, and the seconds of its first step, which compiles it.
 
     Raises:
         _NotCompiled: there is no compiler, or it fails.
     """
     try:
-        fast = compiled(probe.network)
-        return fast, probe.step(fast, arithmetic)
+        fast = compiled(network)
+        return fast, step_seconds(fast, images, arithmetic)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of torch's many kinds
@@ -124,10 +134,11 @@ def _compile(probe: Probe, arithmetic: Arithmetic) -> tuple[nn.Module, float]:
         raise _NotCompiled(reason or type(error).__name__) from None
 
 
-def _gain(probe: Probe, arithmetic: Arithmetic) -> Gain:
+def _gain(network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic) -> Gain:
     """Compile, then take turns with the network as it is."""
-    fast, first = _compile(probe, arithmetic)
-    networks = (probe.network, fast)
-    times = [[probe.step(one, arithmetic) for one in networks] for _ in range(2 * STEPS)]
+    fast, first = _compile(network, images, arithmetic)
+    times = [
+        [step_seconds(one, images, arithmetic) for one in (network, fast)] for _ in range(2 * STEPS)
+    ]
     eager, quick = (statistics.median(some) for some in zip(*times[1:], strict=True))
     return Gain(max(first - quick, 0.0), eager / quick)

@@ -99,7 +99,7 @@ class TaskRuns(Protocol):
         """Refuse settings that cannot work; UserError."""
 
     def check_network(self, settings: Any) -> None:
-        """Refuse a network that does not exist, before any data is loaded; UserError."""
+        """Refuse a network or device that cannot do it, before any data is loaded; UserError."""
 
     def base_name(self, settings: Any) -> str:
         """What a run without a name is called before the time of its start."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,37 +89,35 @@ class PlannedRun:
             self.say(f"the measurement is not kept: {error}")
 
 
-class Probe:
-    """Steps on one batch that leave the network, and every random state, as they were."""
+@contextmanager
+def untouched(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Inside, modules may be tried: buffers, gradients and random states are put back."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    before = [buffer.clone() for buffer in buffers]
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.zero_grad(set_to_none=True)
+            for buffer, kept in zip(buffers, before, strict=True):
+                buffer.copy_(kept)
 
-    def __init__(self, network: nn.Module, images: torch.Tensor):
-        self.network, self.images = network, images
-        devices = [images.device] if images.device.type == "cuda" else []
-        self._random = torch.random.fork_rng(devices=devices)
 
-    def __enter__(self) -> Probe:
-        self._before = [kept.clone() for kept in self.network.buffers()]
-        self._random.__enter__()
-        return self
+def step_seconds(network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic) -> float:
+    """Seconds of one forward and backward pass; the network has the layout already."""
+    images = images.contiguous(memory_format=arithmetic.layout)
+    started = time.perf_counter()
+    with autocast(images.device, arithmetic.precision):
+        result = network(images)
+    loss = result.float().square().mean()
+    loss.backward()
+    loss.item()  # a GPU is waited for
+    return time.perf_counter() - started
 
-    def __exit__(self, *error: object) -> None:
-        self._random.__exit__(None, None, None)
-        self.network.zero_grad(set_to_none=True)
-        for kept, before in zip(self.network.buffers(), self._before, strict=True):
-            kept.copy_(before)
 
-    def step(self, network: nn.Module, arithmetic: Arithmetic) -> float:
-        """Seconds of one forward and backward pass; the network has the layout already."""
-        images = self.images.contiguous(memory_format=arithmetic.layout)
-        started = time.perf_counter()
-        with autocast(images.device, arithmetic.precision):
-            result = network(images)
-        loss = result.float().square().mean()
-        loss.backward()
-        loss.item()  # a GPU is waited for
-        return time.perf_counter() - started
-
-    def seconds(self, network: nn.Module, arithmetic: Arithmetic) -> float:
-        """Median of some steps after one that warms up."""
-        self.step(network, arithmetic)
-        return statistics.median(self.step(network, arithmetic) for _ in range(STEPS))
+def planned_seconds(run: PlannedRun, images: torch.Tensor, arithmetic: Arithmetic) -> float:
+    """What the run's steps take in all, by the median of some after one that warms up."""
+    step_seconds(run.network, images, arithmetic)
+    some = [step_seconds(run.network, images, arithmetic) for _ in range(STEPS)]
+    return statistics.median(some) * run.pictures / len(images)

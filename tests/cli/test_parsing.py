@@ -61,6 +61,8 @@ def refusal(*arguments: str) -> str:
         (["--loss", "tripplet"], ["--loss.name tripplet", "did you mean triplet?"]),
         (["--loss.miner", "easy"], ["--loss.miner easy", "batch_hard"]),
         (["--precision", "fp8"], ["--trainer.precision fp8", "bf16"]),
+        (["--batches.people", "all"], ["--batches.people all", "a whole number or auto"]),
+        (["--batches.people", "2.5"], ["--batches.people 2.5", "a whole number or auto"]),
         (["--trainer.compile", "maybe"], ["--trainer.compile maybe", "true, false, auto"]),
     ],
 )
@@ -127,6 +129,10 @@ def test_values_out_of_range(setting, value):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["--batches.people", "auto", "--batches.chunk", "8"],
+            "--batches.people auto: must be a number beside --batches.chunk",
+        ),
         (["--loss", "supcon", "--loss.margin", "0.1"], "loss.margin does nothing for the supcon"),
         (["--loss.temperature", "0.1"], "loss.temperature does nothing for the triplet loss"),
         (["--loss", "arcface", "--loss.miner", "batch_hard"], "none for the arcface loss"),

@@ -15,9 +15,9 @@ from siamese.config import TrainerSettings, TrainSettings
 from siamese.config.reading import build_settings, flatten
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import resume_training, train_faces
-from siamese.training import arithmetic
+from siamese.training import arithmetic, probing
 from siamese.training.arithmetic import choices, fastest
-from siamese.training.probing import Arithmetic, PlannedRun, Probe
+from siamese.training.probing import Arithmetic, PlannedRun
 from siamese.training.tuning import tuned
 
 LONG = 10**9
@@ -41,11 +41,12 @@ def _takes(monkeypatch: pytest.MonkeyPatch, seconds: dict[Arithmetic, float]) ->
     """Let steps take so many seconds; returns those that were made."""
     made: list[Arithmetic] = []
 
-    def step(self: Probe, network: object, one: Arithmetic) -> float:
+    def step(network: object, images: object, one: Arithmetic) -> float:
         made.append(one)
         return seconds[one]
 
-    monkeypatch.setattr(Probe, "step", step)
+    for module in (probing, arithmetic):
+        monkeypatch.setattr(module, "step_seconds", step)
     return made
 
 

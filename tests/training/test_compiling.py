@@ -13,9 +13,9 @@ from siamese.config import TrainSettings
 from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
-from siamese.training import compiling
+from siamese.training import compiling, probing
 from siamese.training.compiling import earns, require_compilable
-from siamese.training.probing import Arithmetic, PlannedRun, Probe
+from siamese.training.probing import Arithmetic, PlannedRun
 
 LONG = 10**9
 USUAL = Arithmetic(torch.float32, True)
@@ -43,7 +43,8 @@ class _Slow(nn.Module):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that tells what a step is said to take: beside other work a real one tells little."""
-    monkeypatch.setattr(Probe, "step", lambda self, network, arithmetic: network.seconds)
+    for module in (probing, compiling):
+        monkeypatch.setattr(module, "step_seconds", lambda network, *rest: network.seconds)
 
 
 def _run(network: nn.Module, images: torch.Tensor, place: Path, pictures: int = LONG) -> PlannedRun:

@@ -4,6 +4,7 @@ import copy
 import io
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from siamese.config import OptimizerSettings, ScheduleSettings, default_lr
+from siamese.training import optimizers
 from siamese.training.optimizers import (
     Group,
     Lookahead,
@@ -232,6 +234,148 @@ def test_training_weights_are_never_saved_and_averages_never_trained_by_mistake(
         optimizer.state_dict()
     with pytest.raises(RuntimeError, match="eval"):
         optimizer.train_weights()
+
+
+# Fused kernels
+
+
+FUSED = ["sgd", "adam", "amsgrad", "adamw"]
+
+
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
+    """Function that says whether optimizers that are built take fused kernels, as on a GPU."""
+    return lambda wanted: monkeypatch.setattr(optimizers, "_takes_fused", lambda groups: wanted)
+
+
+def _assert_close(first: nn.Module, second: nn.Module) -> None:
+    for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-13)
+
+
+def test_fused_kernels_are_for_gpus() -> None:
+    def parameter(device: str, dtype: torch.dtype = torch.float32) -> Any:
+        return SimpleNamespace(
+            device=torch.device(device), is_floating_point=lambda: dtype.is_floating_point
+        )
+
+    there, here = parameter("cuda"), parameter("cpu")
+    assert optimizers._takes_fused([{"params": [there]}, {"params": [parameter("cuda:1")]}])
+    assert not optimizers._takes_fused([{"params": [there]}, {"params": [here, there]}])
+    assert not optimizers._takes_fused([{"params": [parameter("mps")]}])
+    assert not optimizers._takes_fused([{"params": [parameter("cuda", torch.int64)]}])
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("name", SCHEDULED)
+def test_fused_steps_are_the_same(name: str, extra: str, fused: Callable[[bool], None]) -> None:
+    nets = [_net().double(), _net().double()]
+    for net, wanted in zip(nets, (False, True), strict=True):
+        fused(wanted)
+        nesterov = {"nesterov": True} if name == "sgd" else {}
+        optimizer, schedule = _build(name, net, weight_decay=0.1, **EXTRAS[extra], **nesterov)
+        taken = [bool(group.get("fused")) for group in optimizer.inner.param_groups]
+        assert taken == [wanted and name in FUSED] * 2
+        optimizer.train()
+        _steps(net, optimizer, 30, schedule=schedule)
+        optimizer.eval()
+    _assert_close(*nets)
+
+
+@pytest.mark.parametrize("extra", ["plain", "both"])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("name", FUSED)
+def test_a_run_goes_on_with_the_other_kernels(
+    name: str, after: bool, extra: str, fused: Callable[[bool], None]
+) -> None:
+    through, resumed = _net().double(), _net().double()
+    fused(not after)
+    first = _build(name, through, weight_decay=0.1, **EXTRAS[extra])[0]
+    first.train()
+    _steps(through, first, 10)
+    first.eval()
+    saved = copy.deepcopy([through.state_dict(), first.state_dict(), first.train_weights()])
+    fused(after)
+    second = _build(name, resumed, weight_decay=0.1, **EXTRAS[extra])[0]
+    resumed.load_state_dict(saved[0])
+    second.load_state_dict(saved[1], saved[2])
+    assert all(bool(group["fused"]) == after for group in second.inner.param_groups)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)  # knows fused steps by another way
+    for net, optimizer in ((through, first), (resumed, second)):
+        optimizer.train()
+        _steps(net, optimizer, 10, 10, scaler=scaler)
+        optimizer.eval()
+    _assert_close(through, resumed)
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("name", FUSED)
+def test_a_first_step_that_a_scaler_leaves_out_leaves_nothing(
+    name: str, extra: str, fused: Callable[[bool], None]
+) -> None:
+    plain, broken = _net().double(), _net().double()
+    fused(True)
+    first, second = (_build(name, net, **EXTRAS[extra])[0] for net in (plain, broken))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    first.train()
+    second.train()
+    junk = [torch.full_like(p, 1e30) for p in broken.parameters() for _ in range(50)]
+    del junk  # what undefined memory would hold
+    for parameter in broken.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    scaler.scale(torch.ones(()))
+    scaler.unscale_(second.inner)
+    second.step(scaler)
+    second.inner.zero_grad()
+    _assert_equal(plain, broken)
+    _steps(plain, first, 8)
+    _steps(broken, second, 8, scaler=scaler)
+    if extra in ("plain", "ema"):  # Lookahead counts the step that was left out
+        _assert_close(plain, broken)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_parameters_may_get_their_first_gradient_later(
+    name: str, fused: Callable[[bool], None]
+) -> None:
+    nets = [_net().double(), _net().double()]
+    for net, wanted in zip(nets, (False, True), strict=True):
+        fused(wanted)
+        optimizer = _build(name, net)[0]
+        optimizer.train()
+        net[3].requires_grad_(False)
+        _steps(net, optimizer, 5)
+        assert not optimizer.inner.state.get(net[3].weight)
+        net[3].requires_grad_(True)
+        _steps(net, optimizer, 5, 5)
+    _assert_close(*nets)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_moments_lie_in_memory_as_their_parameters_do(
+    name: str, fused: Callable[[bool], None]
+) -> None:
+    def convolution(layout: torch.memory_format) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Conv2d(3, 4, 3).double().to(memory_format=layout)  # type: ignore[call-overload]
+
+    def step(net: nn.Module, optimizer: PairedOptimizer) -> None:
+        optimizer.train()
+        images = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double()
+        net(images).square().mean().backward()
+        optimizer.step(UNSCALED)
+        optimizer.eval()
+
+    fused(True)
+    plain, turned = convolution(torch.contiguous_format), convolution(torch.channels_last)
+    first, second = _build(name, plain)[0], _build(name, turned)[0]
+    step(plain, first)
+    turned.load_state_dict(plain.state_dict())
+    second.load_state_dict(copy.deepcopy(first.state_dict()), [])
+    for net, optimizer in ((plain, first), (turned, second)):
+        net.zero_grad()
+        step(net, optimizer)
+    _assert_close(plain, turned)
 
 
 # Averages

@@ -32,14 +32,20 @@ from siamese.data.split_lists import read_again, read_split
 from siamese.data.transforms import Preprocess
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few
-from siamese.models.device import choose_precision
+from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder, require_backbone
 from siamese.models.loading import embedder_of, load_start_weights, spec_of
+from siamese.tasks.faces.face_fitting import with_fitting_people
 from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.tasks.faces.face_task import FaceTask
-from siamese.tasks.faces.metric_losses import MetricLoss, with_earlier_scale, with_scale
+from siamese.tasks.faces.metric_losses import (
+    MetricLoss,
+    sharing_classes,
+    with_earlier_scale,
+    with_scale,
+)
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
-from siamese.training.distribution import SINGLE
+from siamese.training.fitting import require_gpu
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
 from siamese.training.probing import PlannedRun
 from siamese.training.tuning import tuned
@@ -89,7 +95,9 @@ class FaceRuns:
         check_settings(settings)
 
     def check_network(self, settings: TrainSettings) -> None:
-        """Refuse an unknown backbone; UserError."""
+        """Refuse an unknown backbone, and a batch that only a GPU can tell; UserError."""
+        if settings.batches.people == "auto":
+            require_gpu(choose_device(settings.device))
         if self.own.backbone is None:
             require_backbone(settings.model.backbone)
 
@@ -167,10 +175,16 @@ class FaceRuns:
     ) -> FaceLoss:
         if self.own.loss is not None:
             return OwnLoss(self.own.loss)
-        # LARS and LAMB go by the norm of a whole matrix: each process keeps all class weights.
-        whole = settings.optimizer.name in ("lars", "lamb")
-        distribution = SINGLE if whole else context.distribution
+        distribution = sharing_classes(settings.optimizer.name, context.distribution)
         return MetricLoss(settings.loss, people, embedding_dim, distribution, settings.seed)
+
+    def _reader(
+        self, settings: TrainSettings, context: RunContext, data: Split, spec: EmbedderSpec
+    ) -> PictureReader | None:
+        """What reads decoded pictures; None: each is decoded when it is drawn."""
+        if self.own.dataset is None:
+            return context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
+        return DatasetReader(self.own.dataset, Preprocess(spec.size, settings.images.fit))
 
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
@@ -183,14 +197,12 @@ class FaceRuns:
             loss_settings = with_earlier_scale(settings.loss)
         device = context.device
         model = model.to(device)
+        settings = replace(settings, loss=loss_settings)
+        if settings.batches.people == "auto":
+            settings = with_fitting_people(settings, context, model, data.train, self.own.loss)
         trainer, precision = _measured(settings, context, model, data.train)
-        settings = replace(settings, loss=loss_settings, trainer=trainer)
-        reader: PictureReader | None
-        if self.own.dataset is None:
-            reader = context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
-        else:
-            prepare = Preprocess(spec.size, settings.images.fit)
-            reader = DatasetReader(self.own.dataset, prepare)
+        settings = replace(settings, trainer=trainer)
+        reader = self._reader(settings, context, data, spec)
         loss = self._loss(settings, people, spec.embedding_dim, context).to(device)
         workers = settings.batches.workers
         folder = Path(settings.runs) / str(settings.name)
@@ -241,8 +253,9 @@ def _measured(
     whole = batches.chunk is None
 
     def batch() -> torch.Tensor:
-        side, drawn = settings.images.size, min(batches.people, len(train.names)) * batches.images
-        return torch.zeros(drawn, 3, side, side, dtype=torch.uint8, device=device)
+        side, people = settings.images.size, min(batches.people_drawn, len(train.names))
+        shape = (people * batches.images, 3, side, side)
+        return torch.zeros(shape, dtype=torch.uint8, device=device)
 
     run = PlannedRun(
         model,

@@ -127,10 +127,10 @@ class FaceTask:
                 raise UserError("`sampler`: an own sampler cannot be shared by several processes")
             if not hasattr(sampler, "__iter__"):
                 sampler = sampler(labels)
-            return SampledBatches(sampler, batches.people * batches.images, seed)
+            return SampledBatches(sampler, batches.people_drawn * batches.images, seed)
         return PKBatches(
             labels,
-            batches.people,
+            batches.people_drawn,
             batches.images,
             batches.images_per_epoch,
             seed,
@@ -234,10 +234,10 @@ class FaceTask:
     @torch.no_grad()
     def _validation_loss(self, embeddings: torch.Tensor, labels: np.ndarray) -> float:
         """Mean loss over fixed P x K batches of validation people."""
-        people, images = self.settings.batches.people, self.settings.batches.images
+        batches = self.settings.batches
         if np.sum(np.bincount(labels) >= 2) < 2:
             return math.nan
-        draws = PKBatches(labels.tolist(), people, images, None, seed=0)
+        draws = PKBatches(labels.tolist(), batches.people_drawn, batches.images, None, seed=0)
         draws.start_recalibration(_VALIDATION_LOSS_BATCHES)
         values = []
         for batch in draws:

@@ -63,6 +63,14 @@ def with_earlier_scale(settings: LossSettings) -> LossSettings:
     return replace(settings, scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)))
 
 
+def sharing_classes(optimizer: str, distribution: Distribution) -> Distribution:
+    """The processes among which class weights are shared out; alone where each keeps them all.
+
+    LARS and LAMB go by the norm of a whole matrix.
+    """
+    return SINGLE if optimizer in ("lars", "lamb") else distribution
+
+
 @torch.no_grad()
 def active_share(
     embeddings: torch.Tensor, labels: torch.Tensor, margin: float = _ACTIVE_MARGIN

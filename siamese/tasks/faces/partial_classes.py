@@ -54,7 +54,9 @@ class PartialClasses:
         if self.shared is not None and embeddings.requires_grad:
             embeddings = embeddings.view_as(embeddings)
             embeddings.register_hook(_summed)  # type: ignore[no-untyped-call]
-        rows = ((labels >= self.start) & (labels < self.stop)).nonzero().squeeze(1)
+        rows = torch.arange(len(labels), device=labels.device)
+        if self.shared is not None:  # how many there are makes a GPU wait
+            rows = ((labels >= self.start) & (labels < self.stop)).nonzero().squeeze(1)
         own, weights = labels[rows] - self.start, self.loss.W
         if self.rate < 1:
             drawn = self._draw(labels)
@@ -77,10 +79,13 @@ class PartialClasses:
         seed, epoch, batch = self._place
         self._place = (seed, epoch, batch + 1)
         order = torch.rand(self.classes, generator=generator, device=labels.device)
-        positive = torch.unique(labels)
-        order[positive] = 2.0
-        number = max(round(self.rate * self.classes), len(positive))
+        order[labels] = 2.0
+        number = round(self.rate * self.classes)
+        if number < len(labels):  # only then, as counting classes makes a GPU wait
+            number = max(number, len(torch.unique(labels)))
         drawn = order.topk(number, sorted=False).indices.sort().values
+        if self.shared is None:
+            return drawn
         return drawn[(drawn >= self.start) & (drawn < self.stop)] - self.start
 
     def _cross_entropy(

@@ -186,11 +186,10 @@ def _begin_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     torch's own begins as undefined memory, and stays so where a loss scaler leaves the first step
     out; and it fails where some parameters get their first gradient later than others.
     """
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            state = optimizer.state[parameter] if parameter.grad is not None else {}
-            if group["momentum"] and state.get("momentum_buffer") is None:
-                state["momentum_buffer"] = torch.zeros_like(parameter)
+    heavy = [group for group in optimizer.param_groups if group["momentum"]]
+    for parameter in (one for group in heavy for one in group["params"] if one.grad is not None):
+        if optimizer.state[parameter].get("momentum_buffer") is None:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 class Lookahead(timm.optim.Lookahead):  # type: ignore[misc]

@@ -280,8 +280,8 @@ def _measured(
 def recalibration_batches(trainer: TrainerSettings, batch: int) -> int:
     """Batches that measure the batch norms anew, where none are set.
 
-    From 1024 pictures the validation AUC differs between five draws by 0.0004 (standard deviation;
-    EfficientNetV2-B0 at 64 px), and from 3200 as much.
+    From 1024 pictures the validation AUC differs between draws by a standard deviation of 0.0004,
+    and from 3200 as much (scripts/bench_recalibration.py).
     """
     if trainer.recalibration_batches is not None:
         return trainer.recalibration_batches

@@ -188,10 +188,11 @@ def _headline(
     parameters = sum(p.numel() for p in task.model.parameters())
     processes = f" in each of {task.distribution.world} processes" * (task.distribution.world > 1)
     optimizer = settings.optimizer
+    compiles = ", compiled" * (settings.trainer.compile is True)
     lines = [
         f"{settings.data.name}: {counts} images of {len(parts.classes)} classes",
         f"{spec.network}, {parameters:,} parameters, {spec.size} px on {task.device} in "
-        f"{task.precision_name}; batches of {settings.batches.size} "
+        f"{task.precision_name}{compiles}; batches of {settings.batches.size} "
         f"({task.micro_batch} at a time{processes}); {optimizer.name} at lr {optimizer.lr:g}",
     ]
     if optimizer.name not in SCHEDULE_FREE:

@@ -99,7 +99,7 @@ class ClassificationTask:
             workers=self._workers(),
         )
 
-    def planned(self, place: Path, say: Callable[[str], None]) -> PlannedRun:
+    def _planned(self, place: Path, say: Callable[[str], None]) -> PlannedRun:
         """What is measured before the run begins; see :class:`PlannedRun`."""
         spec, images = self.spec, len(self.parts["train"])
 
@@ -118,7 +118,7 @@ class ClassificationTask:
         """
         trainer, _ = tuned(
             self.settings.trainer,
-            self.planned(place, say),
+            self._planned(place, say),
             self._autocast_to,
             self.device,
             processes=self.distribution.world,

@@ -24,6 +24,7 @@ from siamese.tasks.classes.class_task import ClassificationTask
 from siamese.tasks.classes.evaluate import evaluate
 from siamese.training.loop import StepLoss
 from siamese.training.monitoring import RunLog
+from siamese.training.probing import Arithmetic, PlannedRun
 from tests.runs import interrupt_at, same
 
 Settings = ClassificationSettings
@@ -86,6 +87,44 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     same(_last(settings), _last(stopped))
     same(_last(settings, "best.pt"), _last(stopped, "best.pt"))
     assert _rows(settings) == _rows(stopped)
+
+
+def test_a_compiled_run_learns_what_a_plain_one_does(
+    classification: Settings,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The compiler's own rounding is not the question, and its minutes are not needed.
+    compile_with = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda module: compile_with(module, backend="aot_eager"))
+    found = []
+    for wanted in (False, True):
+        place = _elsewhere(classification, tmp_path / str(wanted))
+        train_classifier(_changed(place, trainer={"compile": wanted}))
+        assert (", compiled; batches" in capsys.readouterr().out) == wanted
+        assert _last(place)["settings"]["trainer"]["compile"] is wanted
+        found.append(_rows(place))
+    for plain, compiled in zip(*found, strict=True):
+        for name in ("train_loss", "validation_error"):
+            assert float(plain[name]) == pytest.approx(float(compiled[name]), abs=1e-3)
+
+
+def test_a_layout_that_is_faster_is_taken(
+    classification: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def plain(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Arithmetic:
+        asked.extend([usual, *others])
+        return others[0]
+
+    monkeypatch.setattr("siamese.training.tuning.fastest", plain)
+    train_classifier(classification)
+    # The precision stays: a table must not depend on what its machine is fast at.
+    assert asked == [Arithmetic(torch.float32, True), Arithmetic(torch.float32, False)]
+    trainer = _last(classification)["settings"]["trainer"]
+    assert (trainer["channels_last"], trainer["precision"]) == (False, "auto")
 
 
 def test_it_learns_and_tests_once(classification: Settings) -> None:

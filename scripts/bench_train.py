@@ -10,9 +10,9 @@ by the run's own clock. After each epoch of it the others do as many steps:
 `plain loop`      faces: PIL transforms in the training process, fp32, contiguous layout (what
                   articles show); CIFAR: torchvision's data set with two loader processes.
 `PML trainer`     pytorch-metric-learning's MetricLossOnly with as many loader processes (faces).
-The first round warms up and does not count. `judging` is recalibration, validation and logging, as
-a share of an epoch of 10,000 pictures. What a step spends its time on tells
-siamese-train --trainer.profile true.
+The first round warms up and does not count. `judging` is recalibration, validation and checkpoints,
+as a share of an epoch of 10,000 pictures, and how long each takes. What a step spends its time on
+tells siamese-train --trainer.profile true.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it, see cli/parsing.py
 
@@ -61,6 +63,7 @@ from siamese.tasks.classes.datasets import ImageSet, load_part
 from siamese.tasks.classes.parts import Parts
 from siamese.tasks.faces.face_runs import FaceRuns, recalibration_batches
 from siamese.tasks.faces.face_task import FaceTask
+from siamese.training import loop
 from siamese.training.distribution import SINGLE
 from siamese.training.launch import RunContext
 from siamese.training.loop import Figures, Loop, LoopOptions
@@ -71,13 +74,33 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 Way = Iterator[float]  # images per second of one round after the other
 
 
+class Clock:
+    """A function that remembers how long it took."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.seconds = function, 0.0
+
+    def __call__(self, *given: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return self.function(*given)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+    def taken(self) -> float:
+        """Seconds since it was asked last."""
+        taken, self.seconds = self.seconds, 0.0
+        return taken
+
+
 class TakingTurns:
     """Observer: after each epoch of the run the other ways do a round."""
 
-    def __init__(self, others: dict[str, Way]):
-        self.others, self.before = others, (0.0, 0.0)
+    def __init__(self, others: dict[str, Way], clocks: dict[str, Clock]):
+        self.others, self.clocks, self.before = others, clocks, (0.0, 0.0)
         self.rounds: list[dict[str, float]] = []
         self.judging: list[float] = []
+        self.judged: list[dict[str, float]] = []
         self.since = time.perf_counter()
 
     def step(self, step: int, figures: Figures) -> None:
@@ -87,6 +110,7 @@ class TakingTurns:
         seconds, images = (row[name] - b for name, b in zip(_CLOCK, self.before, strict=True))
         self.before = (row["seconds"], row["images_seen"])
         judging = max(time.perf_counter() - self.since - seconds, 0.0)
+        judged = {part: clock.taken() for part, clock in self.clocks.items()}
         speeds = {"product": images / seconds} | {name: next(w) for name, w in self.others.items()}
         told = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
         warm_up = row["epoch"] == 1
@@ -94,13 +118,16 @@ class TakingTurns:
         if not warm_up:
             self.rounds.append(speeds)
             self.judging.append(judging / (judging + 10_000 / speeds["product"]))
+            self.judged.append(judged)
         self.since = time.perf_counter()
 
     def tell(self, name: str) -> None:
         for other in self.others:
             ratios = [speeds["product"] / speeds[other] for speeds in self.rounds]
             print(f"{name}: product / {other}: {_middle(ratios)}")
-        print(f"{name}: judging: {_middle(self.judging)}", flush=True)
+        medians = {p: statistics.median(row[p] for row in self.judged) for p in self.clocks}
+        told = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in medians.items())
+        print(f"{name}: judging: {_middle(self.judging)}; {told}", flush=True)
 
 
 _CLOCK = ("seconds", "images_seen")
@@ -397,9 +424,15 @@ def _run(
     options: tuple[Any, ...],
     others: dict[str, Way],
 ) -> None:
-    turns = TakingTurns(others)
-    with tempfile.TemporaryDirectory() as place:
-        Loop(task, optimizer, None, scaler, LoopOptions(*options, Path(place))).run(turns)
+    with tempfile.TemporaryDirectory() as place, ExitStack() as patches:
+        run = Loop(task, optimizer, None, scaler, LoopOptions(*options, Path(place)))
+        judging = {"recalibration": (loop, "recalibrate"), "validation": (task, "validate")}
+        clocks = {}
+        for part, (owner, function) in {**judging, "checkpoints": (run, "_save")}.items():
+            clocks[part] = Clock(getattr(owner, function))
+            patches.enter_context(mock.patch.object(owner, function, clocks[part]))
+        turns = TakingTurns(others, clocks)
+        run.run(turns)
     turns.tell(name)
 
 

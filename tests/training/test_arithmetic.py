@@ -15,6 +15,7 @@ from siamese.config import TrainerSettings, TrainSettings
 from siamese.config.reading import build_settings, flatten
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import resume_training, train_faces
+from siamese.tasks.task_spec import task_spec
 from siamese.training import arithmetic, probing
 from siamese.training.arithmetic import choices, fastest
 from siamese.training.probing import Arithmetic, PlannedRun
@@ -35,6 +36,15 @@ def network() -> SiameseEmbedder:
 def _run(network: SiameseEmbedder, place: Path, pictures: int = LONG) -> PlannedRun:
     images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
     return PlannedRun(network, lambda: images, pictures, "n", place, lambda line: None)
+
+
+def _short(faces: Path, place: Path) -> TrainSettings:
+    settings = TrainSettings(data=str(faces), name="run", device="cpu")
+    settings.runs, settings.checkpoints = str(place / "runs"), str(place / "checkpoints")
+    settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
+    settings.model.backbone, settings.model.pretrained = "test_resnet", False
+    settings.trainer = replace(settings.trainer, epochs=1)
+    return settings
 
 
 def _takes(monkeypatch: pytest.MonkeyPatch, seconds: dict[Arithmetic, float]) -> list[Arithmetic]:
@@ -161,11 +171,7 @@ def test_a_run_in_another_arithmetic_goes_on_in_it(
 ) -> None:
     quick = Arithmetic(torch.bfloat16, False)
     monkeypatch.setattr("siamese.training.tuning.fastest", lambda run, usual, others: quick)
-    settings = TrainSettings(data=str(face_folder), name="run", device="cpu")
-    settings.runs, settings.checkpoints = str(tmp_path / "runs"), str(tmp_path / "checkpoints")
-    settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
-    settings.model.backbone, settings.model.pretrained = "test_resnet", False
-    settings.trainer = replace(settings.trainer, epochs=1)
+    settings = _short(face_folder, tmp_path)
     train_faces(settings)
     capsys.readouterr()
     monkeypatch.undo()
@@ -179,3 +185,20 @@ def test_a_run_in_another_arithmetic_goes_on_in_it(
     written = yaml.safe_load((tmp_path / "runs" / "run" / "settings.yaml").read_text())
     assert (written["trainer"]["precision"], written["trainer"]["channels_last"]) == ("bf16", False)
     assert len((tmp_path / "runs" / "run" / "metrics.csv").read_text().splitlines()) == 3
+
+
+def test_runs_that_are_compared_keep_float32_on_a_cpu(
+    face_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Arithmetic] = []
+
+    def last(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Arithmetic:
+        asked.extend([usual, *others])
+        return usual
+
+    monkeypatch.setattr("siamese.training.tuning.fastest", last)
+    settings = _short(face_folder, tmp_path)
+    task_spec("face").train(settings)
+    assert asked == [USUAL, PLAIN]
+    written = yaml.safe_load((tmp_path / "runs" / "run" / "settings.yaml").read_text())
+    assert written["trainer"]["precision"] == "fp32"

@@ -57,6 +57,18 @@ def train_faces(settings: TrainSettings) -> Path:
     return start_run(FaceRuns(), settings)
 
 
+def train_compared(settings: TrainSettings) -> Path:
+    """The same for a run that others are held against.
+
+    On a CPU it is in float32 where no precision is set, whatever a measurement would choose there:
+    two of them shall not differ in that.
+    """
+    trainer = settings.trainer
+    if trainer.precision == "auto" and choose_device(settings.device).type == "cpu":
+        settings = replace(settings, trainer=replace(trainer, precision="fp32"))
+    return train_faces(settings)
+
+
 def resume_training(
     target: str,
     checkpoints: str,

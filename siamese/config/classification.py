@@ -154,7 +154,7 @@ class ClassTrainerSettings:
     CPUs. bf16, fp16: mixed. pure_bf16, pure_fp16: weights, too."""
     channels_last: SwitchOrAuto = "auto"
     """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
-    gets shorter without."""
+    of one process gets shorter without."""
     compile: SwitchOrAuto = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. Not in several processes."""

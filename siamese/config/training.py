@@ -217,13 +217,14 @@ class TrainerSettings:
     """Epochs in all."""
     precision: PrecisionName = "auto"
     """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones; fp32 on CPUs, or bf16
-    where a few steps say that a long run gets shorter by a tenth."""
+    where a few steps say that a long run of one process, without `batches.chunk`, gets shorter by
+    a tenth."""
     accumulate: PositiveInt = 1
     """P x K batches per optimizer step (their gradients are averaged). That is not one large batch:
     no pair or triplet spans two of them; `batches.chunk` makes a large one fit."""
     channels_last: SwitchOrAuto = "auto"
     """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
-    gets shorter without."""
+    of one process gets shorter without."""
     compile: SwitchOrAuto = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. Not with `batches.chunk`, nor in several processes."""

@@ -22,6 +22,7 @@ from siamese.processors import processors
 
 Transform = Callable[[Any], torch.Tensor]
 
+_AT_A_TIME = 16  # pictures that a loader reads before it changes them
 _GRACE = 30  # seconds that a loader of training outlives a SIGTERM
 
 
@@ -114,16 +115,21 @@ class Pictures(Dataset[Sample]):
         return self.__getitems__([draw])[0]
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> list[Sample]:
-        """A batch's samples: all are read, then all changed.
+        """A batch's samples; some are read, then changed, at a time.
 
         One after the other, each of the two would find the processor's caches full of the other's
-        code, and takes a sixth more time.
+        code, and takes a sixth more time. All of a batch may be too large for memory as they are
+        read.
         """
-        read = [self._read(draw) for draw in draws]
         if self.change is None:
-            return read
-        seeds = [draw.seed if isinstance(draw, Draw) else 0 for draw in draws]
-        return [self._changed(*one) for one in zip(read, seeds, strict=True)]
+            return [self._read(draw) for draw in draws]
+        samples = []
+        for first in range(0, len(draws), _AT_A_TIME):
+            some = draws[first : first + _AT_A_TIME]
+            read = [self._read(draw) for draw in some]
+            seeds = [draw.seed if isinstance(draw, Draw) else 0 for draw in some]
+            samples += [self._changed(*one) for one in zip(read, seeds, strict=True)]
+        return samples
 
     def _read(self, draw: Draw | int) -> Sample:
         position = draw.picture if isinstance(draw, Draw) else draw

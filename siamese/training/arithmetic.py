@@ -67,12 +67,12 @@ def fastest(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Ari
     everything = {str(one): one for one in (usual, *others)}
     key = run.key(images, " or ".join(everything))
     found = run.remembered(_FILE, Fastest)
-    if key in found and found[key].chosen in everything and found[key].ratio >= 1:
-        _tell(run, usual, found[key])
-        return everything[found[key].chosen]
     with untouched([run.network], images.device):
         if planned_seconds(run, images, usual) < _SHORTEST:
             return usual
+        if key in found and found[key].chosen in everything and found[key].ratio >= 1:
+            _tell(run, usual, found[key])
+            return everything[found[key].chosen]
         run.say("measuring which precision and memory layout are fastest here ...")
         times = _times(run, images, everything)
     best = min(times, key=lambda name: times[name])
@@ -89,18 +89,26 @@ def fastest(run: PlannedRun, usual: Arithmetic, others: list[Arithmetic]) -> Ari
 def _times(
     run: PlannedRun, images: torch.Tensor, choices: dict[str, Arithmetic]
 ) -> dict[str, float]:
-    """Median seconds of a step of each choice; they take turns."""
+    """Median seconds of a step of each choice that works; they take turns."""
     times: dict[str, list[float]] = {name: [] for name in choices}
     usual = next(iter(choices))
     try:
         for turn in range(STEPS + 1):
-            for name, one in choices.items():
-                hopeless = turn > 1 and min(times[name]) > _HOPELESS * min(times[usual])
-                if not hopeless:
-                    run.network.to(memory_format=one.layout)
-                    seconds = step_seconds(run.network, images, one)
-                    if turn > 0:  # the first warms up
-                        times[name].append(seconds)
+            for name in list(times):
+                if turn > 1 and min(times[name]) > _HOPELESS * min(times[usual]):
+                    continue
+                run.network.to(memory_format=choices[name].layout)
+                try:
+                    seconds = step_seconds(run.network, images, choices[name])
+                except RuntimeError:  # it lacks memory, or a kernel for this precision
+                    if name == usual:
+                        raise
+                    run.say(f"{name} does not work here")
+                    run.network.zero_grad(set_to_none=True)
+                    del times[name]
+                    continue
+                if turn > 0:  # the first warms up
+                    times[name].append(seconds)
     finally:
         run.network.to(memory_format=choices[usual].layout)
     return {name: statistics.median(some) for name, some in times.items()}

@@ -122,13 +122,11 @@ def _compile(
     """The compiled network, and the seconds of its first step, which compiles it.
 
     Raises:
-        _NotCompiled: there is no compiler, or it fails.
+        _NotCompiled: there is no compiler, it fails, or what it made lacks memory.
     """
     try:
         fast = compiled(network)
         return fast, step_seconds(fast, images, arithmetic)
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # of torch's many kinds
         reason = str(error).strip().split("\n")[0][:200]
         raise _NotCompiled(reason or type(error).__name__) from None

@@ -204,6 +204,7 @@ def _go_on(
     settings = parse(saved)
     if hasattr(settings, "resume"):
         settings = replace(settings, resume=None)
+    settings = _as_chosen(settings, before)
     runs.check(settings)
     refuse_changes(before.as_dict(), settings.as_dict(), runs.may_change, runs.anew)
     refuse_other_home(path, settings.checkpoints, settings.name or "")
@@ -223,6 +224,17 @@ def _go_on(
         distribution.note_run(settings.name)
         context.say(lr_line(lr, "as the run began", settings.optimizer, settings.schedule))
         return _train(runs, settings, context)
+
+
+def _as_chosen(settings: Any, before: Any) -> Any:
+    """What a run chose as it began stands where it is left to choose again."""
+    for name in ("trainer.precision", "trainer.channels_last", "batches.people"):
+        group, field_name = name.split(".")
+        now = getattr(settings, group)
+        if getattr(now, field_name, None) == "auto":
+            chosen = getattr(getattr(before, group), field_name)
+            settings = replace(settings, **{group: replace(now, **{field_name: chosen})})
+    return settings
 
 
 def _go_on_restarted(runs: TaskRuns, settings: Any, path: Path) -> Path:

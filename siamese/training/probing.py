@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import statistics
 import time
@@ -71,7 +72,10 @@ class PlannedRun:
             machine = torch.cuda.get_device_name(device)
         shape = "x".join(map(str, images.shape))
         where = f"{machine} {torch.get_num_threads()}, {torch.__version__}"
-        return f"{self.name} {shape} {arithmetic}, {where}"
+        # Networks of one name differ: in their options, or in what a program built.
+        weights = [(str(one.dtype), tuple(one.shape)) for one in self.network.parameters()]
+        digest = hashlib.sha256(repr(weights).encode()).hexdigest()[:8]
+        return f"{self.name} {digest} {shape} {arithmetic}, {where}"
 
     def remembered(self, name: str, kind: type[Record]) -> dict[str, Record]:
         """The records of a file in ``place``; none where it is missing or damaged."""
@@ -92,14 +96,15 @@ class PlannedRun:
 @contextmanager
 def untouched(modules: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
     """Inside, modules may be tried: buffers, gradients and random states are put back."""
-    buffers = [buffer for module in modules for buffer in module.buffers()]
-    before = [buffer.clone() for buffer in buffers]
+    before = [buffer.clone() for module in modules for buffer in module.buffers()]
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:
             yield
         finally:
             for module in modules:
                 module.zero_grad(set_to_none=True)
+            # As they are now: a module may have put others in their places.
+            buffers = [buffer for module in modules for buffer in module.buffers()]
             for buffer, kept in zip(buffers, before, strict=True):
                 buffer.copy_(kept)
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 
 from siamese.config import ClassTrainerSettings, TrainerSettings
+from siamese.errors import UserError, lack
 from siamese.training.arithmetic import choices, fastest
 from siamese.training.compiling import compiles
 from siamese.training.probing import Arithmetic, PlannedRun
@@ -24,6 +25,7 @@ def tuned(
     processes: int,
     new: bool,
     may_round: bool,
+    smaller: str,
 ) -> tuple[Trainer, Arithmetic]:
     """The trainer's settings with what was decided, and the arithmetic.
 
@@ -33,10 +35,28 @@ def tuned(
         precision: that follows from the settings and the device.
         new: the run begins now; one that goes on keeps its precision and its layout.
         may_round: whether bfloat16 may be chosen instead of float32 on a CPU.
+        smaller: the settings that need less memory.
 
     Raises:
-        UserError: a compiled network is wanted and cannot be had.
+        UserError: a compiled network is wanted and cannot be had; a batch does not fit.
     """
+    try:
+        return _tuned(trainer, run, precision, device, processes, new, may_round)
+    except (MemoryError, RuntimeError) as error:
+        if (missing := lack(error)) is None:
+            raise
+        raise UserError(f"{missing} ({smaller})") from error
+
+
+def _tuned(
+    trainer: Trainer,
+    run: PlannedRun,
+    precision: torch.dtype,
+    device: torch.device,
+    processes: int,
+    new: bool,
+    may_round: bool,
+) -> tuple[Trainer, Arithmetic]:
     arithmetic, *others = choices(precision, trainer.channels_last, device, may_round=may_round)
     run.network.to(memory_format=arithmetic.layout)
     if new and processes == 1:

@@ -10,19 +10,22 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from siamese.config import TrainerSettings, TrainSettings
 from siamese.config.reading import build_settings, flatten
+from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import resume_training, train_faces
 from siamese.tasks.task_spec import task_spec
 from siamese.training import arithmetic, probing
 from siamese.training.arithmetic import choices, fastest
-from siamese.training.probing import Arithmetic, PlannedRun
+from siamese.training.probing import Arithmetic, PlannedRun, untouched
 from siamese.training.tuning import tuned
 
 LONG = 10**9
 CPU = torch.device("cpu")
+IMAGES = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
 USUAL, BF16 = Arithmetic(torch.float32, True), Arithmetic(torch.bfloat16, True)
 PLAIN = Arithmetic(torch.float32, False)
 
@@ -34,8 +37,7 @@ def network() -> SiameseEmbedder:
 
 
 def _run(network: SiameseEmbedder, place: Path, pictures: int = LONG) -> PlannedRun:
-    images = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
-    return PlannedRun(network, lambda: images, pictures, "n", place, lambda line: None)
+    return PlannedRun(network, lambda: IMAGES, pictures, "n", place, lambda line: None)
 
 
 def _short(faces: Path, place: Path) -> TrainSettings:
@@ -78,10 +80,59 @@ def test_the_fastest_is_taken_and_remembered(
     assert made.count(PLAIN) == 2  # a warm-up, and once: it is hopeless
     made.clear()
     assert fastest(_run(network, tmp_path), USUAL, [PLAIN, BF16]) == BF16
-    assert made == []
+    assert set(made) == {USUAL}  # how long the run takes
+    monkeypatch.setattr(arithmetic, "_FEWEST", 1)
+    assert fastest(_run(network, tmp_path, 20), USUAL, [PLAIN, BF16]) == USUAL  # too short
+    wider = SiameseEmbedder("test_resnet", 9, size=32)
+    assert _run(wider, tmp_path).key(IMAGES, "x") != _run(network, tmp_path).key(IMAGES, "x")
     assert fastest(_run(network, tmp_path), USUAL, [PLAIN]) == USUAL  # another question
     (tmp_path / "arithmetic.json").write_text('{"damaged')
     assert fastest(_run(network, tmp_path), USUAL, [BF16]) == BF16
+
+
+def test_what_does_not_work_here_is_left_out(
+    network: SiameseEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(network: object, images: object, one: Arithmetic) -> float:
+        if one == broken:
+            raise NotImplementedError("no kernel for this precision")
+        return {USUAL: 1.0, PLAIN: 0.5}[one]
+
+    for module in (probing, arithmetic):
+        monkeypatch.setattr(module, "step_seconds", step)
+    broken = BF16
+    assert fastest(_run(network, tmp_path), USUAL, [BF16, PLAIN]) == PLAIN
+    broken = USUAL  # that the run itself cannot work is told
+    with pytest.raises(NotImplementedError):
+        fastest(_run(network, tmp_path / "other"), USUAL, [BF16])
+
+
+def test_buffers_that_a_module_replaces_are_put_back() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.seen = self.seen + 1
+            return images
+
+    module = Counting()
+    with untouched([module], CPU):
+        module(IMAGES)
+    assert module.seen == 0
+
+
+def test_a_lack_of_memory_names_what_needs_less(
+    network: SiameseEmbedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def step(*given: object) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(probing, "step_seconds", step)
+    run, options = _run(network, tmp_path), {"processes": 1, "new": True, "may_round": True}
+    with pytest.raises(UserError, match=r"memory.*\(`smaller`\)"):
+        tuned(TrainerSettings(), run, torch.float32, CPU, **options, smaller="`smaller`")  # type: ignore[arg-type]
 
 
 def test_a_damaged_record_decides_nothing(
@@ -152,7 +203,7 @@ def test_settings_say_what_was_chosen(
     quick = Arithmetic(torch.bfloat16, False)
     _takes(monkeypatch, {USUAL: 1.0, PLAIN: 0.9, BF16: 0.8, quick: 0.5})
     run, given = _run(network, tmp_path), TrainerSettings(compile=False)
-    common = {"processes": 1, "new": True, "may_round": True}
+    common = {"processes": 1, "new": True, "may_round": True, "smaller": ""}
     trainer, chosen = tuned(given, run, torch.float32, CPU, **common)  # type: ignore[arg-type]
     assert chosen == quick
     assert (trainer.precision, trainer.channels_last) == ("bf16", False)
@@ -177,7 +228,8 @@ def test_a_run_in_another_arithmetic_goes_on_in_it(
     monkeypatch.undo()
 
     def longer(saved: dict[str, Any]) -> TrainSettings:
-        flat = {**flatten(TrainSettings, saved), "trainer.epochs": 2}
+        left_open = {"trainer.precision": "auto", "trainer.channels_last": "auto"}
+        flat = {**flatten(TrainSettings, saved), **left_open, "trainer.epochs": 2}
         return build_settings(TrainSettings, flat, "the test")
 
     resume_training("run", settings.checkpoints, longer)

@@ -19,7 +19,7 @@ from siamese.config import (
 from siamese.errors import UserError
 from siamese.models.building import DoesNotFit, require_fitting
 from siamese.tasks.classes.class_log import ClassLog
-from siamese.tasks.classes.class_task import ClassificationTask
+from siamese.tasks.classes.class_task import SMALLER, ClassificationTask
 from siamese.tasks.classes.classifier import ClassifierSpec, spec_of
 from siamese.tasks.classes.parts import Parts, load_parts
 from siamese.tasks.classes.testing import TEST, is_tested, test_once
@@ -59,7 +59,7 @@ class ClassRuns:
     settings_class = ClassificationSettings
     resume = "siamese-zoo resume"
     anew = "start a new run"
-    may_change = CLASSIFICATION_IMMATERIAL | {"trainer.epochs", "trainer.channels_last"}
+    may_change = CLASSIFICATION_IMMATERIAL | {"trainer.epochs"}
 
     def check(self, settings: ClassificationSettings) -> None:
         """Refuse settings that cannot work; UserError."""
@@ -140,7 +140,7 @@ class ClassRuns:
             accumulate=task.accumulate,
             recalibration_batches=recalibration,
             validate_every=trainer.validate_every,
-            smaller="`batches.size` and `data.size`, in a new run",
+            smaller=SMALLER,
             scales_loss=task.scales_loss,
             end=lambda epoch: [test_once(chosen, tested, task, epoch, settings.limits)],
         )

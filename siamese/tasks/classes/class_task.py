@@ -33,6 +33,8 @@ from siamese.training.optimizers import PairedOptimizer
 from siamese.training.probing import PlannedRun
 from siamese.training.tuning import tuned
 
+SMALLER = "`batches.size` and `data.size`, in a new run"
+
 
 class ClassificationTask:
     """What the loop learns; see :class:`siamese.training.loop.Task`.
@@ -124,6 +126,7 @@ class ClassificationTask:
             processes=self.distribution.world,
             new=new,
             may_round=False,
+            smaller=SMALLER,
         )
         self.settings = replace(self.settings, trainer=trainer)
         self._layout = _layout(self.settings)

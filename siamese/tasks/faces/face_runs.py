@@ -96,7 +96,6 @@ class FaceRuns:
         "split.test_data",
         "trainer.epochs",
         "model.grad_checkpointing",
-        "trainer.channels_last",  # rounding only; it keeps what was chosen unless told otherwise
     }
 
     def __init__(self, own: OwnParts | None = None):
@@ -273,7 +272,7 @@ def _measured(
         model,
         batch,
         trainer.epochs * (batches.images_per_epoch or len(train.paths)),
-        model.backbone_name,
+        model.backbone_name + " recomputing" * settings.model.grad_checkpointing,
         Path(settings.runs),
         context.say,
     )
@@ -285,6 +284,7 @@ def _measured(
         processes=context.distribution.world,
         new=whole and context.content is None,
         may_round=trainer.precision == "auto",
+        smaller=_SMALLER,
     )
     return trainer, arithmetic.precision
 

@@ -195,7 +195,8 @@ def test_embedder_comes_back_without_timm_weights(
     loaded = load_embedder(tmp_path / "best.pt", device="cpu")
     pictures = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
     assert not loaded.network.training
-    assert torch.equal(loaded.network(pictures), model(pictures))
+    # Loaded, it lies in memory otherwise, which rounds otherwise on some machines.
+    torch.testing.assert_close(loaded.network(pictures), model(pictures))
 
 
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path: Path) -> None:

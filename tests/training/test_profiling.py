@@ -53,7 +53,7 @@ def test_a_profiled_run_tells_its_parts_and_learns_the_same(
     parts = dict(part.split(" ") for part in found[2].split(", "))
     assert list(parts) == [*PARTS, "rest"]
     assert sum(map(float, parts.values())) == pytest.approx(float(found[1]), rel=0.02, abs=0.5)
-    assert float(parts["forward"]) > float(parts["copy"]) > 0
+    assert float(parts["forward"]) > float(parts["copy"])
 
 
 def test_a_run_of_few_steps_says_that_it_was_too_short(

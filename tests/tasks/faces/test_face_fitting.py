@@ -75,15 +75,13 @@ def test_a_run_goes_on_with_the_number_that_it_began_with(
     gpu["people"] = 2
     capsys.readouterr()
 
-    def parse(saved: dict[str, Any], **changes: Any) -> TrainSettings:
-        flat = flatten(TrainSettings, saved) | {"trainer.epochs": 2} | changes
+    def longer(saved: dict[str, Any], people: object) -> TrainSettings:
+        flat = flatten(TrainSettings, saved) | {"trainer.epochs": 2, "batches.people": people}
         return build_settings(TrainSettings, flat, "test")
 
-    with pytest.raises(UserError, match=r"`batches.people` was 3 and cannot become auto"):
-        resume_training(
-            "run", settings.checkpoints, lambda saved: parse(saved, **{"batches.people": "auto"})
-        )
-    resume_training("run", settings.checkpoints, parse)
+    with pytest.raises(UserError, match=r"`batches.people` was 3 and cannot become 4"):
+        resume_training("run", settings.checkpoints, lambda saved: longer(saved, 4))
+    resume_training("run", settings.checkpoints, lambda saved: longer(saved, "auto"))
     assert "batches of 3 people x 2 pictures" in capsys.readouterr().out
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -70,6 +71,17 @@ def lack(error: BaseException) -> str | None:
     if not found and not isinstance(error, MemoryError):
         return None
     return _CANNOT_LOAD if _while_loading(error) else (found or [_LACKS[-1][1]])[0]
+
+
+@contextmanager
+def telling_lack(tell: Callable[[str], str]) -> Iterator[None]:
+    """A lack of memory inside is raised as a UserError, of which ``tell`` makes the message."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (missing := lack(error)) is None:
+            raise
+        raise UserError(tell(missing)) from error
 
 
 def _while_loading(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from siamese.cli import train as train_command
+from siamese.config import TrainSettings
 from siamese.models.checkpoint import KEYS, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.training.monitoring import RunLog
@@ -31,6 +33,16 @@ def same(a: Any, b: Any, where: str = "") -> None:
         assert torch.equal(a, b), where
     else:
         assert a == b or (a != a and b != b), where
+
+
+def short_run(faces: Path, place: Path) -> TrainSettings:
+    """One epoch of a small network on a CPU."""
+    settings = TrainSettings(data=str(faces), name="run", device="cpu")
+    settings.runs, settings.checkpoints = str(place / "runs"), str(place / "checkpoints")
+    settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
+    settings.model.backbone, settings.model.pretrained = "test_resnet", False
+    settings.trainer = replace(settings.trainer, epochs=1)
+    return settings
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> None:

@@ -121,8 +121,6 @@ class Pictures(Dataset[Sample]):
         code, and takes a sixth more time. All of a batch may be too large for memory as they are
         read.
         """
-        if self.change is None:
-            return [self._read(draw) for draw in draws]
         samples = []
         for first in range(0, len(draws), _AT_A_TIME):
             some = draws[first : first + _AT_A_TIME]

@@ -54,12 +54,14 @@ def earns(run: PlannedRun, arithmetic: Arithmetic) -> bool:
     key = run.key(images, str(arithmetic))
     gains = run.remembered(_FILE, Gain)
     gain = gains.get(key)
-    known = gain is not None and gain.ratio > 0 and gain.seconds >= 0
+    if gain is not None and not (gain.ratio > 0 and gain.seconds >= 0):
+        gain = None
+    known = gain is not None
     with untouched([run.network], images.device):
         planned = planned_seconds(run, images, arithmetic)
         if planned < _SHORTEST:
             return False
-        if gain is None or not known:
+        if gain is None:
             run.say("measuring what compiling the network brings (a minute or two) ...")
             try:
                 gain = _gain(run.network, images, arithmetic)

@@ -21,7 +21,7 @@ from torch.profiler import record_function
 from tqdm import tqdm
 
 from siamese.data.batches import derive_seed
-from siamese.errors import Diverged, UserError, lack
+from siamese.errors import Diverged, UserError, telling_lack
 from siamese.files.writing import going_on
 from siamese.models.checkpoint import write_checkpoint
 from siamese.models.embedder import batch_norms
@@ -176,13 +176,15 @@ class Loop:
                 written; the checkpoints on disk stay as they are, and how to go on is said.
         """
         self.observer = observer
-        try:
-            with going_on(lambda: f"free some space, then {self._way_on()}"):
-                return self._run()
-        except (MemoryError, RuntimeError) as error:
-            if (missing := lack(error)) is None:
-                raise
-            raise UserError(f"{missing} ({self.options.smaller}); then {self._way_on()}") from error
+
+        def lacking(missing: str) -> str:
+            return f"{missing} ({self.options.smaller}); then {self._way_on()}"
+
+        with (
+            telling_lack(lacking),
+            going_on(lambda: f"free some space, then {self._way_on()}"),
+        ):
+            return self._run()
 
     def _way_on(self) -> str:
         return way_on(self.options.folder, self.options.resume)

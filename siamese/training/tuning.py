@@ -8,7 +8,7 @@ from typing import TypeVar
 import torch
 
 from siamese.config import ClassTrainerSettings, TrainerSettings
-from siamese.errors import UserError, lack
+from siamese.errors import telling_lack
 from siamese.training.arithmetic import choices, fastest
 from siamese.training.compiling import compiles
 from siamese.training.probing import Arithmetic, PlannedRun
@@ -40,29 +40,13 @@ def tuned(
     Raises:
         UserError: a compiled network is wanted and cannot be had; a batch does not fit.
     """
-    try:
-        return _tuned(trainer, run, precision, device, processes, new, may_round)
-    except (MemoryError, RuntimeError) as error:
-        if (missing := lack(error)) is None:
-            raise
-        raise UserError(f"{missing} ({smaller})") from error
-
-
-def _tuned(
-    trainer: Trainer,
-    run: PlannedRun,
-    precision: torch.dtype,
-    device: torch.device,
-    processes: int,
-    new: bool,
-    may_round: bool,
-) -> tuple[Trainer, Arithmetic]:
-    arithmetic, *others = choices(precision, trainer.channels_last, device, may_round=may_round)
-    run.network.to(memory_format=arithmetic.layout)
-    if new and processes == 1:
-        arithmetic = fastest(run, arithmetic, others)
+    with telling_lack(lambda missing: f"{missing} ({smaller})"):
+        arithmetic, *others = choices(precision, trainer.channels_last, device, may_round=may_round)
         run.network.to(memory_format=arithmetic.layout)
-    if arithmetic.precision != precision:
-        trainer = replace(trainer, precision="bf16")
-    found = compiles(trainer.compile, run, arithmetic, processes)
+        if new and processes == 1:
+            arithmetic = fastest(run, arithmetic, others)
+            run.network.to(memory_format=arithmetic.layout)
+        if arithmetic.precision != precision:
+            trainer = replace(trainer, precision="bf16")
+        found = compiles(trainer.compile, run, arithmetic, processes)
     return replace(trainer, channels_last=arithmetic.channels_last, compile=found), arithmetic

@@ -3,7 +3,6 @@
 import copy
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from siamese.training import arithmetic, probing
 from siamese.training.arithmetic import choices, fastest
 from siamese.training.probing import Arithmetic, PlannedRun, untouched
 from siamese.training.tuning import tuned
+from tests.runs import short_run
 
 LONG = 10**9
 CPU = torch.device("cpu")
@@ -38,15 +38,6 @@ def network() -> SiameseEmbedder:
 
 def _run(network: SiameseEmbedder, place: Path, pictures: int = LONG) -> PlannedRun:
     return PlannedRun(network, lambda: IMAGES, pictures, "n", place, lambda line: None)
-
-
-def _short(faces: Path, place: Path) -> TrainSettings:
-    settings = TrainSettings(data=str(faces), name="run", device="cpu")
-    settings.runs, settings.checkpoints = str(place / "runs"), str(place / "checkpoints")
-    settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
-    settings.model.backbone, settings.model.pretrained = "test_resnet", False
-    settings.trainer = replace(settings.trainer, epochs=1)
-    return settings
 
 
 def _takes(monkeypatch: pytest.MonkeyPatch, seconds: dict[Arithmetic, float]) -> list[Arithmetic]:
@@ -222,7 +213,7 @@ def test_a_run_in_another_arithmetic_goes_on_in_it(
 ) -> None:
     quick = Arithmetic(torch.bfloat16, False)
     monkeypatch.setattr("siamese.training.tuning.fastest", lambda run, usual, others: quick)
-    settings = _short(face_folder, tmp_path)
+    settings = short_run(face_folder, tmp_path)
     train_faces(settings)
     capsys.readouterr()
     monkeypatch.undo()
@@ -249,7 +240,7 @@ def test_runs_that_are_compared_keep_float32_on_a_cpu(
         return usual
 
     monkeypatch.setattr("siamese.training.tuning.fastest", last)
-    settings = _short(face_folder, tmp_path)
+    settings = short_run(face_folder, tmp_path)
     task_spec("face").train(settings)
     assert asked == [USUAL, PLAIN]
     written = yaml.safe_load((tmp_path / "runs" / "run" / "settings.yaml").read_text())

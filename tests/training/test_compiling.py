@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from siamese.config import TrainSettings
 from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling, probing
 from siamese.training.compiling import earns, require_compilable
 from siamese.training.probing import Arithmetic, PlannedRun
+from tests.runs import short_run
 
 LONG = 10**9
 USUAL = Arithmetic(torch.float32, True)
@@ -135,10 +135,8 @@ def test_a_compiled_run_learns_what_a_plain_one_does(
     monkeypatch.setattr(torch, "compile", lambda module: compile_with(module, backend="aot_eager"))
     rows = []
     for wanted in (False, True):
-        settings = TrainSettings(data=str(face_folder), name=f"run-{wanted}", device="cpu")
-        settings.runs, settings.checkpoints = str(tmp_path / "runs"), str(tmp_path / "checkpoints")
-        settings.images.size, settings.split.validation, settings.batches.workers = 32, 2, 0
-        settings.model.backbone, settings.model.pretrained = "test_resnet", False
+        settings = short_run(face_folder, tmp_path)
+        settings.name = f"run-{wanted}"
         settings.trainer = replace(settings.trainer, epochs=2, compile=wanted)
         train_faces(settings)
         rows.append((tmp_path / "runs" / f"run-{wanted}" / "metrics.csv").read_text().splitlines())

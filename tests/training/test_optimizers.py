@@ -198,6 +198,17 @@ def test_without_an_average_there_is_one_set_of_weights(name: str, extra: str) -
     assert all(torch.equal(a, b) for a, b in zip(trained, _weights(net), strict=True))
 
 
+def _broken_step(optimizer: PairedOptimizer, scaler: torch.amp.GradScaler) -> None:
+    """A step after a backward pass that left infinite gradients."""
+    for parameter in optimizer.parameters():
+        parameter.grad = torch.full_like(parameter, math.inf)
+    # As a broken backward pass leaves it; the scale is a power of two and divides exactly.
+    scaler.scale(torch.ones(()))
+    scaler.unscale_(optimizer.inner)
+    optimizer.step(scaler)
+    optimizer.inner.zero_grad()
+
+
 @pytest.mark.parametrize(("name", "extra"), ALL)
 def test_a_loss_scaler_changes_nothing_but_leaves_out_broken_steps(name: str, extra: str) -> None:
     plain, scaled = _net(), _net()
@@ -210,13 +221,7 @@ def test_a_loss_scaler_changes_nothing_but_leaves_out_broken_steps(name: str, ex
     _steps(scaled, second, 4, scaler=scaler)
     before, scale = _weights(scaled), scaler.get_scale()
     assert scale == 2.0**9  # it has grown meanwhile: no sign of a broken step
-    for parameter in scaled.parameters():
-        parameter.grad = torch.full_like(parameter, math.inf)
-    # As a broken backward pass leaves it; the scale is a power of two and divides exactly.
-    scaler.scale(torch.ones(()))
-    scaler.unscale_(second.inner)
-    second.step(scaler)
-    second.inner.zero_grad()
+    _broken_step(second, scaler)
     assert scaler.get_scale() == scale / 2
     assert all(torch.equal(a, b) for a, b in zip(before, _weights(scaled), strict=True))
     _steps(scaled, second, 4, 4, scaler=scaler)
@@ -321,12 +326,7 @@ def test_a_first_step_that_a_scaler_leaves_out_leaves_nothing(
     second.train()
     junk = [torch.full_like(p, 1e30) for p in broken.parameters() for _ in range(50)]
     del junk  # what undefined memory would hold
-    for parameter in broken.parameters():
-        parameter.grad = torch.full_like(parameter, math.inf)
-    scaler.scale(torch.ones(()))
-    scaler.unscale_(second.inner)
-    second.step(scaler)
-    second.inner.zero_grad()
+    _broken_step(second, scaler)
     _assert_equal(plain, broken)
     _steps(plain, first, 8)
     _steps(broken, second, 8, scaler=scaler)

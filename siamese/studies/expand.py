@@ -26,6 +26,14 @@ _LATER = {
     "batches.chunk": None,
     "model.grad_checkpointing": False,
     "loss.sample_rate": 1.0,
+    "model.pooling": "avg",
+    "model.neck": "none",
+    "model.embedding_dropout": 0.0,
+    "loss.miner_after": 0,
+    "loss.triplet_weight": 0.0,
+    "loss.memory": 0,
+    "optimizer.head_lr_factor": 1.0,
+    "optimizer.layer_decay": 1.0,
 }
 # What stood for a default before it was chosen by measurement, which changes rounding only.
 _BEFORE = {("trainer.channels_last", "auto"): True}

@@ -75,6 +75,7 @@ class Prepared:
     next_step: str  # the command that comes next; ``{}`` is the checkpoint
     shared: SharedColumns | None = None  # parameter that the processes share out
     lr_factors: dict[str, float] = field(default_factory=dict)
+    layer_decays: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1  # micro-batches per optimizer step
     recalibration_batches: int = 0
     validate_every: int = 1
@@ -330,6 +331,7 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         lr,
         prepared.lr_factors,
         settings.optimizer.decay_norms,
+        layer_decays=prepared.layer_decays,
     )
     steps = -(-task.batches_per_epoch() // prepared.accumulate)
     optimizer, schedule = build_optimizer(

@@ -75,7 +75,7 @@ def with_fitting_people(
     least, most = max(2, distribution.world), min(usable, _MOST)
     if most < least:  # refused where batches are drawn
         return replace(settings, batches=replace(batches, people=least))
-    sharing = sharing_classes(settings.optimizer.name, distribution)
+    sharing = sharing_classes(settings.optimizer.name, settings.loss.name, distribution)
     classes = math.ceil(len(train.names) / sharing.world)
     loss = _trial_loss(settings, classes, own_loss).to(device)
     trainer = settings.trainer

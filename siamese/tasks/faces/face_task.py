@@ -203,7 +203,7 @@ class FaceTask:
         """
         self.latest = self._judge(self.split.validation)
         figures = self.latest.figures
-        if not self.loss.has_class_weights:
+        if not self.loss.knows_training_only:
             labels = np.asarray(self.split.validation.labels)[self.latest.indices.numpy()]
             figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
         if self.settings.trainer.test_curve and self.split.test is not None:

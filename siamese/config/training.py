@@ -132,11 +132,13 @@ class SplitSettings:
 class BatchSettings:
     """P x K batches: P people, K pictures of each."""
 
-    people: AtLeastTwoOrAuto = 8
-    """P, people per batch; with fewer training people than that, all of them. auto: as many as fit
-    the GPU, found by trying when the run starts, and kept when it goes on."""
-    images: PicturesEach = 4
-    """K, pictures per person in a batch; people with fewer get some of theirs twice."""
+    people: AtLeastTwoOrAuto | None = None
+    """P, people per batch; with fewer training people than that, all of them. null: as many as make
+    a batch of 64 pictures. auto: as many as fit the GPU, found by trying when the run starts, and
+    kept when it goes on."""
+    images: PicturesEach | None = None
+    """K, pictures per person in a batch; people with fewer get some of theirs twice. null: 4, fewer
+    where most people have fewer."""
     images_per_epoch: PositiveInt | None = None
     """Training pictures drawn per epoch; null: as many as there are training pictures."""
     workers: NonNegativeInt | None = None
@@ -148,9 +150,16 @@ class BatchSettings:
 
     @property
     def people_drawn(self) -> int:
-        """P as a number, which a run finds for auto before it draws."""
+        """P as a number, which a run finds for null and auto before it draws."""
+        assert self.people is not None
         assert self.people != "auto"
         return self.people
+
+    @property
+    def images_drawn(self) -> int:
+        """K as a number, which a run finds for null before it draws."""
+        assert self.images is not None
+        return self.images
 
 
 @dataclass
@@ -246,8 +255,8 @@ class FaceOptimizerSettings(OptimizerSettings):
 class TrainerSettings:
     """The training loop."""
 
-    epochs: PositiveInt = 20
-    """Epochs in all."""
+    epochs: PositiveInt | None = None
+    """Epochs in all; null: as many as see 60,000 pictures, from 10 to 100."""
     precision: PrecisionName = "auto"
     """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones; fp32 on CPUs, or bf16
     where a few steps say that a long run of one process, without `batches.chunk`, gets shorter by
@@ -275,6 +284,12 @@ class TrainerSettings:
     profile: bool = False
     """Profile a few steps (torch.profiler): trace.json in the run's folder, and a line that says
     what a step spends its time on."""
+
+    @property
+    def epochs_run(self) -> int:
+        """The epochs as a number, which a run finds for null before it begins."""
+        assert self.epochs is not None
+        return self.epochs
 
 
 @dataclass

@@ -216,7 +216,13 @@ def _reduced(study: Study, cells: list[_Cell], budget: Budget) -> list[_Cell]:
 
 
 def _build(study: Study, label: str, flat: Flat) -> Any:
-    return build_settings(study.task.settings, flat, f"{study.path}: {label!r}")
+    settings = build_settings(study.task.settings, flat, f"{study.path}: {label!r}")
+    if settings.trainer.epochs is None:
+        raise UserError(
+            f"{study.path}: {label!r}: `trainer.epochs` null: runs are compared at a length that "
+            "the study says; set a number"
+        )
+    return settings
 
 
 def _run(study: Study, label: str, arm: Arm, settings: Any, seed: int) -> Run:

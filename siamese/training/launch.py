@@ -229,10 +229,11 @@ def _go_on(
 
 def _as_chosen(settings: Any, before: Any) -> Any:
     """What a run chose as it began stands where it is left to choose again."""
-    for name in ("trainer.precision", "trainer.channels_last", "batches.people"):
+    chosen_once = ("batches.people", "batches.images", "trainer.epochs")
+    for name in ("trainer.precision", "trainer.channels_last", *chosen_once):
         group, field_name = name.split(".")
         now = getattr(settings, group)
-        if getattr(now, field_name, None) == "auto":
+        if getattr(now, field_name, 0) in ("auto", None):
             chosen = getattr(getattr(before, group), field_name)
             settings = replace(settings, **{group: replace(now, **{field_name: chosen})})
     return settings

@@ -21,7 +21,7 @@ from siamese.studies.expand import (
 from siamese.studies.study import read_study
 
 CELL = "settings: {data.validation: 0}\n"
-FACE = "task: face\nsettings: {split.test: 0.2}\n"
+FACE = "task: face\nsettings: {split.test: 0.2, trainer.epochs: 4}\n"
 
 
 def lines_of(path, budget=None, place=None):
@@ -241,7 +241,8 @@ def test_a_study_names_its_own_budgets(write_study):
         (CELL + "runs: [{label: a}]\ntarget: .nan", "target nan: must be a finite number"),
         (CELL + "runs: [{label: a, published: good}]", "published good: must be a finite number"),
         (CELL + "runs: [{label: a, settings: {trainer.test_curve: false}}]", "trainer.test_curve"),
-        ("task: face\nruns: [{label: a}]", "set split.test"),
+        ("task: face\nsettings: {trainer.epochs: 1}\nruns: [{label: a}]", "set split.test"),
+        ("task: face\nruns: [{label: a}]", "`trainer.epochs` null: runs are compared"),
         (CELL + "runs: [{label: a, processes: 0}]", "processes 0: must be a whole number"),
         (CELL + "runs: [{label: a}]\nbudget: {tiny: 3}", "budget tiny must hold settings"),
     ],

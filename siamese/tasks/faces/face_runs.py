@@ -38,6 +38,7 @@ from siamese.models.loading import embedder_of, load_start_weights, spec_of
 from siamese.tasks.faces.face_fitting import with_fitting_people
 from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.tasks.faces.face_task import FaceTask
+from siamese.tasks.faces.from_data import with_choices
 from siamese.tasks.faces.metric_losses import (
     MetricLoss,
     sharing_classes,
@@ -191,7 +192,7 @@ class FaceRuns:
         loss, batches = settings.loss, settings.batches
         distribution = sharing_classes(settings.optimizer.name, loss.name, context.distribution)
         if loss.memory:  # PML's holds at least the batch
-            least = batches.people_drawn * batches.images
+            least = batches.people_drawn * batches.images_drawn
             loss = replace(loss, memory=max(loss.memory, least))
         return MetricLoss(loss, people, embedding_dim, distribution, settings.seed)
 
@@ -206,6 +207,7 @@ class FaceRuns:
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
         people = len(data.train.names)
+        settings = with_choices(settings, list(data.train.counts().values()), context.say)
         model, spec = self._model(settings, context)
         if context.content is None:
             loss_settings = with_scale(settings.loss, people)
@@ -273,13 +275,13 @@ def _measured(
 
     def batch() -> torch.Tensor:
         side, people = settings.images.size, min(batches.people_drawn, len(train.names))
-        shape = (people * batches.images, 3, side, side)
+        shape = (people * batches.images_drawn, 3, side, side)
         return torch.zeros(shape, dtype=torch.uint8, device=device)
 
     run = PlannedRun(
         model,
         batch,
-        trainer.epochs * (batches.images_per_epoch or len(train.paths)),
+        trainer.epochs_run * (batches.images_per_epoch or len(train.paths)),
         model.backbone_name + " recomputing" * settings.model.grad_checkpointing,
         Path(settings.runs),
         context.say,

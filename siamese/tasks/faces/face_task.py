@@ -127,11 +127,11 @@ class FaceTask:
                 raise UserError("`sampler`: an own sampler cannot be shared by several processes")
             if not hasattr(sampler, "__iter__"):
                 sampler = sampler(labels)
-            return SampledBatches(sampler, batches.people_drawn * batches.images, seed)
+            return SampledBatches(sampler, batches.people_drawn * batches.images_drawn, seed)
         return PKBatches(
             labels,
             batches.people_drawn,
-            batches.images,
+            batches.images_drawn,
             batches.images_per_epoch,
             seed,
             rank=rank,
@@ -237,7 +237,7 @@ class FaceTask:
         batches = self.settings.batches
         if np.sum(np.bincount(labels) >= 2) < 2:
             return math.nan
-        draws = PKBatches(labels.tolist(), batches.people_drawn, batches.images, None, seed=0)
+        draws = PKBatches(labels.tolist(), batches.people_drawn, batches.images_drawn, None, seed=0)
         draws.start_recalibration(_VALIDATION_LOSS_BATCHES)
         values = []
         for batch in draws:

@@ -63,6 +63,8 @@ def require_moments(parameters: Sequence[torch.Tensor], saved: Any) -> None:
                     raise ValueError("a state of another shape than the parameter's")
             elif value is not None and not _is_finite(value):
                 raise ValueError("a state that is no number")
+        if not state:  # it has not learnt yet, or never will
+            continue
         found = {key: isinstance(value, torch.Tensor) for key, value in state.items()}
         if kinds is not None and found != kinds:
             raise ValueError("states of several kinds")

@@ -107,14 +107,15 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert len(_metrics(stopped)) == 4
 
 
+@pytest.mark.parametrize("step", [1, 5])  # while it is frozen; the second step that it learns
 def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
-    settings: TrainSettings, tmp_path: Path
+    settings: TrainSettings, tmp_path: Path, step: int
 ) -> None:
     settings = replace(settings, model=replace(settings.model, freeze_backbone=1))
     train_faces(settings)
     stopped = _elsewhere(settings, tmp_path / "stopped")
     with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, "step", 5)  # the second step of the epoch that thaws it
+        interrupt_at(patch, "step", step)
         with pytest.raises(KeyboardInterrupt):
             train_faces(stopped)
     resume_training("run", stopped.checkpoints, lambda saved: stopped)

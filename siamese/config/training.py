@@ -20,6 +20,7 @@ from siamese.config.ranges import (
     AtLeastTwo,
     AtLeastTwoOrAuto,
     FolderName,
+    NonNegativeFloat,
     NonNegativeInt,
     PlainName,
     PositiveInt,
@@ -61,6 +62,7 @@ Finite = Annotated[float, Allowed("finite", math.isfinite)]
 PicturesEach = Annotated[int, Allowed("at least 2 (a genuine pair)", lambda v: v >= 2)]
 Degrees = Annotated[float, Allowed("0 to 180 degrees", lambda v: 0 <= v <= 180)]
 PeopleKept = Annotated[float, share_or_count("people")]
+Magnitude = Annotated[int, Allowed("from 0 to 30", lambda v: 0 <= v <= 30)]
 
 
 @dataclass
@@ -97,6 +99,18 @@ class AugmentSettings:
     """Probability of a Gaussian blur (sigma 0.1 to 2 px); 0: off."""
     erasing: Probability = 0.0
     """Probability of erasing a random rectangle; 0: off."""
+    low_resolution: Probability = 0.0
+    """Probability of shrinking a picture to a random share of its side, from a quarter to all of it
+    (log-uniform), and enlarging it again, as small pictures are; 0: off."""
+    jpeg: Probability = 0.0
+    """Probability of compression as JPEG, quality 20 to 90, as messengers do; 0: off."""
+    randaugment: NonNegativeInt = 0
+    """RandAugment operations per picture (torchvision's; arXiv 1909.13719); 0: off."""
+    randaugment_magnitude: Magnitude = 9
+    """Strength of RandAugment's operations, 0 to 30."""
+    mixup: NonNegativeFloat = 0.0
+    """Mixup: each picture of a batch is mixed with another one, by shares from Beta(alpha, alpha)
+    (arXiv 1710.09412), and the loss alike; this is alpha. Only for arcface and its kin; 0: off."""
 
 
 @dataclass
@@ -351,6 +365,9 @@ def check_settings(settings: TrainSettings) -> None:
     require(usable, "split.test", split.test, "0 beside `split.test_data`: choose one of them")
     _check_lists(settings)
     _check_loss(settings.loss)
+    mixup, loss = settings.augment.mixup, settings.loss.name
+    wanted = f"0 for the {loss} loss: mixed people need class weights (arcface and its kin)"
+    require(mixup == 0 or loss in CLASS_WEIGHT_LOSSES, "augment.mixup", mixup, wanted)
     check_optimization(settings.optimizer, settings.schedule)
     usable = settings.trainer.compile is not True or settings.batches.chunk is None
     require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")

@@ -138,6 +138,23 @@ def test_every_other_setting_changes_the_hash():
     assert len(seen) > 50
 
 
+def test_younger_settings_leave_the_names_of_older_runs():
+    # Computed before there was any setting of this list.
+    assert settings_hash(ClassificationSettings()) == "c7d54be76f99"
+    assert settings_hash(TrainSettings()) == "31a1b13c3f41"
+    younger = {
+        "augment": {"low_resolution": 0.1, "jpeg": 0.1, "randaugment": 1, "mixup": 0.1}
+        | {"randaugment_magnitude": 10},
+    }
+    digests = {"31a1b13c3f41"}
+    for group, changes in younger.items():
+        for name, value in changes.items():
+            settings = TrainSettings()
+            setattr(getattr(settings, group), name, value)
+            digests.add(settings_hash(settings))
+    assert len(digests) == 1 + sum(map(len, younger.values()))
+
+
 def test_equal_numbers_hash_alike():
     one, two = ClassificationSettings(), ClassificationSettings()
     one.optimizer.lr, two.optimizer.lr = 1.0, 1

@@ -23,6 +23,7 @@ from siamese.config.ranges import (
     NonNegativeFloat,
     NonNegativeInt,
     PlainName,
+    PositiveFloat,
     PositiveInt,
     PositiveOrInfinite,
     Probability,
@@ -47,8 +48,11 @@ LossName = Literal[
     "arcface",
     "subcenter_arcface",
     "cosface",
+    "adaface",
     "normalized_softmax",
 ]
+PoolingName = Literal["avg", "gem"]
+NeckName = Literal["none", "batch_norm"]
 MinerName = Literal["none", "all", "semihard", "hard", "batch_hard", "multi_similarity"]
 ReducerName = Literal["default", "mean", "nonzero_mean", "sum"]
 FitName = Literal["squash", "crop"]
@@ -110,7 +114,8 @@ class AugmentSettings:
     """Strength of RandAugment's operations, 0 to 30."""
     mixup: NonNegativeFloat = 0.0
     """Mixup: each picture of a batch is mixed with another one, by shares from Beta(alpha, alpha)
-    (arXiv 1710.09412), and the loss alike; this is alpha. Only for arcface and its kin; 0: off."""
+    (arXiv 1710.09412), and the loss alike; this is alpha. For losses with class weights, but not
+    adaface; 0: off."""
 
 
 @dataclass
@@ -141,11 +146,13 @@ class SplitSettings:
 class BatchSettings:
     """P x K batches: P people, K pictures of each."""
 
-    people: AtLeastTwoOrAuto = 8
-    """P, people per batch; with fewer training people than that, all of them. auto: as many as fit
-    the GPU, found by trying when the run starts, and kept when it goes on."""
-    images: PicturesEach = 4
-    """K, pictures per person in a batch; people with fewer get some of theirs twice."""
+    people: AtLeastTwoOrAuto | None = None
+    """P, people per batch; with fewer training people than that, all of them. null: as many as make
+    a batch of 64 pictures. auto: as many as fit the GPU, found by trying when the run starts, and
+    kept when it goes on."""
+    images: PicturesEach | None = None
+    """K, pictures per person in a batch; people with fewer get some of theirs twice. null: 4, fewer
+    where most people have fewer."""
     images_per_epoch: PositiveInt | None = None
     """Training pictures drawn per epoch; null: as many as there are training pictures."""
     workers: NonNegativeInt | None = None
@@ -157,9 +164,16 @@ class BatchSettings:
 
     @property
     def people_drawn(self) -> int:
-        """P as a number, which a run finds for auto before it draws."""
+        """P as a number, which a run finds for null and auto before it draws."""
+        assert self.people is not None
         assert self.people != "auto"
         return self.people
+
+    @property
+    def images_drawn(self) -> int:
+        """K as a number, which a run finds for null before it draws."""
+        assert self.images is not None
+        return self.images
 
 
 @dataclass
@@ -180,6 +194,13 @@ class ModelSettings:
     """Dropout before the linear head, in [0, 1)."""
     drop_path: UnitBelowOne = 0.0
     """Stochastic depth of the backbone, where it has it, in [0, 1)."""
+    pooling: PoolingName = "avg"
+    """How the backbone's last feature maps become one vector: avg (the backbone's own), or gem, a
+    generalised mean with a learnt exponent that starts at 3 (arXiv 1711.02512)."""
+    neck: NeckName = "none"
+    """What follows the linear head: none, or batch_norm (BNNeck, arXiv 1903.07071)."""
+    embedding_dropout: UnitBelowOne = 0.0
+    """Dropout of the embeddings that the loss sees, in [0, 1)."""
     grad_checkpointing: bool = False
     """Keep few activations of the backbone and compute the others again: less memory, a second
     forward pass. Batch norms count each picture twice, until `trainer.recalibration_batches`
@@ -200,18 +221,28 @@ class LossSettings:
     every pair, often fastest from good weights. supcon: strong with large batches. ntxent: like
     supcon, one positive at a time. circle: self-paced pairs. arcface: many people, clean labels.
     subcenter_arcface: the same with noisy labels. cosface: like arcface, easier to start.
-    normalized_softmax: plain class weights, the calmest start from random weights."""
+    adaface: the margin follows each picture's quality, by the length of its embedding (arXiv
+    2204.00964). normalized_softmax: plain class weights, the calmest start from random weights."""
     margin: Finite | None = None
-    """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35;
-    contrastive: impostor similarity tolerated, 0."""
+    """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35,
+    adaface 0.4; contrastive: impostor similarity tolerated, 0."""
     scale: Finite | None = None
-    """Scale: circle 256; arcface, subcenter_arcface and cosface: sqrt(2) ln(people - 1), at least
-    3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
+    """Scale: circle 256; multi_similarity 50 (its beta); arcface and its kin: sqrt(2) ln(people -
+    1), at least 3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
     temperature: Finite | None = None
     """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
     miner: MinerName = "none"
     """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard, hard,
     batch_hard (one hardest pair per image), multi_similarity."""
+    miner_after: NonNegativeInt = 0
+    """Epochs before the miner begins to choose."""
+    triplet_weight: NonNegativeFloat = 0.0
+    """Beside a loss with class weights (arcface and its kin): weight of a triplet loss of margin
+    0.1 on the same batch; with `model.neck` batch_norm on the embeddings before it (arXiv
+    1903.07071). 0: off."""
+    memory: NonNegativeInt = 0
+    """Embeddings of earlier batches that pairs and triplets are also made with (cross-batch memory,
+    arXiv 1912.06798), at least one batch of them; 0: off."""
     reducer: ReducerName = "default"
     """How the terms become one number: default (the loss's own; triplet averages those above 0),
     mean (all of them), nonzero_mean, sum."""
@@ -224,11 +255,22 @@ class LossSettings:
 
 
 @dataclass
+class FaceOptimizerSettings(OptimizerSettings):
+    """The optimizer."""
+
+    head_lr_factor: PositiveFloat = 1.0
+    """Learning rate of the head and the loss's class weights relative to the backbone's."""
+    layer_decay: UnitAboveZero = 1.0
+    """Learning rate of each of the backbone's layers relative to the layer above (as in BEiT, arXiv
+    2106.08254, by timm's groups); 1: all alike."""
+
+
+@dataclass
 class TrainerSettings:
     """The training loop."""
 
-    epochs: PositiveInt = 20
-    """Epochs in all."""
+    epochs: PositiveInt | None = None
+    """Epochs in all; null: as many as see 60,000 pictures, from 10 to 100."""
     precision: PrecisionName = "auto"
     """auto: bf16 on GPUs that have it, fp16 with loss scaling on older ones; fp32 on CPUs, or bf16
     where a few steps say that a long run of one process, without `batches.chunk`, gets shorter by
@@ -257,6 +299,12 @@ class TrainerSettings:
     """Profile a few steps (torch.profiler): trace.json in the run's folder, and a line that says
     what a step spends its time on."""
 
+    @property
+    def epochs_run(self) -> int:
+        """The epochs as a number, which a run finds for null before it begins."""
+        assert self.epochs is not None
+        return self.epochs
+
 
 @dataclass
 class TrainSettings(SavedSettings):
@@ -284,7 +332,7 @@ class TrainSettings(SavedSettings):
     batches: BatchSettings = field(default_factory=BatchSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: FaceOptimizerSettings = field(default_factory=FaceOptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -317,19 +365,22 @@ FACE_IMMATERIAL = frozenset(
 LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "triplet": frozenset({"margin"}),
     "contrastive": frozenset({"margin"}),
-    "multi_similarity": frozenset(),
+    "multi_similarity": frozenset({"scale"}),
     "supcon": frozenset({"temperature"}),
     "ntxent": frozenset({"temperature"}),
     "circle": frozenset({"margin", "scale"}),
     "arcface": frozenset({"margin", "scale"}),
     "subcenter_arcface": frozenset({"margin", "scale"}),
     "cosface": frozenset({"margin", "scale"}),
+    "adaface": frozenset({"margin", "scale"}),
     "normalized_softmax": frozenset({"temperature"}),
 }
 
 
 # Losses with one learnt vector per training identity.
-CLASS_WEIGHT_LOSSES = frozenset({"arcface", "subcenter_arcface", "cosface", "normalized_softmax"})
+CLASS_WEIGHT_LOSSES = frozenset(
+    {"arcface", "subcenter_arcface", "cosface", "adaface", "normalized_softmax"}
+)
 
 
 def default_lr(optimizer: str, from_random_weights: bool) -> float:
@@ -365,9 +416,7 @@ def check_settings(settings: TrainSettings) -> None:
     require(usable, "split.test", split.test, "0 beside `split.test_data`: choose one of them")
     _check_lists(settings)
     _check_loss(settings.loss)
-    mixup, loss = settings.augment.mixup, settings.loss.name
-    wanted = f"0 for the {loss} loss: mixed people need class weights (arcface and its kin)"
-    require(mixup == 0 or loss in CLASS_WEIGHT_LOSSES, "augment.mixup", mixup, wanted)
+    _check_mixup(settings.augment.mixup, settings.loss)
     check_optimization(settings.optimizer, settings.schedule)
     usable = settings.trainer.compile is not True or settings.batches.chunk is None
     require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")
@@ -394,6 +443,15 @@ def _check_lists(settings: TrainSettings) -> None:
             )
 
 
+def _check_mixup(mixup: float, loss: LossSettings) -> None:
+    """Mixed pictures show two people: pairs and triplets, and a picture's quality, mean nothing."""
+    usable = loss.name in CLASS_WEIGHT_LOSSES and loss.name != "adaface"
+    wanted = f"0 for the {loss.name} loss (arcface, cosface and normalized_softmax can mix people)"
+    require(mixup == 0 or usable, "augment.mixup", mixup, wanted)
+    usable = mixup == 0 or loss.triplet_weight == 0
+    require(usable, "augment.mixup", mixup, "0 beside `loss.triplet_weight`")
+
+
 def _check_loss(loss: LossSettings) -> None:
     allowed = LOSS_OPTIONS[loss.name]
     for option in ("margin", "scale", "temperature"):
@@ -409,10 +467,17 @@ def _check_loss(loss: LossSettings) -> None:
     triplet, miner = loss.name == "triplet", loss.miner
     usable = triplet or miner not in ("all", "semihard", "hard")
     require(usable, "loss.miner", miner, "none unless the loss is triplet")
-    usable = loss.sample_rate == 1 or loss.name in CLASS_WEIGHT_LOSSES
-    require(usable, "loss.sample_rate", loss.sample_rate, f"1 for the {loss.name} loss")
-    usable = miner == "none" or loss.name not in CLASS_WEIGHT_LOSSES
-    require(usable, "loss.miner", miner, f"none for the {loss.name} loss")
+    has_weights, whose = loss.name in CLASS_WEIGHT_LOSSES, f"for the {loss.name} loss"
+    usable = loss.sample_rate == 1 or (has_weights and loss.name != "adaface")
+    require(usable, "loss.sample_rate", loss.sample_rate, f"1 {whose}")
+    usable = miner == "none" or not has_weights
+    require(usable, "loss.miner", miner, f"none {whose}")
+    usable = loss.miner_after == 0 or miner != "none"
+    require(usable, "loss.miner_after", loss.miner_after, "0 where `loss.miner` is none")
+    usable = loss.triplet_weight == 0 or has_weights
+    require(usable, "loss.triplet_weight", loss.triplet_weight, f"0 {whose}")
+    usable = loss.memory == 0 or not has_weights
+    require(usable, "loss.memory", loss.memory, f"0 {whose}")
 
 
 # The demo faces that training draws; the settings below were chosen for them.

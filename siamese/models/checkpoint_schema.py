@@ -100,6 +100,8 @@ _EMBEDDER: Schema = {
     "mean": _list_of(_is_number, 3, 3),
     "std": _list_of(_is_number, 3, 3),
     "color_order?": _one_of("RGB"),
+    "pooling?": _one_of("avg", "gem"),
+    "neck?": _one_of("none", "batch_norm"),
 }
 _CLASSIFIER: Schema = {
     "network": _is_text,

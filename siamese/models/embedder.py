@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -12,6 +13,7 @@ from torch import nn
 
 from siamese.errors import UserError
 from siamese.libraries import timm
+from siamese.models.heads import GeM, make_neck
 from siamese.zoo import (
     create_preset,
     create_timm_model,
@@ -26,6 +28,7 @@ from siamese.zoo import (
 ZOO, MODULE = "zoo/", "own:"
 # Mean and standard deviation for networks that have no pretrained weights to match.
 _DEFAULT_PIXELS = (0.5, 0.5, 0.5)
+_UNUSED = {"pooling": "avg", "neck": "none"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class EmbedderSpec:
         mean: RGB mean, pixels in [0, 1].
         std: RGB standard deviation.
         color_order: order of the input's channels, always ``RGB``.
+        pooling: how feature maps become one vector, ``avg`` (the backbone's own) or ``gem``.
+        neck: what follows the linear head, ``none`` or ``batch_norm``.
     """
 
     backbone: str
@@ -50,12 +55,17 @@ class EmbedderSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     color_order: str = "RGB"
+    pooling: str = "avg"
+    neck: str = "none"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a checkpoint."""
+        """Plain values for a checkpoint; what came later is left out where it is not used, so that
+        fingerprints stay.
+        """
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if key not in _UNUSED or value != _UNUSED[key]
         }
 
 
@@ -80,11 +90,18 @@ class SiameseEmbedder(nn.Module):
             any, for networks that are not trained yet.
         features: width F of a module's features; None: found by one forward pass of zeros of
             ``size``.
+        pooling: ``avg`` (the backbone's own) or ``gem``, see :class:`siamese.models.heads.GeM`.
+        neck: ``none`` or ``batch_norm``, see :func:`siamese.models.heads.make_neck`.
+        embedding_dropout: dropout of the embeddings in training, in [0, 1).
+
+    Attributes:
+        both_sides: whether training gives the embeddings before and after the neck, (N, 2 D).
 
     Raises:
         UserError: unknown backbone; pretrained weights cannot be had (the zoo has none); the
             backbone has no stochastic depth (the zoo has none) but ``drop_path`` is set; a module
-            that does not map pictures to features (N, F).
+            that does not map pictures to features (N, F); ``gem`` for a backbone without feature
+            maps.
     """
 
     def __init__(
@@ -99,10 +116,14 @@ class SiameseEmbedder(nn.Module):
         drop_path: float = 0.0,
         size: int | None = None,
         features: int | None = None,
+        pooling: str = "avg",
+        neck: str = "none",
+        embedding_dropout: float = 0.0,
     ):
         super().__init__()
         self._frozen: list[nn.Parameter] | None = None
-        self.size = size
+        self.size, self.pooling_name, self.neck_name = size, pooling, neck
+        self.both_sides = False
         self.backbone_name = backbone_name(backbone)
         if isinstance(backbone, str):
             self.backbone = _create_backbone(backbone, pretrained, drop_path)
@@ -115,8 +136,14 @@ class SiameseEmbedder(nn.Module):
                 )
             self.backbone = backbone
             width = _feature_width(backbone, size) if features is None else features
+        self.pooling: nn.Module = nn.Identity()
+        if pooling == "gem":
+            _give_maps(self.backbone, self.backbone_name)
+            self.pooling = GeM()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, embedding_dim)
+        self.neck = make_neck(neck, embedding_dim)
+        self.embedding_dropout = nn.Dropout(embedding_dropout)
         own_mean, own_std = _pixel_statistics(self.backbone_name, self.backbone)
         # Not persistent: the spec in the checkpoint is the one place that says them.
         self.mean: torch.Tensor
@@ -133,7 +160,8 @@ class SiameseEmbedder(nn.Module):
                 :class:`siamese.models.inference.Embedder` takes pictures of any size.
 
         Returns:
-            embeddings (N, D), not normalised: scoring and the losses do that.
+            embeddings (N, D), not normalised: scoring and the losses do that. In training with
+            ``both_sides`` (N, 2 D), those before the neck first.
 
         Raises:
             UserError: pictures of another size, or of another type than uint8, which would be
@@ -151,8 +179,17 @@ class SiameseEmbedder(nn.Module):
                 "siamese.load_embedder(...).embed(...) takes floats in 0 to 1, too"
             )
         pixels = (images.float() / 255 - self.mean[:, None, None]) / self.std[:, None, None]
-        embeddings: torch.Tensor = self.head(self.dropout(self.backbone(pixels)))
+        before = self.head(self.dropout(self.pooling(self.backbone(pixels))))
+        embeddings: torch.Tensor = self.embedding_dropout(self.neck(before))
+        if self.both_sides and self.training:
+            return torch.cat([before, embeddings], 1)
         return embeddings
+
+    def top(self) -> nn.Module:
+        """Everything that is not the backbone: what a frozen backbone leaves to learn."""
+        if self.pooling_name == "avg" and self.neck_name == "none":
+            return self.head  # whose parameters keep their names
+        return nn.ModuleDict({"pooling": self.pooling, "head": self.head, "neck": self.neck})
 
     def freeze_backbone(self, frozen: bool) -> None:
         """Freeze the backbone (no gradients, always in eval mode) or thaw it.
@@ -206,6 +243,8 @@ class SiameseEmbedder(nn.Module):
             fit,
             (red, green, blue),
             (deviations[0], deviations[1], deviations[2]),
+            pooling=self.pooling_name,
+            neck=self.neck_name,
         )
 
 
@@ -283,6 +322,20 @@ def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module
         drop_path=drop_path,
         instead=", or from a file with `model.weights` FILE",
     )
+
+
+def _give_maps(backbone: nn.Module, name: str) -> None:
+    """Take the pooling off a backbone of timm's; UserError where what is left are no maps."""
+    maps = None
+    if not name.startswith((ZOO, MODULE)):
+        with contextlib.suppress(Exception), torch.no_grad():  # whatever transformers raise
+            backbone.reset_classifier(0, "")  # type: ignore[operator]
+            maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+        backbone.train()
+    if maps is None or maps.ndim != 4 or maps.shape[1] != pooled_width(backbone):
+        raise UserError(
+            f"`model.pooling` gem: {name} gives no feature maps that could be pooled; use avg"
+        )
 
 
 def _pixel_statistics(

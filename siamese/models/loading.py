@@ -38,6 +38,7 @@ def embedder_of(
     *,
     dropout: float = 0.0,
     drop_path: float = 0.0,
+    embedding_dropout: float = 0.0,
     backbone: nn.Module | None = None,
 ) -> SiameseEmbedder:
     """Build the embedder of a checkpoint's content on the CPU, in eval mode.
@@ -65,6 +66,9 @@ def embedder_of(
             dropout=dropout,
             drop_path=drop_path,
             features=features,
+            pooling=spec.pooling,
+            neck=spec.neck,
+            embedding_dropout=embedding_dropout,
         )
 
     try:

@@ -30,6 +30,14 @@ _LATER = {
     "augment.jpeg": 0.0,
     "augment.randaugment": 0,
     "augment.randaugment_magnitude": 9,
+    "model.pooling": "avg",
+    "model.neck": "none",
+    "model.embedding_dropout": 0.0,
+    "loss.miner_after": 0,
+    "loss.triplet_weight": 0.0,
+    "loss.memory": 0,
+    "optimizer.head_lr_factor": 1.0,
+    "optimizer.layer_decay": 1.0,
 }
 # The same for one task, where another has an older setting of that name.
 _LATER_IN = {"face": {"augment.mixup": 0.0}}
@@ -214,7 +222,13 @@ def _reduced(study: Study, cells: list[_Cell], budget: Budget) -> list[_Cell]:
 
 
 def _build(study: Study, label: str, flat: Flat) -> Any:
-    return build_settings(study.task.settings, flat, f"{study.path}: {label!r}")
+    settings = build_settings(study.task.settings, flat, f"{study.path}: {label!r}")
+    if settings.trainer.epochs is None:
+        raise UserError(
+            f"{study.path}: {label!r}: `trainer.epochs` null: runs are compared at a length that "
+            "the study says; set a number"
+        )
+    return settings
 
 
 def _run(study: Study, label: str, arm: Arm, settings: Any, seed: int) -> Run:

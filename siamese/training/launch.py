@@ -75,6 +75,7 @@ class Prepared:
     next_step: str  # the command that comes next; ``{}`` is the checkpoint
     shared: SharedColumns | None = None  # parameter that the processes share out
     lr_factors: dict[str, float] = field(default_factory=dict)
+    layer_decays: dict[str, float] = field(default_factory=dict)
     accumulate: int = 1  # micro-batches per optimizer step
     recalibration_batches: int = 0
     validate_every: int = 1
@@ -228,10 +229,11 @@ def _go_on(
 
 def _as_chosen(settings: Any, before: Any) -> Any:
     """What a run chose as it began stands where it is left to choose again."""
-    for name in ("trainer.precision", "trainer.channels_last", "batches.people"):
+    chosen_once = ("batches.people", "batches.images", "trainer.epochs")
+    for name in ("trainer.precision", "trainer.channels_last", *chosen_once):
         group, field_name = name.split(".")
         now = getattr(settings, group)
-        if getattr(now, field_name, None) == "auto":
+        if getattr(now, field_name, 0) in ("auto", None):
             chosen = getattr(getattr(before, group), field_name)
             settings = replace(settings, **{group: replace(now, **{field_name: chosen})})
     return settings
@@ -330,6 +332,7 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         lr,
         prepared.lr_factors,
         settings.optimizer.decay_norms,
+        layer_decays=prepared.layer_decays,
     )
     steps = -(-task.batches_per_epoch() // prepared.accumulate)
     optimizer, schedule = build_optimizer(

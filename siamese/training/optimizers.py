@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import schedulefree
@@ -225,12 +226,14 @@ def parameter_groups(
     lr: float,
     factors: dict[str, float],
     decay_norms: bool = False,
+    layer_decays: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Group]:
     """Named groups: weights decay; norms and biases (one-dimensional) do not unless
     ``decay_norms``.
 
     Frozen parameters are listed, too, so that thawing them needs no new optimizer. ``factors`` on
-    the learning rate are by module.
+    the learning rate are by module, as are ``layer_decays``: of each layer relative to the one
+    above it, as timm groups them. The top layers come first, at the module's own rate.
     """
     groups: list[Group] = []
     spared = weight_decay if decay_norms else 0.0
@@ -238,6 +241,11 @@ def parameter_groups(
         # timm's transformers name what else shall not decay: position embeddings, class tokens.
         own = getattr(module, "no_weight_decay", None)
         exempt = set(own()) if callable(own) else set()
+        if (layer_decay := layer_decays.get(name, 1.0)) < 1:
+            groups += _by_layer(
+                name, module, weight_decay, lr * factors.get(name, 1.0), layer_decay, exempt, spared
+            )
+            continue
         for kind, decay in (("weights", weight_decay), ("norms_and_biases", spared)):
             wanted = [
                 parameter
@@ -254,6 +262,35 @@ def parameter_groups(
                     }
                 )
     return groups
+
+
+def _by_layer(
+    name: str,
+    module: nn.Module,
+    weight_decay: float,
+    lr: float,
+    layer_decay: float,
+    exempt: set[str],
+    spared: float,
+) -> list[Group]:
+    """A module's groups by layer, the topmost first."""
+    layers = timm.optim.param_groups_layer_decay(
+        module,
+        weight_decay=weight_decay,
+        no_weight_decay_list=exempt,
+        weight_decay_exclude_1d=spared == 0,
+        layer_decay=layer_decay,
+    )
+    layers.sort(key=lambda group: -group["lr_scale"])
+    return [
+        {
+            "params": group["params"],
+            "name": f"{name}.{place}",
+            "weight_decay": group["weight_decay"],
+            "lr": lr * group["lr_scale"],
+        }
+        for place, group in enumerate(layers)
+    ]
 
 
 def build_optimizer(

@@ -35,7 +35,7 @@ def changed(settings: Any, name: str, value: Any) -> Any:
     [
         ("trainer.epochs", 0, "`trainer.epochs` 0: must be at least 1"),
         ("trainer.epochs", "many", "`trainer.epochs` many: must be at least 1"),
-        ("trainer.epochs", None, "`trainer.epochs` null: must be given a value"),
+        ("trainer.embed_batch", None, "`trainer.embed_batch` null: must be given a value"),
         ("optimizer.lr", math.nan, "`optimizer.lr` nan: must be above 0, or null"),
         ("optimizer.betas", (0.9, 1.0), "`optimizer.betas` [0.9, 1.0]: must be two numbers"),
         ("optimizer.betas", (0.9,), "`optimizer.betas` [0.9]: must be two numbers"),
@@ -99,8 +99,8 @@ def test_groups_are_dataclasses_whose_names_the_messages_give():
         value = getattr(TrainSettings(), field.name)
         if is_dataclass(value):
             with pytest.raises(UserError, match=f"^`{field.name}[.]"):
-                check_values(replace(TrainSettings(), **{field.name: _without_values(value)}))
+                check_values(replace(TrainSettings(), **{field.name: _with_no_numbers(value)}))
 
 
-def _without_values(group: Any) -> Any:
-    return replace(group, **{field.name: None for field in fields(group)})
+def _with_no_numbers(group: Any) -> Any:
+    return replace(group, **{field.name: math.nan for field in fields(group)})

@@ -114,7 +114,7 @@ def test_the_selected_epoch_is_the_validations(made, select, epoch, value):
 
 
 def test_more_is_better_for_faces(made):
-    text = "task: face\nsettings: {split.test: 0.2}\nseeds: [0, 1, 2, 3]\n"
+    text = "task: face\nsettings: {split.test: 0.2, trainer.epochs: 4}\nseeds: [0, 1, 2, 3]\n"
     text += "runs: [{label: a}, {label: b, settings: {optimizer.name: adamw}}]\nbaseline: a"
     rows = {
         label: [

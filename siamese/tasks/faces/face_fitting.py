@@ -75,7 +75,7 @@ def with_fitting_people(
     least, most = max(2, distribution.world), min(usable, _MOST)
     if most < least:  # refused where batches are drawn
         return replace(settings, batches=replace(batches, people=least))
-    sharing = sharing_classes(settings.optimizer.name, distribution)
+    sharing = sharing_classes(settings.optimizer.name, settings.loss.name, distribution)
     classes = math.ceil(len(train.names) / sharing.world)
     loss = _trial_loss(settings, classes, own_loss).to(device)
     trainer = settings.trainer
@@ -88,7 +88,7 @@ def with_fitting_people(
         loss,
         classes,
         distribution.world,
-        batches.images,
+        batches.images_drawn,
         settings.images.size,
         device,
         usual,
@@ -105,12 +105,12 @@ def with_fitting_people(
     name = torch.cuda.get_device_name(device)
     if people is None:
         raise UserError(
-            f"`batches.people` auto: not even {least} people x {batches.images} pictures fit the "
-            f"{name}; lower `batches.images` or `images.size`, set `model.grad_checkpointing` "
+            f"`batches.people` auto: not even {least} people x {batches.images_drawn} pictures fit "
+            f"the {name}; lower `batches.images` or `images.size`, set `model.grad_checkpointing` "
             "true, or `batches.chunk` beside a number of people"
         )
     pictures = batches.images_per_epoch or len(train.paths)
-    steps = max(1, pictures // (people * batches.images))
+    steps = max(1, pictures // (people * batches.images_drawn))
     why = f"as many as fit the {name}" if people < most else f"all that may be drawn fit the {name}"
     context.say(f"batches.people auto: {people} ({why}), {steps} batches per epoch")
     return replace(settings, batches=replace(batches, people=people))

@@ -38,6 +38,7 @@ from siamese.models.loading import embedder_of, load_start_weights, spec_of
 from siamese.tasks.faces.face_fitting import with_fitting_people
 from siamese.tasks.faces.face_log import FaceLog, failure_reporter, write_run_files
 from siamese.tasks.faces.face_task import FaceTask
+from siamese.tasks.faces.from_data import with_choices
 from siamese.tasks.faces.metric_losses import (
     MetricLoss,
     sharing_classes,
@@ -175,8 +176,10 @@ class FaceRuns:
                 context.source,
                 dropout=settings.model.dropout,
                 drop_path=settings.model.drop_path,
+                embedding_dropout=settings.model.embedding_dropout,
                 backbone=self.own.backbone,
             ).train()
+        model.both_sides = settings.loss.triplet_weight > 0 and spec.neck != "none"
         if settings.model.grad_checkpointing:
             model.checkpoint_gradients()
         return model, spec
@@ -186,8 +189,12 @@ class FaceRuns:
     ) -> FaceLoss:
         if self.own.loss is not None:
             return OwnLoss(self.own.loss)
-        distribution = sharing_classes(settings.optimizer.name, context.distribution)
-        return MetricLoss(settings.loss, people, embedding_dim, distribution, settings.seed)
+        loss, batches = settings.loss, settings.batches
+        distribution = sharing_classes(settings.optimizer.name, loss.name, context.distribution)
+        if loss.memory:  # PML's holds at least the batch
+            least = batches.people_drawn * batches.images_drawn
+            loss = replace(loss, memory=max(loss.memory, least))
+        return MetricLoss(loss, people, embedding_dim, distribution, settings.seed)
 
     def _reader(
         self, settings: TrainSettings, context: RunContext, data: Split, spec: EmbedderSpec
@@ -200,6 +207,7 @@ class FaceRuns:
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
         people = len(data.train.names)
+        settings = with_choices(settings, list(data.train.counts().values()), context.say)
         model, spec = self._model(settings, context)
         if context.content is None:
             loss_settings = with_scale(settings.loss, people)
@@ -217,6 +225,7 @@ class FaceRuns:
         loss = self._loss(settings, people, spec.embedding_dim, context).to(device)
         workers = settings.batches.workers
         folder = Path(settings.runs) / str(settings.name)
+        faster = settings.optimizer.head_lr_factor
         task = FaceTask(
             settings,
             data,
@@ -234,7 +243,7 @@ class FaceRuns:
         return Prepared(
             settings=settings,
             task=task,
-            modules={"backbone": model.backbone, "head": model.head, "loss": loss},
+            modules={"backbone": model.backbone, "head": model.top(), "loss": loss},
             headline=[_headline(settings, task)],
             watched=trainer.select,
             open_log=lambda folder, step, epoch: FaceLog(folder, task, settings, step, epoch),
@@ -244,7 +253,8 @@ class FaceRuns:
             next_step="siamese-eval roc --checkpoint {}"
             + ("" if data.test is None else " --part test"),
             shared=loss.shared,
-            lr_factors={"loss": settings.loss.lr_factor},
+            lr_factors={"head": faster, "loss": faster * settings.loss.lr_factor},
+            layer_decays={"backbone": settings.optimizer.layer_decay},
             accumulate=trainer.accumulate,
             recalibration_batches=recalibration_batches(trainer, task.draws.batch_size),
             smaller=_SMALLER,
@@ -265,13 +275,13 @@ def _measured(
 
     def batch() -> torch.Tensor:
         side, people = settings.images.size, min(batches.people_drawn, len(train.names))
-        shape = (people * batches.images, 3, side, side)
+        shape = (people * batches.images_drawn, 3, side, side)
         return torch.zeros(shape, dtype=torch.uint8, device=device)
 
     run = PlannedRun(
         model,
         batch,
-        trainer.epochs * (batches.images_per_epoch or len(train.paths)),
+        trainer.epochs_run * (batches.images_per_epoch or len(train.paths)),
         model.backbone_name + " recomputing" * settings.model.grad_checkpointing,
         Path(settings.runs),
         context.say,
@@ -410,6 +420,9 @@ def _build_model(settings: TrainSettings, say: Say, backbone: nn.Module | None) 
         dropout=model_settings.dropout,
         drop_path=model_settings.drop_path,
         size=settings.images.size,
+        pooling=model_settings.pooling,
+        neck=model_settings.neck,
+        embedding_dropout=model_settings.embedding_dropout,
     )
     if model_settings.weights is not None:
         load_start_weights(model, Path(model_settings.weights), settings.limits)

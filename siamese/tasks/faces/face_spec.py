@@ -14,6 +14,7 @@ from siamese.config import (
     default_lr,
 )
 from siamese.errors import UserError
+from siamese.tasks.faces.from_data import epochs_for
 from siamese.tasks.task_spec import TRAINING_STEP, TaskSpec, Workload
 
 
@@ -57,8 +58,9 @@ def _workload(settings: TrainSettings) -> Workload:
             pictures = sum(listed.values())
             shares = [listed.get(part, 0) / max(pictures, 1) for part in ("validation", "test")]
         drawn = settings.batches.images_per_epoch or max(0.0, 1 - sum(shares)) * pictures
+        epochs = settings.trainer.epochs or epochs_for(drawn)
         judged = shares[0] + (shares[1] if settings.trainer.test_curve else 0)
-        images = settings.trainer.epochs * (TRAINING_STEP * drawn + judged * pictures)
+        images = epochs * (TRAINING_STEP * drawn + judged * pictures)
     preset = model.backbone.removeprefix("zoo/")
     network = f"timm/{preset}" if preset == model.backbone else preset
     return Workload(

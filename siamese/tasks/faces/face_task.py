@@ -130,11 +130,11 @@ class FaceTask:
                 raise UserError("`sampler`: an own sampler cannot be shared by several processes")
             if not hasattr(sampler, "__iter__"):
                 sampler = sampler(labels)
-            return SampledBatches(sampler, batches.people_drawn * batches.images, seed)
+            return SampledBatches(sampler, batches.people_drawn * batches.images_drawn, seed)
         return PKBatches(
             labels,
             batches.people_drawn,
-            batches.images,
+            batches.images_drawn,
             batches.images_per_epoch,
             seed,
             rank=rank,
@@ -218,7 +218,7 @@ class FaceTask:
         """
         self.latest = self._judge(self.split.validation)
         figures = self.latest.figures
-        if not self.loss.has_class_weights:
+        if not self.loss.knows_training_only:
             labels = np.asarray(self.split.validation.labels)[self.latest.indices.numpy()]
             figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
         if self.settings.trainer.test_curve and self.split.test is not None:
@@ -252,7 +252,7 @@ class FaceTask:
         batches = self.settings.batches
         if np.sum(np.bincount(labels) >= 2) < 2:
             return math.nan
-        draws = PKBatches(labels.tolist(), batches.people_drawn, batches.images, None, seed=0)
+        draws = PKBatches(labels.tolist(), batches.people_drawn, batches.images_drawn, None, seed=0)
         draws.start_recalibration(_VALIDATION_LOSS_BATCHES)
         values = []
         for batch in draws:

@@ -13,14 +13,15 @@ from pytorch_metric_learning.utils import loss_and_miner_utils
 from torch import nn
 
 from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
+from siamese.tasks.faces.adaface import AdaFaceLoss
 from siamese.tasks.faces.partial_classes import PartialClasses
 from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.sharing import SharedColumns
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
-# it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
-# Zhai 2019 (normalized_softmax). arcface and its kin take their scale from the number of classes,
-# see :func:`fixed_scale`.
+# it (ntxent); Sun 2020, face setting (circle); Wang 2019 (multi_similarity); Deng 2019 (arcface,
+# degrees); Wang 2018 (cosface); Kim 2022 (adaface); Zhai 2019 (normalized_softmax). arcface and its
+# kin take their scale from the number of classes, see :func:`fixed_scale`.
 _MARGIN = {
     "triplet": 0.1,
     "contrastive": 0.0,
@@ -28,9 +29,12 @@ _MARGIN = {
     "arcface": 28.6,
     "subcenter_arcface": 28.6,
     "cosface": 0.35,
+    "adaface": 0.4,
 }
-_SCALE = {"circle": 256.0}
+_SCALE = {"circle": 256.0, "multi_similarity": 50.0}
 _TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
+# Losses whose scale follows the number of people.
+_SCALED = frozenset({"arcface", "subcenter_arcface", "cosface", "adaface"})
 # What runs took before the scale followed the number of people; they go on with it.
 _EARLIER_SCALE = {"arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
 _FEWEST_CLASSES = 10
@@ -50,7 +54,7 @@ def fixed_scale(classes: int) -> float:
 
 def with_scale(settings: LossSettings, classes: int) -> LossSettings:
     """The settings with the scale of arcface and its kin filled in where the user gave none."""
-    if settings.name not in _EARLIER_SCALE:
+    if settings.name not in _SCALED:
         return settings
     return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
 
@@ -63,12 +67,12 @@ def with_earlier_scale(settings: LossSettings) -> LossSettings:
     return replace(settings, scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)))
 
 
-def sharing_classes(optimizer: str, distribution: Distribution) -> Distribution:
+def sharing_classes(optimizer: str, loss: str, distribution: Distribution) -> Distribution:
     """The processes among which class weights are shared out; alone where each keeps them all.
 
-    LARS and LAMB go by the norm of a whole matrix.
+    LARS and LAMB go by the norm of a whole matrix; AdaFace's margins by every picture of a batch.
     """
-    return SINGLE if optimizer in ("lars", "lamb") else distribution
+    return SINGLE if optimizer in ("lars", "lamb") or loss == "adaface" else distribution
 
 
 @torch.no_grad()
@@ -106,7 +110,7 @@ class MetricLoss(nn.Module):
     ):
         super().__init__()
         settings = with_scale(settings, classes)
-        self.name = settings.name
+        self.name, self.embedding_dim = settings.name, embedding_dim
         margin = _given(settings.margin, _MARGIN.get(settings.name))
         scale = _given(settings.scale, _SCALE.get(settings.name))
         temperature = _given(settings.temperature, _TEMPERATURE.get(settings.name))
@@ -115,7 +119,14 @@ class MetricLoss(nn.Module):
         options: dict[str, Any] = {} if reducer is None else {"reducer": reducer}
         build = _LOSSES[settings.name]
         self.loss = build(classes, embedding_dim, margin, scale, temperature, options)
-        self.miner = _miner(settings.miner, margin)
+        self._miner, self._miner_after = _miner(settings.miner, margin), settings.miner_after
+        self.miner = self._miner if self._miner_after == 0 else None
+        if settings.memory:
+            self.loss = RememberingLoss(self.loss, embedding_dim, settings.memory)
+        self._triplet_weight = settings.triplet_weight
+        self._triplet: nn.Module | None = None
+        if settings.triplet_weight:
+            self._triplet = _LOSSES["triplet"](0, 0, _MARGIN["triplet"], None, None, options)
         self._partial: PartialClasses | None = None
         rate = settings.sample_rate
         if self.has_class_weights and (rate < 1 or distribution.world > 1):
@@ -127,29 +138,76 @@ class MetricLoss(nn.Module):
         return self.name in CLASS_WEIGHT_LOSSES
 
     @property
+    def knows_training_only(self) -> bool:
+        """Whether it cannot be asked about other people: class weights, remembered embeddings."""
+        return self.has_class_weights or isinstance(self.loss, RememberingLoss)
+
+    @property
     def shared(self) -> SharedColumns | None:
         """The class weights where processes share them out."""
         return None if self._partial is None else self._partial.shared
 
     def start_epoch(self, epoch: int, batch: int) -> None:
-        """See :meth:`PartialClasses.start_epoch`."""
+        """See :meth:`PartialClasses.start_epoch`; the miner begins when its epoch comes."""
+        self.miner = self._miner if epoch >= self._miner_after else None
         if self._partial is not None:
             self._partial.start_epoch(epoch, batch)
 
     def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Loss of a batch: embeddings (N, D) of any float type, labels int64 (N,)."""
+        """Loss of a batch: embeddings (N, D) of any float type, labels int64 (N,).
+
+        Embeddings (N, 2 D) are those before and after a neck: triplets beside a loss with class
+        weights see the ones before.
+        """
         with torch.autocast(embeddings.device.type, enabled=False):
-            embeddings = embeddings.float()
-            if self._partial is not None:
-                return self._partial(embeddings, labels)
+            before, embeddings = both_sides(embeddings.float(), self.embedding_dim)
+            value = self._main(embeddings, labels)
+            if self._triplet is not None:
+                value = value + self._triplet_weight * self._triplet(before, labels)
+        return value
+
+    def _main(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if self._partial is not None:
+            return self._partial(embeddings, labels)
+        value: torch.Tensor
+        if isinstance(self.loss, RememberingLoss):
+            self.loss.miner = self.miner
+            value = self.loss(embeddings, labels)
+        else:
             mined = self.miner(embeddings, labels) if self.miner is not None else None
-            value: torch.Tensor = self.loss(embeddings, labels, mined)
+            value = self.loss(embeddings, labels, mined)
         return value
 
     def active_share(self, embeddings: torch.Tensor, labels: torch.Tensor) -> float:
         """See :func:`active_share`; at the loss's own margin where it is one of triplets."""
         margin = _ACTIVE_MARGIN if self.triplet_margin is None else self.triplet_margin
-        return active_share(embeddings, labels, margin)
+        return active_share(both_sides(embeddings, self.embedding_dim)[1], labels, margin)
+
+
+def both_sides(embeddings: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings (N, D) before and after a neck, of (N, 2 D); of (N, D) twice the same."""
+    return embeddings[:, :dim], embeddings[:, -dim:]
+
+
+class RememberingLoss(losses.CrossBatchMemory):  # type: ignore[misc]
+    """PML's cross-batch memory (Wang et al., arXiv 1912.06798), which a checkpoint holds whole.
+
+    PML keeps its place in the memory outside of its state.
+    """
+
+    def __init__(self, loss: nn.Module, embedding_dim: int, memory: int):
+        super().__init__(loss, embedding_dim, memory_size=memory)
+
+    def get_extra_state(self) -> torch.Tensor:
+        """Where the next embedding goes, and whether the memory has been filled."""
+        return torch.tensor([self.queue_idx, int(self.has_been_filled)])
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        """ValueError where it is no place in this memory."""
+        place, filled = (int(value) for value in state)
+        if not 0 <= place < self.memory_size or filled not in (0, 1):
+            raise ValueError(f"no place in a memory of {self.memory_size}: {place}, {filled}")
+        self.queue_idx, self.has_been_filled = place, bool(filled)
 
 
 def _given(value: float | None, usual: float | None) -> float | None:
@@ -166,7 +224,7 @@ _LOSSES: dict[str, _Builder] = {
     "contrastive": lambda c, d, m, s, t, o: losses.ContrastiveLoss(
         pos_margin=1, neg_margin=m, distance=distances.CosineSimilarity(), **o
     ),
-    "multi_similarity": lambda c, d, m, s, t, o: losses.MultiSimilarityLoss(**o),
+    "multi_similarity": lambda c, d, m, s, t, o: losses.MultiSimilarityLoss(beta=s, **o),
     "supcon": lambda c, d, m, s, t, o: losses.SupConLoss(temperature=t, **o),
     "ntxent": lambda c, d, m, s, t, o: losses.NTXentLoss(temperature=t, **o),
     "circle": lambda c, d, m, s, t, o: losses.CircleLoss(m=m, gamma=s, **o),
@@ -175,6 +233,7 @@ _LOSSES: dict[str, _Builder] = {
         num_classes=c, embedding_size=d, margin=m, scale=s, sub_centers=3, **o
     ),
     "cosface": lambda c, d, m, s, t, o: losses.CosFaceLoss(c, d, margin=m, scale=s, **o),
+    "adaface": lambda c, d, m, s, t, o: AdaFaceLoss(c, d, **{"margin": m, "scale": s, **o}),
     "normalized_softmax": lambda c, d, m, s, t, o: losses.NormalizedSoftmaxLoss(
         c, d, temperature=t, **o
     ),

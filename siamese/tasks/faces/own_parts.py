@@ -73,7 +73,7 @@ def name_of(part: Any) -> str:
 class OwnLoss(nn.Module):
     """A program's loss, seen as :class:`siamese.tasks.faces.metric_losses.MetricLoss`."""
 
-    has_class_weights = True  # nobody knows: it is asked about training people only
+    knows_training_only = True  # nobody knows better
     triplet_margin = None
     name = "own"
     shared = None

@@ -51,7 +51,7 @@ def test_pictures_are_mixed_as_a_naive_loop_does(memory_format: Any) -> None:
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.5])
-@pytest.mark.parametrize("name", sorted(CLASS_WEIGHT_LOSSES))
+@pytest.mark.parametrize("name", sorted(CLASS_WEIGHT_LOSSES - {"adaface"}))
 def test_the_loss_is_that_of_both_people_by_their_shares(name: Any, rate: float) -> None:
     def loss() -> MetricLoss:
         torch.manual_seed(1)
@@ -216,7 +216,10 @@ def test_mixed_people_need_class_weights() -> None:
     for name in ("arcface", "subcenter_arcface", "cosface", "normalized_softmax"):
         settings.loss = LossSettings(name=name)  # type: ignore[arg-type]
         check_settings(settings)
-    for name in ("triplet", "supcon"):
+    settings.loss = LossSettings(name="arcface", triplet_weight=0.5)
+    with pytest.raises(UserError, match=r"^`augment\.mixup` 0\.2: must be 0 beside `loss\.trip"):
+        check_settings(settings)
+    for name in ("triplet", "supcon", "adaface"):
         settings.loss = LossSettings(name=name)  # type: ignore[arg-type]
         with pytest.raises(UserError, match=rf"^`augment\.mixup` 0\.2: must be 0 for the {name}"):
             check_settings(settings)

@@ -22,6 +22,7 @@ from siamese.config.ranges import (
     FolderName,
     NonNegativeFloat,
     NonNegativeInt,
+    OpenUnit,
     PlainName,
     PositiveFloat,
     PositiveInt,
@@ -77,6 +78,9 @@ class ImageSettings:
     """Side of the square input in pixels."""
     fit: FitName = "squash"
     """How a picture is made square: squash (the whole picture, aspect changed) or crop (centre)."""
+    crop: OpenUnit | None = None
+    """Take the centre square of each picture first, its side as a share of the shorter side (0.6);
+    the checkpoint remembers it. null: the whole picture."""
     mean: tuple[float, float, float] | None = None
     """RGB mean taken off, pixels in [0, 1]; null: the backbone's own (timm; zoo: 0.5)."""
     std: tuple[float, float, float] | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from PIL import Image
 from torch import nn
@@ -24,6 +26,17 @@ class Preprocess:
 
     def __init__(self, size: int, fit: FitName, crop: float | None = None):
         self.size, self.fit, self.crop = size, fit, crop
+
+    @property
+    def decode_size(self) -> int | None:
+        """Side in pixels that is needed of a whole picture, see :func:`siamese.data.decode.decode`.
+
+        None where pixels are counted: a picture that was decoded reduced has fewer.
+        """
+        if self.crop is None:
+            return self.size
+        share = max(self.crop, 1e-6)  # smaller ones are one pixel of any picture
+        return math.ceil(self.size / share) if share < 1 else None
 
     def __call__(self, picture: Image.Image) -> torch.Tensor:
         """An RGB picture to uint8 (3, size, size)."""

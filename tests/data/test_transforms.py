@@ -81,6 +81,19 @@ def test_crop_takes_the_largest_square_in_the_centre():
     assert torch.equal(Preprocess(32, "crop")(picture(50, 70)), F.pil_to_tensor(square))
 
 
+@pytest.mark.parametrize("fit", ["squash", "crop"])
+def test_a_share_is_cut_out_of_the_centre_first(fit):
+    square = picture(50, 70).crop((10, 20, 40, 50)).resize((32, 32), Image.Resampling.BILINEAR)
+    assert torch.equal(Preprocess(32, fit, 0.6)(picture(50, 70)), F.pil_to_tensor(square))
+
+
+def test_what_is_left_of_a_picture_that_is_decoded_reduced_is_enough():
+    assert Preprocess(32, "squash").decode_size == 32
+    assert Preprocess(32, "squash", 0.6).decode_size == 54  # of which 0.6 are 32
+    assert Preprocess(32, "squash", 1e-320).decode_size == 32_000_000
+    assert Preprocess(32, "squash", 150).decode_size is None  # counted in the file's own pixels
+
+
 def test_with_everything_off_nothing_changes():
     assert torch.equal(augment(), tensor(40))
 

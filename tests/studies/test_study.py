@@ -151,6 +151,7 @@ def test_younger_settings_leave_the_names_of_older_runs():
     younger = {
         "augment": {"low_resolution": 0.1, "jpeg": 0.1, "randaugment": 1, "mixup": 0.1}
         | {"randaugment_magnitude": 10},
+        "images": {"crop": 0.6},
     }
     digests = {"31a1b13c3f41"}
     for group, changes in younger.items():

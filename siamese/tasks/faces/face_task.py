@@ -93,7 +93,7 @@ class FaceTask:
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed, self._cache = report_failed, cache
-        self._prepare = Preprocess(spec.size, settings.images.fit)
+        self._prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
         chunk = settings.batches.chunk
         synchronise_batch_norms(model, device, distribution.world, chunk)
         self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
@@ -108,7 +108,7 @@ class FaceTask:
         pictures = face_pictures(
             split.train,
             self._prepare,
-            spec.size,
+            self._prepare.decode_size,
             cache,
             augment=self.own.augment or augmentation(settings.augment, spec.size),
         )
@@ -231,7 +231,7 @@ class FaceTask:
         loader = evaluation_loader(
             folder,
             self._prepare,
-            self.spec.size,
+            self._prepare.decode_size,
             batch_size=self.settings.trainer.embed_batch,
             workers=self.workers,
             pin_memory=self.device.type == "cuda",

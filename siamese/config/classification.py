@@ -264,6 +264,9 @@ def check_classification(settings: ClassificationSettings) -> None:
     require(usable, "loss.target_threshold", threshold, "null, but for bce")
     optimizer = settings.optimizer
     check_optimization(optimizer, settings.schedule)
+    for name in ("head_lr_factor", "layer_decay"):
+        value = getattr(optimizer, name)
+        require(value == 1, f"optimizer.{name}", value, "1: it is for face embedders")
     if settings.trainer.precision == "pure_fp16" and optimizer.name in _BREAK_IN_FP16:
         raise UserError(
             f"`trainer.precision` pure_fp16: {optimizer.name} divides by numbers that are 0 in "

@@ -85,6 +85,12 @@ class OptimizerSettings:
     """Decay of an exponential moving average of the weights, which is validated and saved (often
     0.999); null: off. After t steps it is at most (1 + t) / (10 + t), so that short runs do not end
     near their random beginning. Not with schedule-free optimizers, which average anyway."""
+    head_lr_factor: PositiveFloat = 1.0
+    """Learning rate of a face embedder's head and its loss's class weights relative to the
+    backbone's."""
+    layer_decay: UnitAboveZero = 1.0
+    """Learning rate of each layer of a face embedder's backbone relative to the layer above (as in
+    BEiT, arXiv 2106.08254, by timm's groups); 1: all alike."""
     clip: PositiveOrInfinite | None = None
     """Largest gradient norm; null: no clipping."""
 

@@ -24,7 +24,6 @@ from siamese.config.ranges import (
     NonNegativeInt,
     OpenUnit,
     PlainName,
-    PositiveFloat,
     PositiveInt,
     PositiveOrInfinite,
     Probability,
@@ -259,17 +258,6 @@ class LossSettings:
 
 
 @dataclass
-class FaceOptimizerSettings(OptimizerSettings):
-    """The optimizer."""
-
-    head_lr_factor: PositiveFloat = 1.0
-    """Learning rate of the head and the loss's class weights relative to the backbone's."""
-    layer_decay: UnitAboveZero = 1.0
-    """Learning rate of each of the backbone's layers relative to the layer above (as in BEiT, arXiv
-    2106.08254, by timm's groups); 1: all alike."""
-
-
-@dataclass
 class TrainerSettings:
     """The training loop."""
 
@@ -336,7 +324,7 @@ class TrainSettings(SavedSettings):
     batches: BatchSettings = field(default_factory=BatchSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: FaceOptimizerSettings = field(default_factory=FaceOptimizerSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)

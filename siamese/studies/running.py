@@ -358,6 +358,8 @@ def _work(
     os.environ.update(environment)  # before torch is loaded
     with contextlib.suppress(AttributeError, OSError):
         os.setpgrp()  # Ctrl-C reaches the study alone, which then asks each process once
+    # A study in the background ignores Ctrl-C; its processes hear what it asks them all the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if log is not None:
         written = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         for stream in (1, 2):
@@ -372,7 +374,8 @@ def _work(
                 with contextlib.suppress(Diverged):  # the first process records it
                     train_or_resume(run, trainer, threads)
     except (UserError, KeyboardInterrupt) as error:
-        messages.send(error)
+        with contextlib.suppress(BrokenPipeError):  # the study is gone
+            messages.send(error)
         raise SystemExit(1) from None
     except BaseException:
         traceback.print_exc()

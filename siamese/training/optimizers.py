@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from siamese.config import SCHEDULE_FREE, OptimizerSettings, ScheduleSettings
+from siamese.errors import UserError
 from siamese.training.adabound import AdaBound
 from siamese.training.resuming import require_alike, require_moments
 from siamese.training.schedules import in_steps, schedule_factor
@@ -273,7 +274,12 @@ def _by_layer(
     exempt: set[str],
     spared: float,
 ) -> list[Group]:
-    """A module's groups by layer, the topmost first."""
+    """A module's groups by layer, the topmost first; UserError where it does not tell them."""
+    if not callable(getattr(module, "group_matcher", None)):
+        raise UserError(
+            f"`optimizer.layer_decay` {layer_decay:g}: {type(module).__name__} does not say what "
+            "its layers are, as timm's models do; set 1"
+        )
     layers = timm.optim.param_groups_layer_decay(
         module,
         weight_decay=weight_decay,

@@ -204,14 +204,17 @@ def test_a_run_in_processes_diverges_once(together, trainer, tmp_path):
 # Killed
 
 
-def start_study(study, tmp_path, journal, jobs):
+def start_study(study, tmp_path, journal, jobs, in_background=False):
+    """``in_background``: as a shell's ``&`` starts it in a script, deaf to Ctrl-C."""
     code = (
+        "import signal\n"
         "from pathlib import Path\n"
         "from siamese.studies.expand import Place, expand\n"
         "from siamese.studies.running import make_all\n"
         "from siamese.studies.study import read_study\n"
         "from tests.studies.fakes import FakeTrainer\n"
         "if __name__ == '__main__':\n"
+        f"    {'signal.signal(signal.SIGINT, signal.SIG_IGN)' * in_background}\n"
         f"    root = Path({str(tmp_path)!r})\n"
         "    place = Place(str(root / 'runs'), str(root / 'checkpoints'))\n"
         f"    lines = expand(read_study(Path({str(study)!r})), place)\n"
@@ -266,6 +269,17 @@ def test_a_killed_study_goes_on_and_repeats_nothing(
         rows = (run.folder / "metrics.csv").read_text().splitlines()
         assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2", "3"]
     assert [status(run) for run in runs] == ["done"] * 4
+
+
+def test_jobs_of_a_study_in_the_background_notice_that_it_is_gone(
+    runs, trainer, write_study, tmp_path
+):
+    process = start_study(write_study(), tmp_path, trainer.journal, 2, in_background=True)
+    until(lambda: trainer.journal.exists() and len(epochs(trainer)) >= 2)
+    process.kill()
+    process.communicate(timeout=60)
+    until(lambda: all(is_free(run) for run in runs))
+    assert len(epochs(trainer)) < 6  # else both ran to their ends
 
 
 # The whole command

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from siamese.config import OptimizerSettings, ScheduleSettings, default_lr
+from siamese.errors import UserError
 from siamese.training import optimizers
 from siamese.training.optimizers import (
     Group,
@@ -625,6 +626,40 @@ def test_decay_reaches_whom_it_should(name: str, extra: str, decay_norms: bool) 
             assert float(now.detach().norm()) < float(old.norm())
         else:
             assert torch.equal(now.detach(), old)
+
+
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_lower_layers_learn_slower(decay_norms: bool) -> None:
+    import timm
+
+    net = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=4, num_classes=0)
+    head = nn.Linear(4, 2)
+    groups = parameter_groups(
+        {"backbone": net, "head": head},
+        0.05,
+        LR,
+        {"head": 5.0},
+        decay_norms=decay_norms,
+        layer_decays={"backbone": 0.5},
+    )
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(rates) == sum(1 for _ in net.parameters()) + 2
+    assert groups[0]["lr"] == LR  # the topmost, as TensorBoard shows it
+    assert {group["name"].partition(".")[0] for group in groups} == {"backbone", "head"}
+    # Twelve blocks, the last norm with the topmost, and the embedding of patches below them.
+    for name, parameter in net.named_parameters():
+        block = int(name.split(".")[1]) + 1 if name.startswith("blocks.") else 0
+        below = 0 if name.startswith("norm.") else 12 - block
+        assert rates[id(parameter)] == pytest.approx(LR * 0.5**below), name
+        spared = name in ("pos_embed", "cls_token") or (parameter.ndim == 1 and not decay_norms)
+        assert decays[id(parameter)] == (0.0 if spared else 0.05), name
+    assert rates[id(head.weight)] == rates[id(head.bias)] == 5 * LR
+
+
+def test_a_network_that_does_not_tell_its_layers_is_refused() -> None:
+    with pytest.raises(UserError, match=r"`optimizer\.layer_decay` 0\.5: Sequential does not say"):
+        parameter_groups({"backbone": _net()}, 0.0, LR, {}, layer_decays={"backbone": 0.5})
 
 
 def test_adamw_warms_up_and_decays_to_zero() -> None:

@@ -121,6 +121,37 @@ def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
     same(_last(settings), _last(stopped))
 
 
+@pytest.mark.parametrize(
+    ("loss", "model"),
+    [
+        (
+            LossSettings(name="triplet", memory=40, miner="semihard", miner_after=2),
+            {"pooling": "gem", "embedding_dropout": 0.2},
+        ),
+        (
+            LossSettings(name="adaface", scale=4.0, triplet_weight=0.5),
+            {"neck": "batch_norm", "backbone": "test_resnet"},
+        ),
+    ],
+)
+def test_recipes_go_on_exactly(
+    settings: TrainSettings, tmp_path: Path, loss: LossSettings, model: dict[str, Any]
+) -> None:
+    optimizer = replace(settings.optimizer, head_lr_factor=5.0, layer_decay=0.7)
+    images = replace(settings.images, size=64)
+    settings = replace(settings, loss=loss, optimizer=optimizer, images=images)
+    settings = replace(settings, model=replace(settings.model, drop_path=0.0, **model))
+    train_faces(settings)
+    stopped = _elsewhere(settings, tmp_path / "stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, "step", 9)
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(stopped)
+    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    same(_last(settings), _last(stopped))
+    assert _metrics(settings) == _metrics(stopped)
+
+
 def test_a_resumed_log_keeps_every_point(settings: TrainSettings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -20,10 +20,10 @@ from siamese.config.ranges import (
 from siamese.errors import UserError
 
 CropSide = Annotated[
-    float,
+    float | Literal["whole"],
     Allowed(
-        "a share of the shorter side below 1, or whole pixels",
-        lambda v: 0 < v < 1 or (v >= 1 and float(v).is_integer()),
+        "a share of the shorter side below 1, whole pixels, or whole",
+        lambda v: v == "whole" or 0 < v < 1 or (v >= 1 and float(v).is_integer()),
     ),
 ]
 Resamples = Annotated[
@@ -50,7 +50,7 @@ class EmbedSettings:
     run's evaluation folder."""
     crop: CropSide | None = None
     """Take the centre square of each picture first: its side in pixels (150), or as a share of the
-    shorter side (0.6); null: the whole picture."""
+    shorter side (0.6). whole: the whole picture; null: as the model was trained (`images.crop`)."""
     flip: bool = False
     """Average each embedding with that of the mirrored picture (twice the time)."""
     device: str = "auto"

@@ -22,6 +22,7 @@ from siamese.config.ranges import (
     FolderName,
     NonNegativeFloat,
     NonNegativeInt,
+    OpenUnit,
     PlainName,
     PositiveInt,
     PositiveOrInfinite,
@@ -65,6 +66,7 @@ Finite = Annotated[float, Allowed("finite", math.isfinite)]
 PicturesEach = Annotated[int, Allowed("at least 2 (a genuine pair)", lambda v: v >= 2)]
 Degrees = Annotated[float, Allowed("0 to 180 degrees", lambda v: 0 <= v <= 180)]
 PeopleKept = Annotated[float, share_or_count("people")]
+Magnitude = Annotated[int, Allowed("from 0 to 30", lambda v: 0 <= v <= 30)]
 
 
 @dataclass
@@ -75,6 +77,9 @@ class ImageSettings:
     """Side of the square input in pixels."""
     fit: FitName = "squash"
     """How a picture is made square: squash (the whole picture, aspect changed) or crop (centre)."""
+    crop: OpenUnit | None = None
+    """Take the centre square of each picture first, its side as a share of the shorter side (0.6);
+    the checkpoint remembers it. null: the whole picture."""
     mean: tuple[float, float, float] | None = None
     """RGB mean taken off, pixels in [0, 1]; null: the backbone's own (timm; zoo: 0.5)."""
     std: tuple[float, float, float] | None = None
@@ -101,6 +106,19 @@ class AugmentSettings:
     """Probability of a Gaussian blur (sigma 0.1 to 2 px); 0: off."""
     erasing: Probability = 0.0
     """Probability of erasing a random rectangle; 0: off."""
+    low_resolution: Probability = 0.0
+    """Probability of shrinking a picture to a random share of its side, from a quarter to all of it
+    (log-uniform), and enlarging it again, as small pictures are; 0: off."""
+    jpeg: Probability = 0.0
+    """Probability of compression as JPEG, quality 20 to 90, as messengers do; 0: off."""
+    randaugment: NonNegativeInt = 0
+    """RandAugment operations per picture (torchvision's; arXiv 1909.13719); 0: off."""
+    randaugment_magnitude: Magnitude = 9
+    """Strength of RandAugment's operations, 0 to 30."""
+    mixup: NonNegativeFloat = 0.0
+    """Mixup: each picture of a batch is mixed with another one, by shares from Beta(alpha, alpha)
+    (arXiv 1710.09412), and the loss alike; this is alpha. For losses with class weights, but not
+    adaface; 0: off."""
 
 
 @dataclass
@@ -390,6 +408,7 @@ def check_settings(settings: TrainSettings) -> None:
     require(usable, "split.test", split.test, "0 beside `split.test_data`: choose one of them")
     _check_lists(settings)
     _check_loss(settings.loss)
+    _check_mixup(settings.augment.mixup, settings.loss)
     check_optimization(settings.optimizer, settings.schedule)
     usable = settings.trainer.compile is not True or settings.batches.chunk is None
     require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")
@@ -414,6 +433,15 @@ def _check_lists(settings: TrainSettings) -> None:
                 f"`split.{name}` {given}: does nothing beside `split.lists`, which says who stands "
                 f"where; leave one of them out ({'null' if value is None else value} unsets it)"
             )
+
+
+def _check_mixup(mixup: float, loss: LossSettings) -> None:
+    """Mixed pictures show two people: pairs and triplets, and a picture's quality, mean nothing."""
+    usable = loss.name in CLASS_WEIGHT_LOSSES and loss.name != "adaface"
+    wanted = f"0 for the {loss.name} loss (arcface, cosface and normalized_softmax can mix people)"
+    require(mixup == 0 or usable, "augment.mixup", mixup, wanted)
+    usable = mixup == 0 or loss.triplet_weight == 0
+    require(usable, "augment.mixup", mixup, "0 beside `loss.triplet_weight`")
 
 
 def _check_loss(loss: LossSettings) -> None:

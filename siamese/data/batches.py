@@ -37,8 +37,8 @@ class PictureReader(Protocol):
         """
 
 
-# Purposes of random streams: each has batches and augmentation of its own.
-TRAINING, RECALIBRATION = 0, 1
+# Purposes of random streams: each has draws of its own.
+TRAINING, RECALIBRATION, MIXING = 0, 1, 2
 
 
 class Draw(NamedTuple):

@@ -102,6 +102,7 @@ _EMBEDDER: Schema = {
     "color_order?": _one_of("RGB"),
     "pooling?": _one_of("avg", "gem"),
     "neck?": _one_of("none", "batch_norm"),
+    "crop?": lambda value: value is None or (_is_number(value) and 0 < value < 1),
 }
 _CLASSIFIER: Schema = {
     "network": _is_text,

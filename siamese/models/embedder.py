@@ -28,7 +28,7 @@ from siamese.zoo import (
 ZOO, MODULE = "zoo/", "own:"
 # Mean and standard deviation for networks that have no pretrained weights to match.
 _DEFAULT_PIXELS = (0.5, 0.5, 0.5)
-_UNUSED = {"pooling": "avg", "neck": "none"}
+_UNUSED = {"pooling": "avg", "neck": "none", "crop": None}
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class EmbedderSpec:
         color_order: order of the input's channels, always ``RGB``.
         pooling: how feature maps become one vector, ``avg`` (the backbone's own) or ``gem``.
         neck: what follows the linear head, ``none`` or ``batch_norm``.
+        crop: side of the centre square that is taken of each picture first, as a share of its
+            shorter side; None: the whole picture.
     """
 
     backbone: str
@@ -57,6 +59,7 @@ class EmbedderSpec:
     color_order: str = "RGB"
     pooling: str = "avg"
     neck: str = "none"
+    crop: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint; what came later is left out where it is not used, so that
@@ -226,11 +229,12 @@ class SiameseEmbedder(nn.Module):
             self.backbone.eval()
         return self
 
-    def spec(self, fit: str) -> EmbedderSpec:
+    def spec(self, fit: str, crop: float | None = None) -> EmbedderSpec:
         """Its description for a checkpoint; it must have been made for one ``size``.
 
         Args:
             fit: how pictures are made square, ``squash`` or ``crop``.
+            crop: the share of a picture that is taken first; None: all of it.
         """
         if self.size is None:
             raise ValueError("an embedder without a size has no description")
@@ -245,6 +249,7 @@ class SiameseEmbedder(nn.Module):
             (deviations[0], deviations[1], deviations[2]),
             pooling=self.pooling_name,
             neck=self.neck_name,
+            crop=crop,
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,7 +125,8 @@ class Embedder:
         spec: what it is and what it is fed with.
         device: where it runs.
         precision: arithmetic of the network.
-        crop: the centre square that is taken first; see :class:`Preprocess`.
+        crop: the centre square that is taken first, see :class:`Preprocess`; None: the whole
+            picture.
         flip: whether each embedding is averaged with that of the mirrored picture.
         batch: pictures at a time.
         decision: the threshold and calibration that were chosen for it; None where none were.
@@ -139,7 +140,7 @@ class Embedder:
         *,
         device: torch.device,
         precision: torch.dtype = torch.float32,
-        crop: float | None = None,
+        crop: float | Literal["whole"] | None = None,
         flip: bool = False,
         batch: int = 128,
         decision: Decision | None = None,
@@ -147,8 +148,11 @@ class Embedder:
     ):
         if batch < 1:
             raise UserError(f"`batch` {batch}: must be at least 1")
-        if not (crop is None or 0 < crop < 1 or (crop >= 1 and float(crop).is_integer())):
-            raise UserError(f"`crop` {crop}: must be a share of the side below 1, or whole pixels")
+        if crop is None or crop == "whole":
+            crop = spec.crop if crop is None else None
+        elif isinstance(crop, str) or not (0 < crop < 1 or (crop >= 1 and float(crop).is_integer())):
+            wanted = "a share of the side below 1, whole pixels, or whole"
+            raise UserError(f"`crop` {crop}: must be {wanted}")
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision
         self.crop, self.flip, self.batch = crop, flip, batch
@@ -164,7 +168,7 @@ class Embedder:
         *,
         backbone: nn.Module | None = None,
         precision: PrecisionName = "auto",
-        crop: float | None = None,
+        crop: float | Literal["whole"] | None = None,
         flip: bool = False,
         batch: int = 128,
         checkpoints: str | Path = "checkpoints",
@@ -180,7 +184,7 @@ class Embedder:
                 one was. It gets the checkpoint's weights, and is used as it is, not copied.
             precision: arithmetic of the network; ``auto``: as ``siamese-eval`` takes it.
             crop: take the centre square of each picture first: its side in pixels, or as a share
-                of the shorter side.
+                of the shorter side; ``whole``: the whole picture; None: as it was trained.
             flip: average each embedding with that of the mirrored picture.
             batch: pictures at a time.
             checkpoints: folder of all runs' checkpoints, where a name is looked for.
@@ -337,7 +341,7 @@ class Embedder:
                 that a whole pass gives.
             part: (0, 3): of every three batches the first.
         """
-        size = self.spec.size if self.crop is None else None
+        size = self.prepare.decode_size
         total = len(folder.paths)
         loader = evaluation_loader(
             folder,
@@ -454,7 +458,7 @@ class Embedder:
         return vectors.numpy(), positions.numpy()
 
     def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[_Batch]:
-        size = self.spec.size if self.crop is None else None
+        size = self.prepare.decode_size
         prepared = map(self.prepare, rgb_pictures(pictures, size))
         done = 0
         while images := list(islice(prepared, self.batch)):

@@ -150,8 +150,8 @@ def embed_folder(
         UserError: not one picture can be decoded; the cache cannot be used.
     """
     decision = model.decision  # where it is damaged, before the pictures take their time
-    uncut = _uncut(folder, settings.crop)
     embedder = _embedder(model, settings)
+    uncut = _uncut(folder, embedder.crop)
     workers, cache = _reading(model, settings, folder, embedder, progress=True)
     if rows is None:
         vectors, kept, failed = embedder.embed_listed(folder, workers=workers, cache=cache)
@@ -190,12 +190,11 @@ def _reading(
     """Loader processes, and the cache where one is asked for."""
     workers, cache = settings.workers, None
     if settings.cache is not None:
-        size = model.spec.size if settings.crop is None else None
         cache = open_cache(
             Path(settings.cache),
             [folder],
             embedder.prepare,
-            size,
+            embedder.prepare.decode_size,
             workers=workers,
             progress=progress,
         )

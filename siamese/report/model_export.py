@@ -207,12 +207,13 @@ class _Job:
         """Some pictures of a folder, evenly spread over its people."""
         number = len(folder.paths)
         positions = sorted({round(at) for at in np.linspace(0, number - 1, min(most, number))})
-        workers = self.settings.workers
+        workers, spec = self.settings.workers, self.spec
+        prepare = Preprocess(spec.size, "squash" if spec.fit == "squash" else "crop", spec.crop)
         return iter(
             evaluation_loader(
                 folder,
-                Preprocess(self.spec.size, "squash" if self.spec.fit == "squash" else "crop"),
-                self.spec.size,
+                prepare,
+                prepare.decode_size,
                 batch_size=_BATCH,
                 workers=default_workers("cpu") if workers is None else workers,
                 positions=positions,
@@ -312,6 +313,8 @@ def _properties(description: Mapping[str, Any], text: str) -> dict[str, str]:
         "color_order": spec.get("color_order", "RGB"),
         "fingerprint": description["fingerprint"],
     }
+    if spec.get("crop") is not None:
+        found["crop"] = repr(spec["crop"])
     if decision is not None:
         found["threshold"] = repr(decision["threshold"])
         found["target_fmr"] = repr(decision["target_fmr"])

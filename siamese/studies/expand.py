@@ -26,6 +26,11 @@ _LATER = {
     "batches.chunk": None,
     "model.grad_checkpointing": False,
     "loss.sample_rate": 1.0,
+    "images.crop": None,
+    "augment.low_resolution": 0.0,
+    "augment.jpeg": 0.0,
+    "augment.randaugment": 0,
+    "augment.randaugment_magnitude": 9,
     "model.pooling": "avg",
     "model.neck": "none",
     "model.embedding_dropout": 0.0,
@@ -35,6 +40,8 @@ _LATER = {
     "optimizer.head_lr_factor": 1.0,
     "optimizer.layer_decay": 1.0,
 }
+# The same for one task, where another has an older setting of that name.
+_LATER_IN = {"face": {"augment.mixup": 0.0}}
 # What stood for a default before it was chosen by measurement, which changes rounding only.
 _BEFORE = {("trainer.channels_last", "auto"): True}
 
@@ -258,7 +265,8 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
     """12 hexadecimal digits of the SHA-256 over the settings that a run's result depends on."""
     task = task_spec(type(settings))
     flat = material_settings(settings)
-    flat = {name: v for name, v in flat.items() if name not in _LATER or v != _LATER[name]}
+    later = {**_LATER, **_LATER_IN.get(task.name, {})}
+    flat = {name: v for name, v in flat.items() if name not in later or v != later[name]}
     for (name, now), before in _BEFORE.items():
         if flat.get(name) == now:
             flat[name] = before

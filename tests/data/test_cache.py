@@ -371,13 +371,19 @@ def test_a_run_keeps_the_parts_that_it_reads(face_folder, draw_people, tmp_path,
     assert opened_for(run) == [12, 24]  # of its own folder, and the training people's
     run.trainer.test_curve = True
     assert opened_for(run) == [12, 36]
+    centre = replace(spec, crop=0.7)
+    assert _open_cache(run, split, centre) is not None
+    assert sorted(map(rows_of, place.glob("*.sqlite"))) == [12, 12, 36, 36]
     run.cache = None
     assert _open_cache(run, split, spec) is None
 
 
-@pytest.mark.parametrize("crop", [None, 0.7])
+@pytest.mark.parametrize("crop", [None, 0.7, "trained", "whole"])
 def test_embeddings_are_the_same_with_and_without(training, place, decoded, crop):
     run = replace(training, trainer=replace(training.trainer, epochs=1))
+    if crop in ("trained", "whole"):
+        run = replace(run, images=replace(run.images, crop=0.7))
+        crop = None if crop == "trained" else crop
     checkpoint = train_faces(run)
     plain = EmbedSettings(
         checkpoint=str(checkpoint), data=training.data, crop=crop, device="cpu", workers=0

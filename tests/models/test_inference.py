@@ -1,7 +1,9 @@
 """The embedder for use: files, pictures, arrays and tensors of any size give the same."""
 
+import hashlib
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,9 @@ from siamese import Embedder, load_embedder
 from siamese.config import EmbedSettings
 from siamese.data.decode import DecodeError, decode
 from siamese.errors import UserError
-from siamese.models.checkpoint import KEYS, update_checkpoint, write_checkpoint
+from siamese.models.checkpoint import KEYS, read_checkpoint, update_checkpoint, write_checkpoint
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
+from siamese.models.fingerprint import fingerprint
 from siamese.report.embedding_sources import embed_people
 from siamese.verification.calibration import Calibration
 from siamese.verification.counts import count_pairs
@@ -81,6 +84,55 @@ def test_files_are_embedded_as_the_commands_do(
     assert found.vectors.shape == (len(files), 8)
     assert found.vectors.dtype == np.float32
     assert type(found.vectors) is np.ndarray
+
+
+def test_a_model_takes_the_centre_that_it_was_trained_on(
+    checkpoint: Path, face_folder: Path, files: list[Path], tmp_path: Path
+) -> None:
+    plain = load_embedder(checkpoint, "cpu")
+    content = read_checkpoint(checkpoint)
+    content["embedder"]["crop"] = 0.6
+    cropping = tmp_path / "cropping" / "best.pt"
+    write_checkpoint(cropping, content)
+    centres = []
+    for file in files:  # 40 x 48 pixels: the middle 24 x 24
+        centres.append(decode(file).crop((8, 12, 32, 36)))
+    expected = plain.embed(centres)
+    own = Embedder.load(cropping, "cpu")
+    assert own.crop == own.spec.crop == 0.6
+    assert own.fingerprint != plain.fingerprint
+    assert own.embed(face_folder).tobytes() == expected.tobytes()
+    assert Embedder.load(checkpoint, "cpu", crop=0.6).embed(files).tobytes() == expected.tobytes()
+    whole = Embedder.load(cropping, "cpu", crop="whole")
+    assert whole.crop is None
+    assert whole.embed(files).tobytes() == plain.embed(files).tobytes() != expected.tobytes()
+    other = Embedder.load(cropping, "cpu", crop=30).embed(files)
+    assert other.tobytes() == Embedder.load(checkpoint, "cpu", crop=30).embed(files).tobytes()
+    settings = EmbedSettings(
+        checkpoint=str(cropping), data=str(face_folder), device="cpu", workers=0
+    )
+    assert embed_people(settings).embeddings.tobytes() == expected.tobytes()
+    judged = embed_people(replace(settings, crop="whole")).embeddings
+    assert judged.tobytes() == plain.embed(files).tobytes()
+
+
+def test_files_without_a_crop_are_as_they_were(checkpoint: Path) -> None:
+    content = read_checkpoint(checkpoint)
+    assert "crop" not in content["embedder"]
+    assert load_embedder(checkpoint, "cpu").crop is None
+    spec = EmbedderSpec("test_resnet", 8, 32, "crop", MEAN, STD)
+    told = '{"backbone": "test_resnet", "color_order": "RGB", "embedding_dim": 8, "fit": "crop", '
+    told += '"mean": [0.4, 0.45, 0.5], "size": 32, "std": [0.2, 0.25, 0.3]}'
+    assert fingerprint(spec, {}) == hashlib.sha256(told.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("crop", [1.0, 0, -0.5, "0.5", True, math.nan, [0.5]])
+def test_a_damaged_crop_is_refused(checkpoint: Path, crop: Any) -> None:
+    content = read_checkpoint(checkpoint)
+    content["embedder"]["crop"] = crop
+    write_checkpoint(checkpoint, content)
+    with pytest.raises(UserError, match=r"damaged.*embedder\.crop"):
+        load_embedder(checkpoint, "cpu")
 
 
 def _kinds(files: list[Path]) -> dict[str, Any]:
@@ -302,6 +354,8 @@ def test_bad_options_are_told(checkpoint: Path) -> None:
         Embedder.load(checkpoint, "cpu", batch=0)
     with pytest.raises(UserError, match=r"`crop` 1\.5"):
         Embedder.load(checkpoint, "cpu", crop=1.5)
+    with pytest.raises(UserError, match=r"`crop` centre: must be .* or whole"):
+        Embedder.load(checkpoint, "cpu", crop="centre")  # type: ignore[arg-type]
 
 
 def test_the_network_inside_refuses_what_is_not_prepared(embedder: Embedder) -> None:

@@ -187,6 +187,7 @@ def test_crop_takes_the_centre(trained: Path, evaluate) -> None:
     whole = embeddings()
     assert not np.allclose(embeddings("--crop", 20), whole, atol=1e-3)
     np.testing.assert_allclose(embeddings("--crop", 20), embeddings("--crop", 0.5), atol=1e-5)
+    assert np.array_equal(embeddings("--crop", "whole"), whole)
     with pytest.raises(UserError, match=r"`crop` 20\.5: must be a share"):
         embeddings("--crop", 20.5)
 

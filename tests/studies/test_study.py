@@ -138,6 +138,30 @@ def test_every_other_setting_changes_the_hash():
     assert len(seen) > 50
 
 
+def test_younger_settings_leave_the_names_of_older_runs():
+    def older():
+        settings = TrainSettings()
+        settings.batches.people, settings.batches.images = 8, 4  # the defaults then
+        settings.trainer.epochs = 20
+        return settings
+
+    # Computed before there was any setting of this list.
+    assert settings_hash(ClassificationSettings()) == "c7d54be76f99"
+    assert settings_hash(older()) == "31a1b13c3f41"
+    younger = {
+        "augment": {"low_resolution": 0.1, "jpeg": 0.1, "randaugment": 1, "mixup": 0.1}
+        | {"randaugment_magnitude": 10},
+        "images": {"crop": 0.6},
+    }
+    digests = {"31a1b13c3f41"}
+    for group, changes in younger.items():
+        for name, value in changes.items():
+            settings = older()
+            setattr(getattr(settings, group), name, value)
+            digests.add(settings_hash(settings))
+    assert len(digests) == 1 + sum(map(len, younger.values()))
+
+
 def test_equal_numbers_hash_alike():
     one, two = ClassificationSettings(), ClassificationSettings()
     one.optimizer.lr, two.optimizer.lr = 1.0, 1

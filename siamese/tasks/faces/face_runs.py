@@ -166,7 +166,7 @@ class FaceRuns:
         """The embedder with the weights to start from, and its description."""
         if context.content is None:
             model = _build_model(settings, context.say, self.own.backbone)
-            spec = model.spec(settings.images.fit)
+            spec = model.spec(settings.images.fit, settings.images.crop)
             _check_input_size(model, spec.size)
         else:
             assert context.source is not None
@@ -202,7 +202,8 @@ class FaceRuns:
         """What reads decoded pictures; None: each is decoded when it is drawn."""
         if self.own.dataset is None:
             return context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
-        return DatasetReader(self.own.dataset, Preprocess(spec.size, settings.images.fit))
+        prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
+        return DatasetReader(self.own.dataset, prepare)
 
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
@@ -359,11 +360,12 @@ def _open_cache(settings: TrainSettings, split: Split, spec: EmbedderSpec) -> Pi
     parts = split.parts()
     if not settings.trainer.test_curve:  # nobody reads them
         parts.pop("test", None)
+    prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
     return open_cache(
         Path(settings.cache),
         list(parts.values()),
-        Preprocess(spec.size, settings.images.fit),
-        spec.size,
+        prepare,
+        prepare.decode_size,
         workers=settings.batches.workers,
     )
 

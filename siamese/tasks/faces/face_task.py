@@ -36,6 +36,7 @@ from siamese.models.chunked import Chunked, parts
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
+from siamese.tasks.faces.input_mixup import InputMixup
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
 from siamese.training.compiling import compiled
 from siamese.training.distribution import SINGLE, Distribution
@@ -92,7 +93,7 @@ class FaceTask:
         self.settings, self.split, self.model, self.spec = settings, split, model, spec
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed, self._cache = report_failed, cache
-        self._prepare = Preprocess(spec.size, settings.images.fit)
+        self._prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
         chunk = settings.batches.chunk
         synchronise_batch_norms(model, device, distribution.world, chunk)
         self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
@@ -107,7 +108,7 @@ class FaceTask:
         pictures = face_pictures(
             split.train,
             self._prepare,
-            spec.size,
+            self._prepare.decode_size,
             cache,
             augment=self.own.augment or augmentation(settings.augment, spec.size),
         )
@@ -115,6 +116,8 @@ class FaceTask:
         self._loader = training_loader(
             pictures, self.draws, workers=workers, pin_memory=device.type == "cuda"
         )
+        mixup = settings.augment.mixup
+        self._mixup = InputMixup(mixup, settings.seed, distribution.rank) if mixup > 0 else None
         self.latest: Validation | None = None
 
     def _draws(self) -> PKBatches | SampledBatches:
@@ -149,6 +152,8 @@ class FaceTask:
         """The epoch's batches; see the sampler."""
         self.draws.start_epoch(epoch, first_batch)
         self.loss.start_epoch(epoch, first_batch)
+        if self._mixup is not None:
+            self._mixup.start_epoch(epoch, first_batch)
         return self._loader
 
     def batches_per_epoch(self) -> int:
@@ -156,7 +161,10 @@ class FaceTask:
         return self.draws.batches_per_epoch
 
     def step_loss(self, batch: Batch, details: bool) -> StepLoss:
-        """Loss of one P x K batch; the details are the share of active triplets."""
+        """Loss of one P x K batch; the details are the share of active triplets.
+
+        A picture that shows two people counts there as the one who has the greater share.
+        """
         self._note_failed(batch)
         if self.distribution.any(len(batch.labels) == 0):
             raise UserError(
@@ -166,12 +174,19 @@ class FaceTask:
         with record_function("copy"):
             labels = batch.labels.to(self.device, non_blocking=True)
             images = self._to_device(batch.images)
+            mixed = None if self._mixup is None else self._mixup.mix(images, labels)
+            images = images if mixed is None else mixed.images
         with record_function("forward"), autocast(self.device, self.precision):
             mine = self._forward(images)
         with record_function("loss"):
             embeddings = self.distribution.gather_rows(mine)
             labels = self.distribution.gather_rows(labels)
-            value = self.loss(embeddings, labels)
+            if self._mixup is None or mixed is None:
+                value = self.loss(embeddings, labels)
+            else:
+                mixed = mixed._replace(partners=self.distribution.gather_rows(mixed.partners))
+                value = self._mixup.loss(self.loss, embeddings, labels, mixed)
+                labels = labels if mixed.share >= 0.5 else mixed.partners
         logged = {"active_triplets": self.loss.active_share(embeddings, labels)} if details else {}
         return StepLoss(value, len(labels), logged)
 
@@ -216,7 +231,7 @@ class FaceTask:
         loader = evaluation_loader(
             folder,
             self._prepare,
-            self.spec.size,
+            self._prepare.decode_size,
             batch_size=self.settings.trainer.embed_batch,
             workers=self.workers,
             pin_memory=self.device.type == "cuda",

@@ -150,7 +150,9 @@ class Embedder:
             raise UserError(f"`batch` {batch}: must be at least 1")
         if crop is None or crop == "whole":
             crop = spec.crop if crop is None else None
-        elif isinstance(crop, str) or not (0 < crop < 1 or (crop >= 1 and float(crop).is_integer())):
+        elif isinstance(crop, str) or not (
+            0 < crop < 1 or (crop >= 1 and float(crop).is_integer())
+        ):
             wanted = "a share of the side below 1, whole pixels, or whole"
             raise UserError(f"`crop` {crop}: must be {wanted}")
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]

@@ -61,6 +61,10 @@ def _train(settings: TrainSettings) -> None:
         from siamese.data.split_lists import require_lists
 
         require_lists(Path(settings.split.lists))
+    if settings.clean is not None:
+        from siamese.data.cleaning import read_suspects
+
+        read_suspects(Path(settings.clean))
     preload("siamese.tasks.faces.face_runs")
     from siamese.tasks.faces.face_runs import train_faces
 

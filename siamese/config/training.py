@@ -304,6 +304,10 @@ class TrainSettings(SavedSettings):
 
     data: FolderName | None = None
     """Your faces: a folder with one folder per person. Without it: the demo faces."""
+    clean: str | None = None
+    """suspects.csv of siamese-data audit, or its plans/suspects.csv: what it names is left out of
+    training. Validation and test people stay whole: figures without what a model finds hard would
+    flatter."""
     name: PlainName | None = None
     """Name of the run; null: made from the data, the backbone and the time."""
     resume: str | None = None

@@ -16,13 +16,15 @@ class Split:
     """Three folders (or parts of one) without a common identity; ``test`` may be None.
 
     ``listed``: lists name every picture; a person's may lie in several folders, and what else
-    lies there takes no part.
+    lies there takes no part. ``cleaned``: so does what an audit called wrong among the training
+    pictures.
     """
 
     train: FaceFolder
     validation: FaceFolder
     test: FaceFolder | None
     listed: bool = False
+    cleaned: bool = False
 
     def parts(self) -> dict[str, FaceFolder]:
         """The parts that exist, by name."""

@@ -141,6 +141,7 @@ def _run(
     fold_settings = replace(
         recipe,
         data=str(root),
+        clean=None,  # the checkpoint's own pictures are without them already
         split=SplitSettings(lists=str(lists)),
         trainer=replace(recipe.trainer, test_curve=False),
         runs=str(place),

@@ -26,6 +26,7 @@ _LATER = {
     "batches.chunk": None,
     "model.grad_checkpointing": False,
     "loss.sample_rate": 1.0,
+    "clean": None,
     "images.crop": None,
     "augment.low_resolution": 0.0,
     "augment.jpeg": 0.0,

@@ -57,7 +57,7 @@ class TaskSpec:
     axes: tuple[str, ...]  # what curves are drawn over: epochs, images, time
     immaterial: Callable[[Any], frozenset[str]]  # settings that do not change a result
     movable: frozenset[str]  # settings that a resumed run takes as they are now
-    folders: frozenset[str]  # settings that name a folder of data or lists
+    folders: frozenset[str]  # settings that name a folder or table of data
     data_folder: str  # the one of them that the command line may set
     written: Callable[[Any], Mapping[str, str | None]]  # further places that a run writes to
     network: str  # the setting that names the network

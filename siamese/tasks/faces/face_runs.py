@@ -26,6 +26,7 @@ from siamese.config import (
 )
 from siamese.data.batches import PictureReader, default_workers
 from siamese.data.cache import PictureCache, open_cache
+from siamese.data.cleaning import cleaned, kept_only
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.split import Split, make_split
 from siamese.data.split_lists import read_again, read_split
@@ -146,7 +147,7 @@ class FaceRuns:
         def split() -> Split:
             folders = self._folders(settings)
             if context.content is None:
-                return _split(settings, folders)
+                return _cleaned(_split(settings, folders), settings, context.say)
             return _saved_split(context.content["split"], settings, context, folders)
 
         found = context.distribution.first_then_all(split)
@@ -343,6 +344,16 @@ def _split(settings: TrainSettings, scan: Callable[[], dict[str, FaceFolder]]) -
     )
 
 
+def _cleaned(split: Split, settings: TrainSettings, say: Say) -> Split:
+    """The split without the training pictures that an audit called wrong."""
+    if settings.clean is None:
+        return split
+    split, lines = cleaned(split, Path(settings.clean))
+    for line in lines:
+        say(line)
+    return split
+
+
 def _scan(settings: TrainSettings) -> dict[str, FaceFolder]:
     """The folders that the settings name; the demo faces are drawn where there is no --data."""
     roots = {
@@ -452,7 +463,8 @@ def _saved_split(
 ) -> Split:
     """The people of the parts that a run began with; UserError where some are missing."""
     checkpoint = context.source
-    listed = "listed" in saved["train"]
+    listed = all("listed" in part for part in saved.values())
+    clean = not listed and "listed" in saved["train"]
     if listed:  # the lists themselves may be gone by now
         lists = {name: part.get("listed", {}) for name, part in saved.items()}
         root = Path(settings.data or saved["train"]["folder"])
@@ -469,9 +481,12 @@ def _saved_split(
                 f"({first_few(missing)}); give the same data with `data`"
             )
         parts[name] = folder.only(part["identities"])
+        if clean and name == "train":  # the audit's table may be gone by now
+            paths = [path for some in part["listed"].values() for path in some]
+            parts[name] = kept_only(parts[name], paths)
         if len(parts[name].paths) != part["pictures"]:
             context.say(
                 f"note: {name} has {len(parts[name].paths)} pictures now, {part['pictures']} "
                 "before; the run goes on, but not as it would have"
             )
-    return Split(parts["train"], parts["validation"], parts.get("test"), listed)
+    return Split(parts["train"], parts["validation"], parts.get("test"), listed, clean)

@@ -271,7 +271,11 @@ class FaceTask:
                     "folder": str(part.root.resolve()),
                     "identities": list(part.names),
                     "pictures": len(part.paths),
-                    **({"listed": pictures_by_person(part)} if self.split.listed else {}),
+                    **(
+                        {"listed": pictures_by_person(part)}
+                        if self.split.listed or (self.split.cleaned and name == "train")
+                        else {}
+                    ),
                 }
                 for name, part in self.split.parts().items()
             },

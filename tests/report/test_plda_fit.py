@@ -67,19 +67,18 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(np.round(unit @ unit.T * 2**20) / 2**20)
 
 
-def test_an_inner_product_is_the_evidence_less_that_of_the_lengths() -> None:
-    """Turning one picture round its centre changes the products' part only, to its negative."""
+def test_an_axis_weighs_what_the_product_of_its_coordinates_adds_to_the_evidence() -> None:
+    """Turning one of two pictures to the other side changes the products' part alone."""
     rng = np.random.default_rng(0)
     model = TwoCovariance(np.zeros(4), rng.normal(size=(4, 4)), np.array([0.2, 9.0, 1.0, 1e-4]))
-    axes = weighted_axes(model)
-    assert axes.shape == (4, 3), "one dimension says nothing about people"
-    for _ in range(5):
-        x, y = rng.normal(size=(2, 4))
-        a, b = (model.coordinates(one[None])[0] for one in (x, y))
-        a[3] = b[3] = 0.0
-        wanted = (log_ratio(model, a, b) - log_ratio(model, a, -b)) / 2
-        unit = [one / np.linalg.norm(one) for one in (x, y)]
-        assert (unit[0] @ axes) @ (unit[1] @ axes) == pytest.approx(wanted, rel=1e-9)
+    found = weighted_axes(model)
+    order = [1, 2, 0]  # by ratio; the last says nothing about people
+    assert found.shape == (4, len(order))
+    for column, d in enumerate(order):
+        x, y = rng.normal(size=(2, 1))
+        alone = TwoCovariance(np.zeros(1), np.eye(1), model.ratio[d : d + 1])
+        weight = (log_ratio(alone, x, y) - log_ratio(alone, x, -y)) / 2 / float(x[0] * y[0])
+        np.testing.assert_allclose(found[:, column], weight * model.axes[:, d], rtol=1e-9)
 
 
 def test_the_directions_are_those_of_linear_discriminant_analysis() -> None:

@@ -146,7 +146,8 @@ def fitted(result: FittedPlda) -> None:
         mark = "" if one.supported else " (unsupported)"
         print(
             f"  {one.title}{mark}: cosine {one.a:.4f}, PLDA {one.b:.4f}, difference "
-            f"{one.difference:+.4f}{limits_text(one.interval, '+.4f')}"
+            f"{one.difference:+.4f}{limits_text(one.interval, '+.4f')}: "
+            f"{_BETTER.get(one.verdict, one.verdict)}"
         )
     path = shown(str(result.path))
     if result.written:
@@ -157,6 +158,9 @@ def fitted(result: FittedPlda) -> None:
     else:
         print(f"{path} is as it was (--write false)")
     _files(result.files)
+
+
+_BETTER = {"A is better": "the cosine is better", "B is better": "PLDA is better"}
 
 
 def people(result: PeopleTable) -> None:

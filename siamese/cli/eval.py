@@ -17,6 +17,7 @@ from siamese.config import (
     EmbedSettings,
     IdentifySettings,
     PeopleSettings,
+    PldaSettings,
     ReportSettings,
     ThresholdSettings,
     check_evaluation,
@@ -116,6 +117,10 @@ COMMANDS = {
     "threshold": Command(
         ThresholdSettings, "choose a threshold, check it, write it into the checkpoint",
         _threshold, _FIRST,
+    ),
+    "plda": Command(
+        PldaSettings, "fit PLDA scoring on the training people, write it into the checkpoint",
+        _work("plda_fit", "fit_plda", printing.fitted), _FIRST,
     ),
     "people": Command(
         PeopleSettings, "who makes the errors: a table of people (CSV)",

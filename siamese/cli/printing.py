@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
     from siamese.report.identification_report import Identified
     from siamese.report.model_comparison import Comparison
     from siamese.report.people_report import PeopleTable
+    from siamese.report.plda_fit import FittedPlda
     from siamese.report.report_page import Reported
     from siamese.report.threshold_choice import Choice, Rates
     from siamese.report.verification_report import Judgement
@@ -96,7 +97,8 @@ def choice(result: Choice, prior: float) -> None:
     """A threshold, what it does, and what its scores are worth."""
     _notes(result.notes)
     decision = result.decision
-    print(f"threshold {decision.threshold:.4f} for FMR {decision.target_fmr:g}")
+    scored = "" if decision.scoring == "cosine" else f", `scoring` {decision.scoring}"
+    print(f"threshold {decision.threshold:.4f} for FMR {decision.target_fmr:g}{scored}")
     print(f"chosen on:  {_rates(result.chosen)}")
     if result.checked is not None:
         print(f"checked on: {_rates(result.checked)}")
@@ -128,6 +130,37 @@ def _rates(rates: Rates) -> str:
         f"FNMR {rates.fnmr:.4f}{limits_text(rates.fnmr_interval)}, "
         f"Cllr {rates.cllr:.4f} bits (at best {rates.minimum_cllr:.4f})"
     )
+
+
+def fitted(result: FittedPlda) -> None:
+    """A fitted PLDA, and what it does beside the cosine."""
+    _notes(result.notes)
+    of = result.map.fitted
+    print(
+        f"PLDA of {of.people} people, {of.pictures} pictures: {result.map.dimensions} of "
+        f"{len(result.map.centre)} dimensions kept\nfitted on:  {shown(result.fitted_on)}"
+    )
+    if result.judged_on is not None:
+        print(f"judged on:  {shown(result.judged_on)}")
+    for one in result.differences:
+        mark = "" if one.supported else " (unsupported)"
+        print(
+            f"  {one.title}{mark}: cosine {one.a:.4f}, PLDA {one.b:.4f}, difference "
+            f"{one.difference:+.4f}{limits_text(one.interval, '+.4f')}: "
+            f"{_BETTER.get(one.verdict, one.verdict)}"
+        )
+    path = shown(str(result.path))
+    if result.written:
+        print(
+            f"wrote the PLDA into {path}; it is in force with --scoring plda, or once a threshold "
+            "was chosen with it: siamese-eval threshold --scoring plda"
+        )
+    else:
+        print(f"{path} is as it was (--write false)")
+    _files(result.files)
+
+
+_BETTER = {"A is better": "the cosine is better", "B is better": "PLDA is better"}
 
 
 def people(result: PeopleTable) -> None:

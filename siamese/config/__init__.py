@@ -15,7 +15,7 @@ from siamese.config.classification import (
     check_classifier_evaluation,
     default_classifier_lr,
 )
-from siamese.config.common import LimitSettings, PrecisionName, usable_pixels
+from siamese.config.common import LimitSettings, PrecisionName, ScoringName, usable_pixels
 from siamese.config.curation import (
     AuditSettings,
     CheckSettings,
@@ -37,6 +37,7 @@ from siamese.config.evaluation import (
     IdentifySettings,
     JudgeSettings,
     PeopleSettings,
+    PldaSettings,
     ReportSettings,
     ResampledSettings,
     ThresholdSettings,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from siamese.config.ranges import MemoryLimit
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
+ScoringName = Literal["auto", "cosine", "plda"]
 
 
 @dataclass

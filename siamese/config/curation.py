@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from siamese.config.common import ScoringName
 from siamese.config.evaluation import JudgeSettings
 from siamese.config.ranges import (
     Allowed,
@@ -57,6 +58,9 @@ class AuditSettings(JudgeSettings):
     """The folder to audit, one folder per person; may stand first, without its name."""
     out: str | None = None
     """Folder for the CSV files and audit.html; null: runs/audit-FOLDER."""
+    scoring: ScoringName = "cosine"
+    """What is audited: a checkpoint's embeddings as they are (cosine), or mapped as siamese-eval
+    plda has fitted it (plda); auto: as its threshold was chosen."""
     suspicion: OpenUnit = 0.5
     """Pictures are suspects from this probability on of being somebody else's."""
     against: str | None = None
@@ -100,6 +104,9 @@ class SplitListSettings(JudgeSettings):
     out: str | None = None
     """Folder for train.csv, validation.csv and test.csv, for --split.lists of siamese-train; null:
     runs/split-FOLDER."""
+    scoring: ScoringName = "cosine"
+    """What --checkpoint compares: embeddings as they are (cosine), or mapped as siamese-eval plda
+    has fitted it (plda); auto: as its threshold was chosen."""
     validation: ValidationPeople = 0.2
     """Share of the people (below 1) or number of people (1 or more) for validation."""
     test: TestPeople = 0.1

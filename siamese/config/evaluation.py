@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from siamese.config.common import LimitSettings, PrecisionName
+from siamese.config.common import LimitSettings, PrecisionName, ScoringName
 from siamese.config.ranges import (
     Allowed,
     AtLeastTwo,
@@ -53,6 +53,10 @@ class EmbedSettings:
     shorter side (0.6). whole: the whole picture; null: as the model was trained (`images.crop`)."""
     flip: bool = False
     """Average each embedding with that of the mirrored picture (twice the time)."""
+    scoring: ScoringName = "auto"
+    """What is compared by its cosine: embeddings as they are (cosine), or mapped as siamese-eval
+    plda has fitted it (plda); auto: as the checkpoint's threshold was chosen, without one
+    cosine."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     precision: PrecisionName = "auto"
@@ -151,6 +155,22 @@ class ThresholdSettings(FoldedSettings):
 
 
 @dataclass
+class PldaSettings(ResampledSettings):
+    """Settings of siamese-eval plda."""
+
+    data: str | None = None
+    """A folder of other people to fit on (--crop is for these), none of them among the checkpoint's
+    validation and test people; null: the people that it was trained on."""
+    part: Literal["train"] | None = None
+    """With --data: that folder is the new place of the checkpoint's own people; it is fitted on the
+    training people among them."""
+    write: bool = True
+    """Write the map into the checkpoint; false: only show what it does."""
+    out: str | None = None
+    """Folder for the JSON; null: the run's folder."""
+
+
+@dataclass
 class CompareSettings(ResampledSettings, EmbeddingFileSettings):
     """Settings of siamese-eval compare."""
 
@@ -229,6 +249,10 @@ def _check_together(settings: Any) -> None:
         (given("labels") and hasattr(settings, "embeddings")
          and not (given("embeddings") or given("against")),
          "`labels`: says who is on the rows of `embeddings`; give it with them"),
+        (given("embeddings") and getattr(settings, "scoring", "auto") != "auto",
+         "`scoring`: maps what a checkpoint gives; give it without `embeddings`"),
+        (isinstance(settings, PldaSettings) and settings.scoring != "auto",
+         "`scoring`: is what this command fits; leave it out"),
         (given("embeddings") and (given("checkpoint") or given("part")),
          "`embeddings`: give it without `checkpoint` and `part`; it holds all that is judged"),
         (isinstance(settings, CompareSettings) and not (given("a") and given("b")),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from siamese.config.common import LimitSettings, PrecisionName
+from siamese.config.common import LimitSettings, PrecisionName, ScoringName
 from siamese.config.evaluation import Resamples, Score
 from siamese.config.ranges import NonNegativeInt, OpenUnit, PositiveInt, check_values
 from siamese.errors import UserError
@@ -157,6 +157,10 @@ class ExportSettings:
     """The file to write; null: beside the checkpoint."""
     quantize: Literal["int8"] | None = None
     """With --to onnx: int8 makes the network of 8-bit integers, and judges it before it is kept."""
+    scoring: ScoringName = "auto"
+    """With --to onnx and torch: what the model gives, embeddings (cosine) or what siamese-eval plda
+    has fitted to make of them (plda); auto: as its threshold was chosen, without one cosine. A
+    .safetensors holds both."""
     data: str | None = None
     """Pictures to check the exported model on, one folder per person: the new place of the
     checkpoint's own people, or others; null: the checkpoint's own where they were."""
@@ -189,5 +193,7 @@ def check_export(settings: ExportSettings) -> None:
     suffix = EXPORT_SUFFIXES[settings.to]
     if settings.out is not None and not settings.out.endswith(suffix):
         raise UserError(f"`out` {settings.out}: the file's name must end in {suffix}")
+    if settings.scoring != "auto" and settings.to == "safetensors":
+        raise UserError("`scoring`: a .safetensors holds all of them; choose where it is used")
     if settings.quantize is not None and settings.to != "onnx":
         raise UserError(f"`quantize` {settings.quantize}: is there with `to` onnx only")

@@ -42,7 +42,10 @@ KEYS = (
     "versions",
 )
 # What may be added to a finished checkpoint.
-EXTRAS = ("decision",)  # threshold and calibration; see siamese.verification.decision
+EXTRAS = (
+    "decision",  # threshold and calibration; see siamese.verification.decision
+    "scoring",  # a map of embeddings before they are compared; see siamese.models.scoring
+)
 # What is needed to judge a model; the rest serves to go on with its training.
 JUDGED = ("model", "progress", "settings", "split", "figures", "versions")
 _HEAD = ("format", "version")
@@ -90,6 +93,7 @@ def update_checkpoint(
     value: Any,
     *,
     model: Mapping[str, Any] | None = None,
+    without: str | None = None,
     limits: LimitSettings | None = None,
 ) -> None:
     """Set one of the :data:`EXTRAS` of a checkpoint; everything else in it stays as it is.
@@ -98,13 +102,14 @@ def update_checkpoint(
 
     Args:
         model: the weights that the value was found with; None: any.
+        without: another of the extras, which does not hold any longer and is removed with it.
 
     Raises:
         UserError: the file is not a readable checkpoint, or an exported model; it holds other
             weights by now.
     """
-    if key not in EXTRAS:
-        raise ValueError(f"{key} is none of {', '.join(EXTRAS)}")
+    if key not in EXTRAS or without not in (None, *EXTRAS):
+        raise ValueError(f"{key}, {without}: none of {', '.join(EXTRAS)}")
     if is_exported(path):
         raise UserError(
             f"{path}: nothing is written into an exported model; choose it for the checkpoint and "
@@ -122,7 +127,8 @@ def update_checkpoint(
             f"{path}: holds other weights than it did at the start (a training run goes on?), so "
             "nothing was written into it; do it again when training has ended"
         )
-    write_checkpoint(file, {**content, key: value}, like=before)
+    kept = {name: held for name, held in content.items() if name != without}
+    write_checkpoint(file, {**kept, key: value}, like=before)
 
 
 def _sync_folder(folder: Path) -> None:

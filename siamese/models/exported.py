@@ -26,13 +26,14 @@ from siamese.models.checkpoint_schema import faults
 from siamese.models.embedder import EmbedderSpec
 from siamese.models.fingerprint import fingerprint
 from siamese.models.onnx_network import load_graph
+from siamese.models.scoring import Baked, ScoringMap, take_tensors
 from siamese.models.torch_file import GIB, MIB, NotReadable, require_regular, weights_too_large
 
 KEY = "siamese"  # of the description, in a file's header or properties
 FORMAT, VERSION = "siamese-model", 1
 SUFFIXES = (".onnx", ".safetensors")
 _GIVEN = ("embedder", "progress", "settings", "figures", "versions", "fingerprint")
-_MAYBE = ("split", "decision")
+_MAYBE = ("split", "decision", "scoring")
 _DIGEST = re.compile("[0-9a-f]{64}")
 # Python's memory for a value of JSON that takes two characters, and protobuf's for a byte of what
 # may be messages in messages.
@@ -47,7 +48,12 @@ def is_exported(path: str | os.PathLike[str]) -> bool:
 
 
 def describe(
-    content: Mapping[str, Any], mark: str, *, people: bool = False, graph: str | None = None
+    content: Mapping[str, Any],
+    mark: str,
+    *,
+    people: bool = False,
+    graph: str | None = None,
+    scoring: Baked | None = None,
 ) -> dict[str, Any]:
     """What travels with an exported model, plain values.
 
@@ -56,6 +62,7 @@ def describe(
         mark: the model's fingerprint.
         people: also the split, with the names of people; they are personal data.
         graph: digest of the graph; see :func:`graph_digest`.
+        scoring: the map that lies beside the weights, or is part of the graph.
     """
     trained = content["settings"]
     settings = {"trainer": {"precision": trained.get("trainer", {}).get("precision", "auto")}}
@@ -75,6 +82,8 @@ def describe(
         described["settings"] = {**settings, "data": trained.get("data")}
     if "decision" in content:
         described["decision"] = content["decision"]
+    if scoring is not None:
+        described["scoring"] = scoring.as_dict()
     if graph is not None:
         described["graph"] = graph
     return described
@@ -95,7 +104,7 @@ def read_exported(path: Path, limits: LimitSettings, suffix: str | None = None) 
 
     Returns:
         keys of a checkpoint and ``fingerprint``; for a graph ``onnx`` (its bytes) besides, and no
-        weights in ``model``.
+        weights in ``model``; ``baked`` where it maps its embeddings (:class:`Baked`).
 
     Raises:
         UserError: missing, damaged, foreign, too large; a graph that would do more than embed.
@@ -127,11 +136,32 @@ def _read_safetensors(path: Path, limits: LimitSettings) -> dict[str, Any]:
             weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
     except Exception as error:  # whatever the header lacks
         raise NotReadable(str(error)) from None
+    tensors = take_tensors(weights)
     content = {**_described(text, path, limits), "model": weights}
     spec = EmbedderSpec(**plain(content["embedder"]))
     if fingerprint(spec, weights) != content["fingerprint"]:
         raise UserError(f"{path}: is damaged, its weights are not those that it describes")
+    if described := _baked(content, path):
+        try:
+            content["scoring"] = {**tensors, "fitted": described.as_dict()["fitted"]}
+            found = ScoringMap.from_dict(content["scoring"], spec.embedding_dim)
+        except ValueError:
+            found = None
+        if found is None or found.digest != described.digest:
+            raise UserError(f"{path}: is damaged, its scoring is not the one that it describes")
     return content
+
+
+def _baked(content: dict[str, Any], path: Path) -> Baked | None:
+    """Take out of a description what it says of a map; None: nothing."""
+    if "scoring" not in content:
+        return None
+    try:
+        return Baked.from_dict(content.pop("scoring"), content["embedder"]["embedding_dim"])
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}: is damaged, its scoring cannot be used; export the checkpoint again"
+        ) from None
 
 
 def _read_onnx(path: Path, limits: LimitSettings) -> dict[str, Any]:
@@ -146,6 +176,8 @@ def _read_onnx(path: Path, limits: LimitSettings) -> dict[str, Any]:
             f"{path}: its graph is another one than it describes (damaged, or changed after the "
             "export); export the checkpoint again"
         )
+    if baked := _baked(content, path):
+        content["baked"] = baked
     return {**content, "model": {}, "onnx": data}
 
 

@@ -164,7 +164,7 @@ def quantized(graph: bytes, batches: Iterable[npt.NDArray[np.uint8]]) -> bytes:
 
 
 def save_safetensors(path: Path, weights: Mapping[str, torch.Tensor], description: str) -> None:
-    """Write weights and their description; each tensor gets memory of its own, as it must be."""
+    """Write tensors and their description; each tensor gets memory of its own, as it must be."""
     from safetensors.torch import save
 
     apart = {

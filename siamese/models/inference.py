@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from siamese.config import FitName, PrecisionName
+from siamese.config import FitName, PrecisionName, ScoringName
 from siamese.data.batches import PictureReader, evaluation_loader
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
@@ -28,8 +28,16 @@ from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.models.embedding import PictureBatch, embed, embed_batch
 from siamese.models.fingerprint import fingerprint as fingerprint_of
-from siamese.models.loading import decision_of, network_of, precision_of, spec_of
+from siamese.models.loading import (
+    decision_of,
+    holding,
+    network_of,
+    precision_of,
+    scoring_of,
+    spec_of,
+)
 from siamese.models.onnx_network import OnnxNetwork
+from siamese.models.scoring import Scoring
 from siamese.verification.calibration import require_prior
 from siamese.verification.decision import Decision
 from siamese.verification.scores import level_scores, prepare
@@ -129,7 +137,9 @@ class Embedder:
             picture.
         flip: whether each embedding is averaged with that of the mirrored picture.
         batch: pictures at a time.
-        decision: the threshold and calibration that were chosen for it; None where none were.
+        decision: the threshold and calibration that were chosen for it and its scoring; None where
+            none were.
+        scoring: what is made of an embedding before its cosine is taken, or nothing.
         origin: the file that it was loaded from, absolute; empty where there is none.
     """
 
@@ -144,6 +154,7 @@ class Embedder:
         flip: bool = False,
         batch: int = 128,
         decision: Decision | None = None,
+        scoring: Scoring | None = None,
         origin: str = "",
     ):
         if batch < 1:
@@ -158,7 +169,8 @@ class Embedder:
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision
         self.crop, self.flip, self.batch = crop, flip, batch
-        self.decision, self.origin = decision, origin
+        self.scoring = Scoring() if scoring is None else scoring
+        self.decision, self.origin = holding(decision, self.scoring), origin
         fit: FitName = "squash" if spec.fit == "squash" else "crop"
         self.prepare = Preprocess(spec.size, fit, crop)
 
@@ -172,6 +184,7 @@ class Embedder:
         precision: PrecisionName = "auto",
         crop: float | Literal["whole"] | None = None,
         flip: bool = False,
+        scoring: ScoringName = "auto",
         batch: int = 128,
         checkpoints: str | Path = "checkpoints",
     ) -> Embedder:
@@ -188,14 +201,20 @@ class Embedder:
             crop: take the centre square of each picture first: its side in pixels, or as a share
                 of the shorter side; ``whole``: the whole picture; None: as it was trained.
             flip: average each embedding with that of the mirrored picture.
+            scoring: what is compared by its cosine: ``cosine``, embeddings as they are; ``plda``,
+                mapped as ``siamese-eval plda`` has fitted it; ``auto``, as the threshold was
+                chosen, without one ``cosine``. A threshold that was chosen with another scoring
+                does not hold: ``decision`` is None then.
             batch: pictures at a time.
             checkpoints: folder of all runs' checkpoints, where a name is looked for.
 
         Raises:
             UserError: the file cannot be read as a checkpoint; its network is a module that was
-                not handed over, or another one; device or precision are missing here; an option is
-                out of its range.
+                not handed over, or another one; device, precision or scoring are missing here; an
+                option is out of its range.
         """
+        if scoring not in get_args(ScoringName):
+            raise UserError(f"`scoring` {scoring}: one of {', '.join(get_args(ScoringName))}")
         path = find_best(checkpoint, Path(checkpoints))
         content = read_checkpoint(path, keys=JUDGED)
         network, place = network_of(content, path, device, backbone=backbone)
@@ -208,24 +227,27 @@ class Embedder:
             flip=flip,
             batch=batch,
             decision=decision_of(content, path),
+            scoring=scoring_of(content, path, scoring),
             origin=os.path.abspath(path),
         )
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest (64 hexadecimal digits) of the network's weights and of its preprocessing.
+        """Digest (64 hexadecimal digits) of the network's weights, preprocessing and scoring.
 
         Embeddings of two models can be compared where it is the same: a checkpoint and its exports
-        in float32 share it, a quantised model has another. Taken when it is first asked for.
+        in float32 share it, a quantised model has another, and so has another scoring. Taken when
+        it is first asked for.
         """
         if isinstance(self.network, OnnxNetwork):
-            return self.network.fingerprint
-        return fingerprint_of(self.spec, self.network.state_dict())
+            mark = self.network.fingerprint
+            return mark if self.scoring.in_graph else self.scoring.fingerprint(mark)
+        return self.scoring.fingerprint(fingerprint_of(self.spec, self.network.state_dict()))
 
     @property
     def dimensions(self) -> int:
-        """Length D of an embedding."""
-        return self.spec.embedding_dim
+        """Length D of an embedding; less than the network's where its scoring keeps fewer."""
+        return self.scoring.dimensions(self.spec.embedding_dim)
 
     def embed(self, pictures: Picture | Iterable[Picture], *, flip: bool | None = None) -> Vectors:
         """Embed a folder, one picture or many; only one batch of them is held at a time.
@@ -242,7 +264,8 @@ class Embedder:
 
         Returns:
             embeddings float32 (N, D), in the order of the pictures, not normalised (an exported
-            graph's are): scores are cosines. N is 1 for a single picture.
+            graph's are), mapped where the scoring is ``plda``: scores are cosines. N is 1 for a
+            single picture.
 
         Raises:
             DecodeError: a file cannot be decoded; names it.
@@ -360,7 +383,7 @@ class Embedder:
             ],
         )
         self.network.eval()
-        flip = self.flip if flip is None else flip
+        flip = self._mirrored(flip)
         with _bar(total, first, shown=part[0] == 0) as bar:
             for batch in loader:
                 if batch.failed and not skip_broken:
@@ -370,6 +393,7 @@ class Embedder:
                     vectors = embed_batch(
                         self.network, batch.images, self.device, self.precision, flip
                     )
+                    vectors = torch.from_numpy(self.scoring.apply(vectors.numpy()))
                 yield EmbeddedBatch(vectors.numpy(), batch.indices.numpy(), tuple(batch.failed))
                 bar.update(batch.wanted * part[1])
 
@@ -453,11 +477,27 @@ class Embedder:
             counted(),
             device=self.device,
             precision=self.precision,
-            flip=self.flip if flip is None else flip,
+            flip=self._mirrored(flip),
         )
         if not len(vectors):
-            vectors = torch.empty(0, self.dimensions)
-        return vectors.numpy(), positions.numpy()
+            return np.empty((0, self.dimensions), np.float32), positions.numpy()
+        # By batches, as a folder is: the last bit of a product may depend on its size.
+        mapped = [self.scoring.apply(some.numpy()) for some in torch.split(vectors, self.batch)]
+        return np.concatenate(mapped), positions.numpy()
+
+    def _mirrored(self, flip: bool | None) -> bool:
+        """Whether embeddings are averaged with those of the mirrored pictures.
+
+        Raises:
+            UserError: a graph maps them by itself, which an average must come before.
+        """
+        flip = self.flip if flip is None else flip
+        if flip and self.scoring.in_graph:
+            raise UserError(
+                f"`flip` true: the graph {self.origin} maps each embedding by itself, which is not "
+                "to map their average; take the checkpoint or a .safetensors of it"
+            )
+        return flip
 
     def _batches(self, pictures: Picture | Iterable[Picture]) -> Iterator[_Batch]:
         size = self.prepare.decode_size

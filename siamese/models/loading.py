@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from siamese.config import LimitSettings
+from siamese.config import LimitSettings, ScoringName
 from siamese.errors import UserError
 from siamese.files.shown import shown
 from siamese.models.building import DoesNotFit, build_fitting, first_difference, load_fitting
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import MODULE, EmbedderSpec, SiameseEmbedder
 from siamese.models.onnx_network import OnnxNetwork
+from siamese.models.scoring import COSINE, PLDA, Baked, Scoring, ScoringMap
 from siamese.models.torch_file import (
     GIB,
     NotReadable,
@@ -113,6 +115,8 @@ def network_of(
     spec = spec_of(content)
     if backbone is not None:
         raise UserError(f"`backbone`: {path} holds its whole network; leave `backbone` out")
+    if "baked" in content:
+        spec = replace(spec, embedding_dim=content["baked"].dimensions)
     graph = OnnxNetwork(content["onnx"], spec, content["fingerprint"], str(path), device)
     return graph.eval(), torch.device("cpu")
 
@@ -174,6 +178,72 @@ def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
             f"{path}: is damaged, its threshold cannot be used; choose one anew with "
             "siamese-eval threshold"
         ) from None
+
+
+def stored_map(content: Mapping[str, Any], path: Path) -> ScoringMap | Baked | None:
+    """The map of PLDA scoring that a checkpoint holds, or that is part of an exported graph.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    if "baked" in content:
+        baked: Baked = content["baked"]
+        return baked
+    if "scoring" not in content:
+        return None
+    try:
+        return ScoringMap.from_dict(content["scoring"], spec_of(content).embedding_dim)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}: is damaged, its PLDA scoring cannot be used; fit it anew with siamese-eval "
+            "plda, or compare with `scoring` cosine"
+        ) from None
+
+
+def scoring_of(content: Mapping[str, Any], path: Path, asked: ScoringName = "auto") -> Scoring:
+    """The scoring that a setting means for a checkpoint.
+
+    Args:
+        content: of the checkpoint or the exported model.
+        path: of it, for messages.
+        asked: ``cosine``, ``plda``, or ``auto``: as its threshold was chosen, without one cosine.
+            A graph that maps its embeddings by itself has no other scoring.
+
+    Raises:
+        UserError: it does not have that scoring, or not the one that its threshold was chosen with;
+            its threshold or map is damaged.
+    """
+    decision = decision_of(content, path) if asked == "auto" else None
+    name: str = asked
+    if asked == "auto":
+        name = PLDA if "baked" in content else COSINE if decision is None else decision.scoring
+    if name == COSINE:
+        if "baked" in content:
+            raise UserError(
+                f"`scoring` cosine: {path} was exported with its PLDA scoring, and its graph gives "
+                "nothing else; take the checkpoint, or export it with `scoring` cosine"
+            )
+        return Scoring()
+    found = stored_map(content, path)
+    if found is None:
+        chosen = "" if asked != "auto" else ", but its threshold was chosen with it"
+        how = f"fit it with siamese-eval plda --checkpoint {path}"
+        if "fingerprint" in content:
+            how = "fit it for the checkpoint (siamese-eval plda) and export it again"
+        raise UserError(f"`scoring` plda: {path} holds no PLDA{chosen}; {how}")
+    if decision is not None and decision.map != found.digest and "baked" not in content:
+        raise UserError(
+            f"{path}: its threshold was chosen with another PLDA than it holds now; choose it anew "
+            "with siamese-eval threshold, or leave it out with `scoring` plda or cosine"
+        )
+    return Scoring(found)
+
+
+def holding(decision: Decision | None, scoring: Scoring) -> Decision | None:
+    """The decision, where it was chosen with that scoring; with another one it says nothing."""
+    if decision is None or (decision.scoring, decision.map) != (scoring.name, scoring.digest):
+        return None
+    return decision
 
 
 def load_start_weights(

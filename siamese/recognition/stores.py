@@ -26,7 +26,7 @@ class Head:
 
     Attributes:
         fingerprint: see :func:`siamese.models.fingerprint.fingerprint`.
-        dimensions: length D of an embedding.
+        dimensions: length D of an embedding (mapped, where the scoring of the model maps it).
         flip: whether each embedding is the average with the mirrored picture's.
         checkpoint: the model's file when the gallery was made.
         made: when, ISO 8601 in UTC.
@@ -204,6 +204,6 @@ def no_gallery(place: str) -> NoGallery:
 def other_model(place: str) -> UserError:
     """The error of a gallery whose embeddings are another model's."""
     return UserError(
-        f"`gallery` {place}: holds embeddings of another model, which cannot be compared; give "
-        "that model with `checkpoint`, or embed everybody anew: siamese-use migrate"
+        f"`gallery` {place}: holds embeddings of another model or scoring, which cannot be "
+        "compared; give that model with `checkpoint`, or embed everybody anew: siamese-use migrate"
     )

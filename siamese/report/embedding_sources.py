@@ -21,6 +21,7 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     EmbedSettings,
+    ScoringName,
 )
 from siamese.crew import crew
 from siamese.data.batches import default_workers
@@ -33,7 +34,15 @@ from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.models.inference import EmbeddedBatch, Embedder
-from siamese.models.loading import decision_of, network_of, precision_of, spec_of
+from siamese.models.loading import (
+    decision_of,
+    holding,
+    network_of,
+    precision_of,
+    scoring_of,
+    spec_of,
+)
+from siamese.models.scoring import PLDA, Scoring
 from siamese.report.embedding_run import write_rows
 from siamese.verification.decision import Decision
 
@@ -49,7 +58,8 @@ class Embeddings:
         paths: one path per picture; None when unknown.
         origin: where they come from, in words.
         root: the folder that the paths are relative to; None when unknown.
-        decision: threshold and calibration that were chosen for the model; None when none were.
+        decision: threshold and calibration that were chosen for the model and its scoring; None
+            when none were.
     """
 
     embeddings: npt.NDArray[np.float32]
@@ -85,6 +95,14 @@ class Model:
             UserError: they are damaged.
         """
         return decision_of(self.content, self.path)
+
+    def scoring(self, asked: ScoringName) -> Scoring:
+        """The scoring that a setting means for this model.
+
+        Raises:
+            UserError: as of :func:`siamese.models.loading.scoring_of`.
+        """
+        return scoring_of(self.content, self.path, asked)
 
 
 def checkpoint_path(settings: EmbedSettings) -> Path:
@@ -149,7 +167,8 @@ def embed_folder(
     Raises:
         UserError: not one picture can be decoded; the cache cannot be used.
     """
-    decision = model.decision  # where it is damaged, before the pictures take their time
+    # Where they are damaged, before the pictures take their time.
+    scoring, decision = model.scoring(settings.scoring), model.decision
     embedder = _embedder(model, settings)
     uncut = _uncut(folder, embedder.crop)
     workers, cache = _reading(model, settings, folder, embedder, progress=True)
@@ -167,11 +186,10 @@ def embed_folder(
             f"{len(failed)} pictures cannot be decoded and are left out: "
             f"{first_few([path for path, _ in failed])}"
         )
-    if decision is not None and decision.flip != settings.flip:
-        all_notes.append(
-            f"the checkpoint's threshold was chosen with `flip` {str(decision.flip).lower()}: "
-            "scores differ without it"
-        )
+    decision, more = _holding(decision, scoring, flip=settings.flip)
+    all_notes += more
+    if scoring.name == PLDA:
+        origin = f"{origin}, scored by PLDA"
     return Embeddings(
         vectors,
         np.asarray(folder.labels, np.int64)[kept],
@@ -182,6 +200,31 @@ def embed_folder(
         folder.root,
         decision,
     )
+
+
+def _holding(
+    decision: Decision | None, scoring: Scoring, *, flip: bool
+) -> tuple[Decision | None, list[str]]:
+    """The decision, where it holds for that scoring, and what must be said about both."""
+    notes = []
+    held = holding(decision, scoring)
+    if held is not None and held.flip != flip:
+        notes.append(
+            f"the checkpoint's threshold was chosen with `flip` {str(held.flip).lower()}: "
+            "scores differ without it"
+        )
+    if decision is not None and held is None:
+        same = decision.scoring == scoring.name
+        notes.append(
+            f"the checkpoint's threshold was chosen with {'another' if same else '`scoring`'} "
+            f"{decision.scoring} and does not hold here, so it is left out"
+        )
+    if scoring.map is not None and scoring.map.fitted.flip != flip:
+        notes.append(
+            f"the PLDA was fitted with `flip` {str(scoring.map.fitted.flip).lower()}: it suits "
+            "such embeddings best"
+        )
+    return held, notes
 
 
 def _reading(
@@ -239,8 +282,11 @@ def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
         crop=settings.crop,
         flip=settings.flip,
         batch=settings.batch,
+        scoring=model.scoring(settings.scoring),
     )
-    embedder.settings = replace(settings, checkpoint=str(model.path))
+    # Helpers read the file again: they are told what was found in it now.
+    scoring: ScoringName = "plda" if embedder.scoring.name == PLDA else "cosine"
+    embedder.settings = replace(settings, checkpoint=str(model.path), scoring=scoring)
     return embedder
 
 

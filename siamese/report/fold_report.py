@@ -18,7 +18,13 @@ from siamese.report.embedding_sources import (
     load_model,
     own_people,
 )
-from siamese.report.threshold_choice import Choice, rates_of, require_writable, write_choice
+from siamese.report.threshold_choice import (
+    Choice,
+    rates_of,
+    require_writable,
+    scoring_to_choose_for,
+    write_choice,
+)
 from siamese.report.verification_report import (
     FoldFigures,
     Judgement,
@@ -60,6 +66,7 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
     """
     require_writable(settings)
     model = load_model(settings)
+    settings = replace(settings, scoring=scoring_to_choose_for(model, settings.scoring))
     people, folds, _ = _embed_folds(settings, checkpoints)
     verified = with_figures(folds.pooled, folds.bootstrap)
     counts = folds.pooled
@@ -97,8 +104,15 @@ def _embed_folds(
     """Everybody's embeddings, each by the model of their fold, and the pairs within the folds."""
     embedded: list[Embeddings] = []
     judged: dict[str, Path] = {}
+    scorings: dict[str, Path] = {}
     for path in checkpoints:
         model = load_model(replace(settings, checkpoint=str(path)))
+        scorings.setdefault(model.scoring(settings.scoring).name, path)
+        if len(scorings) > 1:
+            raise UserError(
+                f"`scoring` auto: is {', '.join(f'{n} for {p}' for n, p in scorings.items())}; "
+                "give `scoring` cosine or plda"
+            )
         notes = []
         part = "test"
         if part not in model.content["split"]:

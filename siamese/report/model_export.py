@@ -34,8 +34,17 @@ from siamese.models.exporting import (
     with_properties,
 )
 from siamese.models.fingerprint import fingerprint
-from siamese.models.loading import decision_of, embedder_of, spec_of
-from siamese.models.onnx_network import OnnxNetwork, require_onnx
+from siamese.models.loading import (
+    decision_of,
+    embedder_of,
+    holding,
+    network_of,
+    scoring_of,
+    spec_of,
+    stored_map,
+)
+from siamese.models.onnx_network import require_onnx
+from siamese.models.scoring import PLDA, Baked, Mapped, Scoring, ScoringMap, named_tensors
 from siamese.report.embedding_sources import Model, embed_folder, own_people
 from siamese.report.model_comparison import Difference, differences_of, same_pictures
 from siamese.report.verification_report import verify
@@ -153,7 +162,14 @@ class _Job:
             raise UserError(f"{path}: is exported already; give the checkpoint that it was made of")
         decision_of(self.content, path)  # where it is damaged, before the work
         self.spec: EmbedderSpec = spec_of(self.content)
-        self.fingerprint = fingerprint(self.spec, self.content["model"])
+        self.map: ScoringMap | None = None
+        if settings.to == "safetensors":  # which holds what the checkpoint does
+            found = stored_map(self.content, path)
+            self.map = found if isinstance(found, ScoringMap) else None
+            self.scoring = Scoring()
+        else:
+            self.scoring = self._scoring()
+        self.fingerprint = self.scoring.fingerprint(fingerprint(self.spec, self.content["model"]))
         self.out = _target(settings, path)
         self.network: nn.Module | None = None
         if settings.to != "safetensors":  # which takes weights as they are
@@ -169,16 +185,57 @@ class _Job:
                 "Python, siamese.export(..., backbone=MODULE), or its weights with `to` safetensors"
             )
 
+    def _scoring(self) -> Scoring:
+        """What the exported graph is to compute; a threshold of another scoring stays behind.
+
+        Raises:
+            UserError: the checkpoint does not have it, or a graph cannot do it.
+        """
+        settings, path = self.settings, self.path
+        scoring = scoring_of(self.content, path, settings.scoring)
+        if isinstance(scoring.map, ScoringMap):
+            self.map = scoring.map
+        decision = decision_of(self.content, path)
+        if holding(decision, scoring) is None and decision is not None:
+            self.content.pop("decision")
+            self.say(
+                f"note: the threshold of {shown(str(path))} was chosen with `scoring` "
+                f"{decision.scoring}, so it is left out of this export"
+            )
+        elif scoring.map is not None and decision is not None and decision.flip:
+            raise UserError(
+                f"{path}: its threshold was chosen with PLDA and `flip` true, and a graph cannot "
+                "map the average of two embeddings; export it with `to` safetensors"
+            )
+        if scoring.map is not None and settings.quantize is not None:
+            raise UserError(
+                f"`quantize` {settings.quantize}: is there with `scoring` cosine only; export in "
+                "float32, or with `scoring` cosine"
+            )
+        return scoring
+
     @property
     def embedder(self) -> nn.Module:
         assert self.network is not None, "there is one unless weights alone are exported"
         return self.network
 
+    @property
+    def graph(self) -> nn.Module:
+        """What is exported: the embedder, with its scoring where that is a map."""
+        return self.embedder if self.map is None else Mapped(self.embedder, self.map).eval()
+
+    @property
+    def baked(self) -> Baked | None:
+        """What is said of the map that travels along."""
+        one = self.map
+        return None if one is None else Baked(one.digest, one.dimensions, one.fitted)
+
     def text(self, mark: str | None = None, graph: str | None = None) -> str:
         """The description that travels along."""
         people = self.settings.people
         mark = self.fingerprint if mark is None else mark
-        return as_text(describe(self.content, mark, people=people, graph=graph))
+        described = describe(self.content, mark, people=people, graph=graph, scoring=self.baked)
+        return as_text(described)
 
     def model(self, network: nn.Module) -> Model:
         """The checkpoint with one or the other network, on the CPU in float32."""
@@ -258,7 +315,10 @@ def _target(settings: ExportSettings, source: Path) -> Path:
 
 def _safetensors(job: _Job) -> Exported:
     with replacing(job.out) as temporary:
-        save_safetensors(temporary, job.content["model"], job.text())
+        tensors = job.content["model"]
+        if job.map is not None:
+            tensors = {**tensors, **named_tensors(job.map.as_dict())}
+        save_safetensors(temporary, tensors, job.text())
         # Reading compares the weights with the fingerprint.
         read_exported(temporary, job.settings.limits, ".safetensors")
         size = temporary.stat().st_size
@@ -268,7 +328,7 @@ def _safetensors(job: _Job) -> Exported:
 def _torch(job: _Job) -> Exported:
     pictures, on = job.pictures()
     with replacing(job.out) as temporary:
-        save_torch(temporary, job.embedder, job.spec, job.text())
+        save_torch(temporary, job.graph, job.spec, job.text())
         archive = load_torch(temporary)
         difference = _checked(job, archive, pictures, pixels_last=True)
         size = temporary.stat().st_size
@@ -278,7 +338,7 @@ def _torch(job: _Job) -> Exported:
 def _onnx(job: _Job) -> Exported:
     pictures, on = job.pictures()
     train = job.people("train") if job.settings.quantize else None
-    graph, mark, cost = onnx_graph(job.embedder, job.spec), job.fingerprint, None
+    graph, mark, cost = onnx_graph(job.graph, job.spec), job.fingerprint, None
     if train is not None:
         number = min(job.settings.pictures, len(train.paths))
         job.say(f"quantising by {number} pictures of {shown(str(train.root))}")
@@ -290,7 +350,7 @@ def _onnx(job: _Job) -> Exported:
     with replacing(job.out) as temporary:
         temporary.write_bytes(with_properties(graph, _properties(json.loads(text), text)))
         content = read_exported(temporary, job.settings.limits, ".onnx")
-        network = OnnxNetwork(content["onnx"], job.spec, mark, str(job.out))
+        network, _ = network_of(content, job.out, "cpu")
         difference = _checked(job, network, pictures, exact=train is None)
         if train is not None:
             cost = _cost(job, network)
@@ -315,6 +375,8 @@ def _properties(description: Mapping[str, Any], text: str) -> dict[str, str]:
     }
     if spec.get("crop") is not None:
         found["crop"] = repr(spec["crop"])
+    if "scoring" in description:
+        found["scoring"] = PLDA
     if decision is not None:
         found["threshold"] = repr(decision["threshold"])
         found["target_fmr"] = repr(decision["target_fmr"])
@@ -340,7 +402,10 @@ def _checked(
     for network, last in ((job.embedder, False), (exported, pixels_last)):
         found = []
         for batch in torch.split(pictures, _BATCH):
-            found.append(network(batch.permute(0, 2, 3, 1) if last else batch).double())
+            given = network(batch.permute(0, 2, 3, 1) if last else batch)
+            if network is job.embedder:  # by another arithmetic than the graph's
+                given = torch.from_numpy(job.scoring.apply(given.numpy()))
+            found.append(given.double())
         unit = nn.functional.normalize(torch.cat(found))
         scores.append(unit @ unit.T)
     difference = float((scores[0] - scores[1]).abs().max())

@@ -9,7 +9,7 @@ from functools import partial
 from math import comb
 from pathlib import Path
 
-from siamese.config import ThresholdSettings
+from siamese.config import ScoringName, ThresholdSettings
 from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of
@@ -18,6 +18,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.models.exported import is_exported
+from siamese.models.scoring import PLDA
 from siamese.report.embedding_sources import (
     Embeddings,
     Model,
@@ -98,6 +99,7 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     """
     require_writable(settings)
     model = load_model(settings)
+    settings = replace(settings, scoring=scoring_to_choose_for(model, settings.scoring))
     model.content.pop("decision", None)  # it is chosen anew, even where it is damaged
     validation = own_people(
         model, "validation", _validation_place(model, settings.data, settings.part)
@@ -168,6 +170,25 @@ def _choose_for_searches(
     }
 
 
+def scoring_to_choose_for(model: Model, asked: ScoringName) -> ScoringName:
+    """The scoring that a threshold is chosen for: auto keeps that of the present one, if any.
+
+    Raises:
+        UserError: the model does not have it.
+    """
+    name = asked
+    if asked == "auto":
+        try:
+            decision = model.decision
+        except UserError:  # it is chosen anew
+            decision = None
+        name = "plda" if decision is not None and decision.scoring == PLDA else "cosine"
+        if "baked" in model.content:
+            name = "plda"
+    model.scoring(name)
+    return name
+
+
 def require_writable(settings: ThresholdSettings) -> None:
     """Refuse before the work to write into an exported model.
 
@@ -194,15 +215,19 @@ def write_choice(
     """Write a chosen threshold: reliability plot, JSON and, where it is wanted, the checkpoint.
 
     Args:
+        settings: their scoring is not ``auto``.
         chosen: what they do where they were chosen.
         checked: what they do on other people; None where there are none.
     """
     calibration, threshold, prior = decision.calibration, decision.threshold, settings.prior
     if calibration.slope <= 0:
         notes = [*notes, "pairs of one person do not score higher here: the model is of no use"]
+    scoring = model.scoring(settings.scoring)
     decision = replace(
         decision,
         flip=settings.flip,
+        scoring=scoring.name,
+        map=scoring.digest,
         chosen={**asdict(chosen), "chosen_at": datetime.now(UTC).isoformat(timespec="seconds")},
         checked={} if checked is None else asdict(checked),
     )

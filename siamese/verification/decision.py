@@ -15,10 +15,13 @@ class Decision:
 
     Attributes:
         threshold: cosine similarity in [-1, 1].
+        flip: whether each embedding was averaged with that of the mirrored picture.
         checked: what it does on other people, plain values; empty when it was not checked.
         identification: the threshold of searches in a gallery (``threshold``), the rate of false
             alarms that it was chosen for (``target_fpir``) and what it does, plain values; empty
             when none was chosen.
+        scoring: what the cosine was of, ``cosine`` (embeddings as they are) or ``plda`` (mapped).
+        map: digest of the map; empty for cosine. With any other the decision does not hold.
     """
 
     threshold: float
@@ -28,6 +31,8 @@ class Decision:
     chosen: dict[str, Any] = field(default_factory=dict)
     checked: dict[str, Any] = field(default_factory=dict)
     identification: dict[str, Any] = field(default_factory=dict)
+    scoring: str = "cosine"
+    map: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
@@ -55,11 +60,19 @@ class Decision:
             raise ValueError("a field of the decision is of another kind")
         if identification:
             _require_search(identification)
+        scoring, digest = fields.get("scoring", "cosine"), fields.get("map", "")
+        if (scoring, bool(digest)) not in (("cosine", False), ("plda", True)) or not (
+            isinstance(digest, str) and len(digest) <= _DIGEST
+        ):
+            raise ValueError("the scoring of the decision is none")
         calibration = Calibration(numbers[2], numbers[3])
         return cls(
             numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked),
-            dict(identification),
+            dict(identification), scoring, digest,
         )  # fmt: skip
+
+
+_DIGEST = 64  # characters of SHA-256, hex
 
 
 def _require_search(fields: dict[str, Any]) -> None:

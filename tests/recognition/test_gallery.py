@@ -18,6 +18,8 @@ import pytest
 
 from siamese import Embedder, Gallery
 from siamese.errors import UserError
+from siamese.models.checkpoint import update_checkpoint
+from siamese.models.scoring import FittedOn, ScoringMap
 from siamese.recognition.stores import NoGallery, StoredPicture, open_store
 from siamese.verification.identification import identify
 from tests.runs import write_random_model
@@ -161,6 +163,33 @@ def test_another_model_is_refused_and_migrates(
     assert moved.identify(face_folder / "夏子" / "0.png").candidates[0].name == "夏子"
     with pytest.raises(UserError, match="embeddings of another model"):
         Gallery(place, model)
+
+
+def test_another_scoring_of_the_model_is_refused_and_migrates(
+    place: str, make_checkpoint: Callable[..., Path], face_folder: Path
+) -> None:
+    path = make_checkpoint("scored", threshold=0.1)
+    rng = np.random.default_rng(0)
+    matrix, fitted = rng.normal(size=(8, 5)), FittedOn(9, 18, False, None, "2026-01-01")
+    made = ScoringMap(np.zeros(8, np.float32), matrix.astype(np.float32), fitted)
+    update_checkpoint(path, "scoring", made.as_dict())
+    plain, mapped = (Embedder.load(path, "cpu", scoring=one) for one in ("auto", "plda"))
+    with Gallery(place, plain) as gallery:
+        gallery.enroll_folder(face_folder)
+    with pytest.raises(UserError, match="embeddings of another model or scoring"):
+        Gallery(place, mapped)
+    with Gallery(place, create=False) as gallery:
+        assert gallery.migrate(mapped) == (36, ())
+    moved = Gallery(place, mapped)
+    assert moved.head.dimensions == 5
+    found = moved.identify(face_folder / "夏子" / "0.png")
+    assert found.candidates[0].name == "夏子"
+    assert found.threshold is None, "it was chosen for the cosine"
+    stored = open_store(place).pictures("夏子")[0].embedding
+    vector = mapped.embed(face_folder / "夏子" / "0.png")[0]
+    np.testing.assert_allclose(stored, vector / np.linalg.norm(vector), atol=1e-5)
+    with pytest.raises(UserError, match="embeddings of another model or scoring"):
+        Gallery(place, plain)
 
 
 def test_a_stopped_migration_leaves_the_old_model_in_force_and_goes_on(

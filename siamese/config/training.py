@@ -328,7 +328,9 @@ class TrainSettings(SavedSettings):
     batches: BatchSettings = field(default_factory=BatchSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: OptimizerSettings = field(
+        default_factory=lambda: OptimizerSettings(betas=(0.9, 0.99))
+    )
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
     limits: LimitSettings = field(default_factory=LimitSettings)
@@ -380,18 +382,18 @@ CLASS_WEIGHT_LOSSES = frozenset(
 
 
 def default_lr(optimizer: str, from_random_weights: bool) -> float:
-    """Learning rate where none is set.
+    """Learning rate where none is set, by where the weights come from.
 
-    From random weights triplet loss sits at its margin for long at 1e-4 (see README, Results), so
-    the default follows where the weights come from. 1e-2 is measured for radam_schedulefree with
-    EfficientNetV2-B0 on 64 px faces and with the demo's network; the others are customary.
+    Measured (scripts/RESULTS.md) are those of radam_schedulefree, and of adamw from pretrained
+    weights: with EfficientNet-Lite0; from random ones with EfficientNetV2-B0 and the demo's
+    network. The others are customary.
     """
     if optimizer == "sgd_schedulefree":
         return 1.0 if from_random_weights else 0.1
     if optimizer in ("sgd", "lars"):
         return 0.01 if from_random_weights else 1e-3
     if not from_random_weights:
-        return 1e-4
+        return {"radam_schedulefree": 5e-3, "adamw": 2e-3}.get(optimizer, 1e-4)
     return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3}.get(optimizer, 1e-3)
 
 

@@ -24,6 +24,7 @@ from siamese.tasks.classes.classifier import ClassifierSpec, spec_of
 from siamese.tasks.classes.parts import Parts, load_parts
 from siamese.tasks.classes.testing import TEST, is_tested, test_once
 from siamese.training.launch import Prepared, RunContext, resume_run, start_run
+from siamese.training.narrow_convolutions import mend_narrow_convolutions
 from siamese.training.schedules import schedule_remarks
 from siamese.verification.enough import too_few_images
 from siamese.zoo import require_network
@@ -108,6 +109,7 @@ class ClassRuns:
         spec = _spec(settings, data) if context.content is None else spec_of(context.content)
         pretrained = settings.model.pretrained and context.content is None
         network = spec.build(pretrained=pretrained)
+        mend_narrow_convolutions(network, context.device)
         task = ClassificationTask(
             settings, data, network, spec, context.device, context.distribution
         )

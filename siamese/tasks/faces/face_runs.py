@@ -49,6 +49,7 @@ from siamese.tasks.faces.metric_losses import (
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
 from siamese.training.fitting import require_gpu
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
+from siamese.training.narrow_convolutions import mend_narrow_convolutions
 from siamese.training.probing import PlannedRun
 from siamese.training.tuning import tuned
 from siamese.verification.enough import too_few_pairs, too_few_people
@@ -180,6 +181,7 @@ class FaceRuns:
                 embedding_dropout=settings.model.embedding_dropout,
                 backbone=self.own.backbone,
             ).train()
+        mend_narrow_convolutions(model, context.device)
         model.both_sides = settings.loss.triplet_weight > 0 and spec.neck != "none"
         if settings.model.grad_checkpointing:
             model.checkpoint_gradients()

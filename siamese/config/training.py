@@ -489,5 +489,6 @@ def demo_settings() -> dict[str, Any]:
         "split": {"validation": 40, "test": 40},
         "batches": {"people": 16, "images": 4},
         "model": {"backbone": "test_resnet", "embedding_dim": 128, "pretrained": False},
+        "optimizer": {"betas": (0.9, 0.999)},
         "trainer": {"epochs": 7, "recalibration_batches": 20},
     }

@@ -61,6 +61,11 @@ def fold_checkpoints(
         f"{len(runs)} folds of {len(counts)} people, the recipe of {model.path}: {done} trained "
         f"already, {len(runs) - done} to do; a stopped command goes on where it was"
     )
+    if model.content["settings"].get("clean") is not None:
+        say(
+            "note: what `clean` left out of training is left out of the folds' test people, too, so "
+            "their figures may flatter"
+        )
     for run in runs:
         if status(run) != "done":
             say(run.label)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -301,10 +301,18 @@ def test_every_starting_point_parses(file):
 
 
 def test_the_default_file_holds_the_defaults():
-    settings = parse(["--config", str(CONFIGS / "default.yaml")])
-    assert settings.loss.margin == 0.1  # what null means for the triplet loss
-    settings.loss.margin = None
-    assert settings == TrainSettings()
+    assert parse(["--config", str(CONFIGS / "default.yaml")]) == TrainSettings()
+    # and leaves every loss open: none of its values belongs to one of them
+    parse(["--config", str(CONFIGS / "default.yaml"), "--loss", "supcon"])
+
+
+def test_from_scratch_is_the_same_recipe_on_small_pictures():
+    settings = parse(["--config", str(CONFIGS / "from_scratch.yaml")])
+    usual = TrainSettings()
+    assert settings.model == replace(usual.model, pretrained=False)
+    for name in ("augment", "loss", "optimizer", "schedule"):
+        assert getattr(settings, name) == getattr(usual, name), name
+    assert settings.batches == replace(usual.batches, images_per_epoch=12800)
 
 
 def test_the_article_has_its_published_numbers():

@@ -63,8 +63,8 @@ def fold_checkpoints(
     )
     if model.content["settings"].get("clean") is not None:
         say(
-            "note: what `clean` left out of training is left out of the folds' test people, too, so "
-            "their figures may flatter"
+            "note: what `clean` left out of training is left out of the folds' test people, too, "
+            "so their figures may flatter"
         )
     for run in runs:
         if status(run) != "done":

@@ -271,6 +271,8 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
     for (name, now), before in _BEFORE.items():
         if flat.get(name) == now:
             flat[name] = before
+    if flat["optimizer.lr"] is None and _is_new_default(settings):
+        flat["optimizer.lr"] = learning_rate(settings)
     for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))
@@ -279,6 +281,12 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
         content["processes"] = processes
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def _is_new_default(settings: Any) -> bool:
+    """Whether null meant another learning rate when runs were first named by their hash."""
+    learnt_before = task_spec(type(settings)).name == "face" and not settings.model.is_random
+    return learnt_before and settings.optimizer.name in ("radam_schedulefree", "adamw")
 
 
 def material_settings(settings: Any) -> Flat:

@@ -143,23 +143,35 @@ def test_younger_settings_leave_the_names_of_older_runs():
         settings = TrainSettings()
         settings.batches.people, settings.batches.images = 8, 4  # the defaults then
         settings.trainer.epochs = 20
+        settings.optimizer.lr, settings.optimizer.betas = 1e-4, (0.9, 0.999)
         return settings
 
     # Computed before there was any setting of this list.
     assert settings_hash(ClassificationSettings()) == "c7d54be76f99"
-    assert settings_hash(older()) == "31a1b13c3f41"
+    assert settings_hash(older()) == "af58a8a17724"
     younger = {
         "augment": {"low_resolution": 0.1, "jpeg": 0.1, "randaugment": 1, "mixup": 0.1}
         | {"randaugment_magnitude": 10},
         "images": {"crop": 0.6},
+        "model": {"pooling": "gem", "neck": "batch_norm", "embedding_dropout": 0.1},
+        "loss": {"miner_after": 1, "triplet_weight": 1.0, "memory": 64},
+        "optimizer": {"head_lr_factor": 2.0, "layer_decay": 0.9},
     }
-    digests = {"31a1b13c3f41"}
+    digests = {"af58a8a17724"}
     for group, changes in younger.items():
         for name, value in changes.items():
             settings = older()
             setattr(getattr(settings, group), name, value)
             digests.add(settings_hash(settings))
     assert len(digests) == 1 + sum(map(len, younger.values()))
+
+
+def test_a_default_that_changed_is_another_run():
+    left_open, rated = TrainSettings(), TrainSettings()
+    rated.optimizer.lr = 5e-3  # what null means from pretrained weights, 1e-4 before
+    assert settings_hash(left_open) == settings_hash(rated)
+    rated.optimizer.lr = 1e-4
+    assert settings_hash(left_open) != settings_hash(rated)
 
 
 def test_equal_numbers_hash_alike():
@@ -301,7 +313,7 @@ def test_a_learning_rate_left_to_its_default_is_known(write_study):
     lines = lines_of(write_study(text))
     assert [learning_rate(line.settings) for line in lines] == [0.1, 1.0]
     face = TrainSettings()
-    assert learning_rate(face) == 1e-4
+    assert learning_rate(face) == 5e-3
     face.model.pretrained = False
     assert learning_rate(face) == 1e-2
     json.dumps(changed(lines[1].settings))

@@ -87,6 +87,7 @@ def test_every_study_that_was_asked_for_is_there():
         *("optimizer_weight_decay_sweep", "rsb_a1_a2_a3", "recipe_by_architecture"),
         *("schedule_free_vit", "schedule_free_vit_lr"),
         *("schedule_free_faces", "schedule_free_faces_lr"),
+        *("face_recipes", "face_recipes_small", "face_recipes_screening"),
     }
     assert set(FILES) == published | own
 

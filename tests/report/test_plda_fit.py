@@ -426,6 +426,9 @@ def test_folds_are_scored_alike(trained: Path, evaluate: Evaluate) -> None:
         evaluate("roc", *given, "--scoring", "plda")
     paths = sorted(Path("checkpoints/run/folds").glob("*/best.pt"))
     evaluate("plda", *QUICK)
+    for command in ("roc", "threshold"):
+        with pytest.raises(UserError, match="models that `folds` trains hold no PLDA"):
+            evaluate(command, "--folds", 3, "--scoring", "plda", *QUICK)
     for path in paths:  # too few people trained them, so any map will do
         update_checkpoint(path, "scoring", read_checkpoint(BEST)["scoring"])
     assert "`scoring` plda" in evaluate(

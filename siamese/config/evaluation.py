@@ -249,8 +249,8 @@ def _check_together(settings: Any) -> None:
         (given("labels") and hasattr(settings, "embeddings")
          and not (given("embeddings") or given("against")),
          "`labels`: says who is on the rows of `embeddings`; give it with them"),
-        (given("embeddings") and getattr(settings, "scoring", "auto") != "auto",
-         "`scoring`: maps what a checkpoint gives; give it without `embeddings`"),
+        (given("embeddings") and getattr(settings, "scoring", "auto") == "plda",
+         "`scoring` plda: maps what a checkpoint gives; give it without `embeddings`"),
         (isinstance(settings, PldaSettings) and settings.scoring != "auto",
          "`scoring`: is what this command fits; leave it out"),
         (given("embeddings") and (given("checkpoint") or given("part")),

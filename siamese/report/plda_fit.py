@@ -31,6 +31,7 @@ from siamese.report.embedding_sources import (
 from siamese.report.model_comparison import Difference, differences_of
 from siamese.report.verification_report import make_folder, verify
 from siamese.verification.sample_warnings import is_collapsed
+from siamese.verification.scores import normalise
 
 _LEAST = 2  # dimensions: in one the cosine is 1 or -1
 _WITHOUT_PEOPLE = 1e-3  # a ratio at which a dimension tells nothing about people
@@ -87,13 +88,14 @@ def fit_map(embeddings: npt.ArrayLike, labels: npt.ArrayLike, fitted: FittedOn) 
     """Fit the map to labelled embeddings.
 
     Args:
-        embeddings: (N, D), finite.
+        embeddings: (N, D).
         labels: int64 (N,), any values.
         fitted: what is to be said of them.
 
     Raises:
-        UserError: too few people or pictures.
+        UserError: too few people or pictures; NaN, Inf or an embedding of length 0.
     """
+    unit = normalise(embeddings).numpy()
     names, numbers = np.unique(np.asarray(labels), return_inverse=True)
     if len(names) < 2:
         raise UserError(f"{len(names)} people: PLDA tells people apart, two are needed: add people")
@@ -102,7 +104,7 @@ def fit_map(embeddings: npt.ArrayLike, labels: npt.ArrayLike, fitted: FittedOn) 
             "nobody has two pictures: PLDA learns from them how pictures of one person differ; add "
             "pictures"
         )
-    model = fit(embeddings, numbers.astype(np.int64), np.ones(len(numbers)))
+    model = fit(unit, numbers.astype(np.int64), np.ones(len(numbers)))
     axes = weighted_axes(model)
     if axes.shape[1] < _LEAST:
         raise UserError(

@@ -17,6 +17,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import replacing
 from siamese.models.exported import is_exported
 from siamese.report.embedding_sources import Model, load_model, own_people
+from siamese.report.threshold_choice import scoring_to_choose_for
 from siamese.studies.expand import Run, settings_hash
 from siamese.studies.running import Say, make_run, status
 from siamese.tasks.task_spec import TaskSpec, task_spec
@@ -46,6 +47,7 @@ def fold_checkpoints(
             f"{model.path}: an exported model does not say how it was trained; give `folds` the "
             "checkpoint"
         )
+    _require_cosine(settings, model)
     pictures, root = _everybody(model, settings.data)
     counts = {name: len(paths) for name, paths in pictures.items()}
     if isinstance(settings, ThresholdSettings):
@@ -73,6 +75,18 @@ def fold_checkpoints(
         if status(run) == "diverged":
             raise UserError(f"{run.name}: {run.label} diverged; train with a lower `optimizer.lr`")
     return [run.checkpoints / "best.pt" for run in runs]
+
+
+def _require_cosine(settings: CurveSettings | ThresholdSettings, model: Model) -> None:
+    """UserError, before hours of training, where the folds' models would be scored by PLDA."""
+    scoring = settings.scoring
+    if isinstance(settings, ThresholdSettings):
+        scoring = scoring_to_choose_for(model, scoring)
+    if scoring == "plda":
+        raise UserError(
+            "`scoring` plda: models that `folds` trains hold no PLDA; give `scoring` cosine, or "
+            "`fold_checkpoints` of models for which siamese-eval plda has fitted it"
+        )
 
 
 def _given(pattern: str, folds: int) -> list[Path]:

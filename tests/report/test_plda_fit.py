@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 
 from siamese import Embedder
 from siamese.auditing.two_covariance import TwoCovariance, fit
+from siamese.config import AuditSettings, CurveSettings, check_evaluation
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint, update_checkpoint, write_checkpoint
 from siamese.models.scoring import FittedOn, ScoringMap
@@ -135,6 +136,13 @@ def test_too_few_are_refused(labels: Any, message: str) -> None:
     vectors = np.random.default_rng(0).normal(size=(len(labels), 8))
     with pytest.raises(UserError, match=message):
         fit_map(vectors, np.array(labels), FITTED)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    embeddings, labels = people(10, 5, 0)
+    embeddings[3, 2] = np.nan
+    with pytest.raises(UserError, match="1 of 50 embeddings hold NaN or Inf"):
+        fit_map(embeddings, labels, FITTED)
 
 
 @pytest.mark.parametrize(("count", "pictures"), [(4, 6), (3, 20), (10, 2)])
@@ -404,6 +412,13 @@ def test_from_python(trained: Path, evaluate: Evaluate) -> None:
         Embedder.load(BEST, "cpu", scoring="lda")  # type: ignore[arg-type]
 
 
+def test_embeddings_of_a_file_are_compared_as_they_are() -> None:
+    for kind in (AuditSettings, CurveSettings):
+        check_evaluation(kind(embeddings="e.npz"))
+        with pytest.raises(UserError, match="`scoring` plda: maps what a checkpoint gives"):
+            check_evaluation(kind(embeddings="e.npz", scoring="plda"))
+
+
 def test_folds_are_scored_alike(trained: Path, evaluate: Evaluate) -> None:
     evaluate("roc", "--folds", 2, *QUICK)
     given = ("--folds", 2, "--fold_checkpoints", "checkpoints/run/folds/*/best.pt")
@@ -411,6 +426,9 @@ def test_folds_are_scored_alike(trained: Path, evaluate: Evaluate) -> None:
         evaluate("roc", *given, "--scoring", "plda")
     paths = sorted(Path("checkpoints/run/folds").glob("*/best.pt"))
     evaluate("plda", *QUICK)
+    for command in ("roc", "threshold"):
+        with pytest.raises(UserError, match="models that `folds` trains hold no PLDA"):
+            evaluate(command, "--folds", 3, "--scoring", "plda", *QUICK)
     for path in paths:  # too few people trained them, so any map will do
         update_checkpoint(path, "scoring", read_checkpoint(BEST)["scoring"])
     assert "`scoring` plda" in evaluate(

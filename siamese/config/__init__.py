@@ -45,6 +45,7 @@ from siamese.config.evaluation import (
 )
 from siamese.config.optimization import (
     SCHEDULE_FREE,
+    USUAL_BETAS,
     OptimizerName,
     OptimizerSettings,
     ScheduleSettings,
@@ -69,6 +70,7 @@ from siamese.config.training import (
     TrainerSettings,
     TrainSettings,
     check_settings,
+    default_betas,
     default_lr,
     demo_settings,
 )

@@ -51,6 +51,8 @@ Milestones = Annotated[
 ]
 CycleFactor = Annotated[float, Allowed("at least 1", lambda v: 1 <= v < math.inf)]
 
+# What null means for the moments of the Adam family.
+USUAL_BETAS = (0.9, 0.999)
 SCHEDULE_FREE = frozenset({"radam_schedulefree", "adamw_schedulefree", "sgd_schedulefree"})
 
 
@@ -65,8 +67,9 @@ class OptimizerSettings:
     off the weights."""
     lr: PositiveFloat | None = None
     """Learning rate; null: a value for the optimizer and the task, printed when the run starts."""
-    betas: Betas = (0.9, 0.999)
-    """Moment decay rates of the Adam family, AdaBound and LAMB among it."""
+    betas: Betas | None = None
+    """Moment decay rates of the Adam family, AdaBound and LAMB among it; null: 0.9 and 0.999, but
+    0.99 for faces with radam_schedulefree, whose rate rises over about 2 / (1 - 0.99) steps."""
     momentum: UnitBelowOne = 0.9
     """Momentum of sgd and lars; the interpolation of sgd_schedulefree."""
     nesterov: bool = False

@@ -6,6 +6,7 @@ figures without it would look better than they are.
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Collection
 from dataclasses import replace
@@ -25,8 +26,11 @@ def read_suspects(file: Path) -> list[str]:
     Raises:
         UserError: unreadable; not the table of an audit.
     """
-    begin = read_bytes(file)[:4096].decode("utf-8-sig", "replace").partition("\n")[0]
-    header = [name.strip().lower() for name in begin.split(",")]
+    content = read_bytes(file)
+    begin = content[:4096].decode("utf-8-sig", "replace").partition("\n")[0]
+    header = [name.strip().lower() for name in next(csv.reader([begin]), [])]
+    if b"\0" in content:
+        raise UserError(f"`clean` {file}: holds a NUL byte, as no path does; save it as text")
     second = next((name for name in ("suspicion", "to") if name in header), None)
     if second is None or "path" not in header:
         raise UserError(

@@ -141,7 +141,7 @@ class SiameseEmbedder(nn.Module):
             width = _feature_width(backbone, size) if features is None else features
         self.pooling: nn.Module = nn.Identity()
         if pooling == "gem":
-            _give_maps(self.backbone, self.backbone_name)
+            _give_maps(self.backbone, self.backbone_name, size or 64)
             self.pooling = GeM()
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(width, embedding_dim)
@@ -329,13 +329,13 @@ def _create_backbone(name: str, pretrained: bool, drop_path: float) -> nn.Module
     )
 
 
-def _give_maps(backbone: nn.Module, name: str) -> None:
+def _give_maps(backbone: nn.Module, name: str, size: int) -> None:
     """Take the pooling off a backbone of timm's; UserError where what is left are no maps."""
     maps = None
     if not name.startswith((ZOO, MODULE)):
         with contextlib.suppress(Exception), torch.no_grad():  # whatever transformers raise
             backbone.reset_classifier(0, "")  # type: ignore[operator]
-            maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+            maps = backbone.eval()(torch.zeros(1, 3, size, size))
         backbone.train()
     if maps is None or maps.ndim != 4 or maps.shape[1] != pooled_width(backbone):
         raise UserError(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-_START, _LEAST = 3.0, 1e-6
+_START, _MOST, _LEAST = 3.0, 6.0, 1e-6
 
 
 class GeM(nn.Module):
     """Generalised-mean pooling, (N, C, H, W) to (N, C), one learnt exponent that starts at 3.
 
     Radenovic, Tolias & Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation", 2017
-    (arXiv 1711.02512). At 1 it is the average of what is above 0, at infinity the greatest value.
+    (arXiv 1711.02512). At 1 it is the average of what is above 0, at infinity the greatest value;
+    it stays between 1 and 6, where float32 holds the powers.
     """
 
     def __init__(self) -> None:
@@ -22,8 +23,9 @@ class GeM(nn.Module):
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """In float32: a power of a half-precision number soon leaves its range."""
         with torch.autocast(maps.device.type, enabled=False):
-            powers = maps.float().clamp(min=_LEAST).pow(self.exponent.float())
-            pooled: torch.Tensor = powers.mean((2, 3)).pow(1 / self.exponent.float())
+            exponent = self.exponent.float().clamp(1, _MOST)
+            powers = maps.float().clamp(min=_LEAST).pow(exponent)
+            pooled: torch.Tensor = powers.mean((2, 3)).pow(1 / exponent)
         return pooled
 
 

@@ -260,10 +260,17 @@ def load_start_weights(
     whole = any(key.startswith("backbone.") for key in state)
     target: nn.Module = model if whole else model.backbone
     wanted = target.state_dict()
-    if (difference := first_difference(wanted, state)) is not None:
+    difference = first_difference(wanted, state)
+    parts = ("neck.", "pooling.")
+    if difference is None and whole:  # what it would lose; a classifier's head it may
+        lost = [name for name in state if name.startswith(parts) and name not in wanted]
+        difference = f"{lost[0]} is not in it" if lost else None
+    if difference is not None:
+        settings = "`model.backbone` and `model.embedding_dim`"
+        if difference.startswith(parts):
+            settings = "`model.neck` and `model.pooling`"
         raise UserError(
-            f"`model.weights` {path}: does not fit this model ({difference}); check "
-            "`model.backbone` and `model.embedding_dim`"
+            f"`model.weights` {path}: does not fit this model ({difference}); check {settings}"
         )
     target.load_state_dict({name: state[name] for name in wanted})
 

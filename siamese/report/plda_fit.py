@@ -132,12 +132,15 @@ def fit_plda(settings: PldaSettings) -> FittedPlda:
     cosine = replace(settings, scoring="cosine")
     folder, own, notes = _fitting_people(model, settings)
     others, more = _validation_people(model, settings)
-    # --crop belongs to --data; the checkpoint's own people are taken as they were trained.
-    used = replace(cosine, crop=None) if own else cosine
+    if own and settings.crop is not None:
+        raise UserError(
+            f"`crop` {settings.crop}: the checkpoint's own people are taken as they were trained; "
+            "give it with `data`"
+        )
     whose = "training" if own else "other"
     origin = f"{model.path} on {len(folder.names)} {whose} people of {folder.root}"
-    people = embed_folder(_undecided(model), folder, used, origin, [*notes, *more])
-    crop = model.spec.crop if used.crop is None else used.crop
+    people = embed_folder(_undecided(model), folder, cosine, origin, [*notes, *more])
+    crop = model.spec.crop if settings.crop is None else settings.crop
     crop = None if crop is None or crop == "whole" else float(crop)
     count, pictures = len(np.unique(people.labels)), len(people.labels)
     fitted = FittedOn(count, pictures, settings.flip, crop, _now())

@@ -79,10 +79,7 @@ def fold_checkpoints(
 
 def _require_cosine(settings: CurveSettings | ThresholdSettings, model: Model) -> None:
     """UserError, before hours of training, where the folds' models would be scored by PLDA."""
-    scoring = settings.scoring
-    if isinstance(settings, ThresholdSettings):
-        scoring = scoring_to_choose_for(model, scoring)
-    if scoring == "plda":
+    if scoring_to_choose_for(model, settings.scoring) == "plda":
         raise UserError(
             "`scoring` plda: models that `folds` trains hold no PLDA; give `scoring` cosine, or "
             "`fold_checkpoints` of models for which siamese-eval plda has fitted it"
@@ -135,6 +132,8 @@ def _recipe(model: Model) -> TrainSettings:
     kind = TrainSettings
     saved = model.content["settings"]
     recipe: TrainSettings = build_settings(kind, flatten(kind, saved), str(model.path))
+    if recipe.trainer.epochs is None:
+        raise UserError(f"{model.path}: is damaged, its settings hold no epochs; train anew")
     return recipe
 
 

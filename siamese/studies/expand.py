@@ -14,9 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from siamese.config import USUAL_BETAS, default_betas
 from siamese.config.common import plain
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import UserError
+from siamese.files.places import read_bytes
 from siamese.studies.study import Arm, Budget, Flat, Study, laid_over
 from siamese.tasks.task_spec import TaskSpec, task_spec
 
@@ -271,11 +273,16 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
     for (name, now), before in _BEFORE.items():
         if flat.get(name) == now:
             flat[name] = before
+    if flat["optimizer.betas"] is None:
+        name = settings.optimizer.name
+        flat["optimizer.betas"] = default_betas(name) if task.name == "face" else USUAL_BETAS
     if flat["optimizer.lr"] is None and _is_new_default(settings):
         flat["optimizer.lr"] = learning_rate(settings)
     for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))
+    if flat.get("clean") is not None:  # its lines may be edited
+        flat["clean"] = hashlib.sha256(read_bytes(Path(flat["clean"]))).hexdigest()
     content: dict[str, Any] = {"settings": _canonical(flat), "task": task.name}
     if processes != 1:
         content["processes"] = processes

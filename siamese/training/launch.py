@@ -213,6 +213,8 @@ def _go_on(
     if lr is None:
         raise UserError(f"{path}: is damaged, its settings hold no learning rate; {runs.anew}")
     done, epochs = content["progress"]["epoch"], settings.trainer.epochs
+    if epochs is None:
+        raise UserError(f"{path}: is damaged, its settings hold no epochs; {runs.anew}")
     finished = done == epochs and runs.is_finished(settings, content["progress"])
     if finished and restarted:
         best = path.with_name("best.pt")

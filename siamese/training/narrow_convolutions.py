@@ -15,7 +15,7 @@ def mend_narrow_convolutions(network: nn.Module, device: torch.device) -> int:
 
     Their backward pass, channels last, writes beyond its memory on CPUs without AVX-512: runs crash
     or learn wrong weights (oneDNN issue 6035, seen with torch 2.15). Without a stride it does not,
-    and the result is the same. Weights and their names stay.
+    and the result is the same. Weights and their names stay; a program's own module keeps it.
     """
     if device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512":
         return 0
@@ -25,7 +25,7 @@ def mend_narrow_convolutions(network: nn.Module, device: torch.device) -> int:
         if isinstance(module, nn.Conv2d)
         and set(module.kernel_size) == {1}
         and set(module.stride) != {1}
-        and not any(module.padding)
+        and (module.padding == "valid" or set(module.padding) == {0})
         and module.in_channels // module.groups < _NARROW
     ]
     for convolution in narrow:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from siamese.config import SCHEDULE_FREE, OptimizerSettings, ScheduleSettings
+from siamese.config import SCHEDULE_FREE, USUAL_BETAS, OptimizerSettings, ScheduleSettings
 from siamese.errors import UserError
 from siamese.training.adabound import AdaBound
 from siamese.training.resuming import require_alike, require_moments
@@ -325,12 +325,11 @@ def build_optimizer(
 def _schedule_free(
     settings: OptimizerSettings, groups: list[Group], lr: float, warmup: int
 ) -> torch.optim.Optimizer:
+    betas = settings.betas or USUAL_BETAS
     if settings.name == "radam_schedulefree":
-        inner = schedulefree.RAdamScheduleFree(groups, lr=lr, betas=settings.betas)
+        inner = schedulefree.RAdamScheduleFree(groups, lr=lr, betas=betas)
     elif settings.name == "adamw_schedulefree":
-        inner = schedulefree.AdamWScheduleFree(
-            groups, lr=lr, betas=settings.betas, warmup_steps=warmup
-        )
+        inner = schedulefree.AdamWScheduleFree(groups, lr=lr, betas=betas, warmup_steps=warmup)
     else:
         inner = schedulefree.SGDScheduleFree(
             groups, lr=lr, momentum=settings.momentum, warmup_steps=warmup
@@ -342,7 +341,7 @@ def _scheduled(
     settings: OptimizerSettings, groups: list[Group], lr: float
 ) -> torch.optim.Optimizer:
     name = settings.name
-    adaptive: dict[str, Any] = {"lr": lr, "betas": settings.betas}
+    adaptive: dict[str, Any] = {"lr": lr, "betas": settings.betas or USUAL_BETAS}
     heavy = {"lr": lr, "momentum": settings.momentum, "nesterov": settings.nesterov}
     if name in ("adabound", "adaboundw"):
         # A group with its own learning rate keeps its proportion to the end.

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from siamese.config import TrainSettings, check_settings, demo_settings
+from siamese.config import TrainSettings, demo_settings
 from siamese.config.common import plain
 from siamese.config.reading import build_settings, flat_settings, read_yaml
 from siamese.config.starting import starting_point
@@ -103,7 +103,8 @@ def train(
         below: Mapping[str, Any] = demo_settings() if data is None else {}
         if config is not None:
             below = read_yaml(starting_point(str(config), "config"), _WHERE)
-        best = start_run(FaceRuns(own), _checked(_laid_over(below, given)))
+        runs = FaceRuns(own)
+        best = start_run(runs, _checked(runs, _laid_over(below, given)))
     return _trained(best)
 
 
@@ -131,9 +132,9 @@ def _own_and_named(
     return own, given
 
 
-def _checked(settings: TrainSettings) -> TrainSettings:
+def _checked(runs: FaceRuns, settings: TrainSettings) -> TrainSettings:
     """The settings, unless they cannot work; UserError."""
-    check_settings(settings)
+    runs.check(settings)
     if settings.data is not None:
         require_folder(Path(settings.data))
     return settings

@@ -22,6 +22,7 @@ from siamese.config import (
     TrainerSettings,
     TrainSettings,
     check_settings,
+    default_betas,
     default_lr,
 )
 from siamese.data.batches import PictureReader, default_workers
@@ -106,6 +107,7 @@ class FaceRuns:
 
     def check(self, settings: TrainSettings) -> None:
         """Refuse settings that cannot work; UserError."""
+        self.own.check(settings)
         check_settings(settings)
 
     def check_network(self, settings: TrainSettings) -> None:
@@ -182,7 +184,8 @@ class FaceRuns:
                 backbone=self.own.backbone,
             ).train()
         mend_narrow_convolutions(model, context.device)
-        model.both_sides = settings.loss.triplet_weight > 0 and spec.neck != "none"
+        both = settings.loss.triplet_weight > 0 and spec.neck != "none"
+        model.both_sides = both and self.own.loss is None
         if settings.model.grad_checkpointing:
             model.checkpoint_gradients()
         return model, spec
@@ -192,7 +195,12 @@ class FaceRuns:
     ) -> FaceLoss:
         if self.own.loss is not None:
             return OwnLoss(self.own.loss)
-        loss, batches = settings.loss, settings.batches
+        loss, batches, epochs = settings.loss, settings.batches, settings.trainer.epochs_run
+        if loss.miner != "none" and loss.miner_after >= epochs:
+            raise UserError(
+                f"`loss.miner_after` {loss.miner_after}: of {epochs} epochs the miner would see "
+                "none; lower it"
+            )
         distribution = sharing_classes(settings.optimizer.name, loss.name, context.distribution)
         if loss.memory:  # PML's holds at least the batch
             least = batches.people_drawn * batches.images_drawn
@@ -211,7 +219,11 @@ class FaceRuns:
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""
         people = len(data.train.names)
-        settings = with_choices(settings, list(data.train.counts().values()), context.say)
+        say = context.say if self.own.sampler is None else lambda _: None
+        if settings.optimizer.betas is None:
+            betas = default_betas(settings.optimizer.name)
+            settings = replace(settings, optimizer=replace(settings.optimizer, betas=betas))
+        settings = with_choices(settings, list(data.train.counts().values()), say)
         model, spec = self._model(settings, context)
         if context.content is None:
             loss_settings = with_scale(settings.loss, people)

@@ -94,6 +94,7 @@ class FaceTask:
         self.loss, self.device, self.precision, self.workers = loss, device, precision, workers
         self._report_failed, self._cache = report_failed, cache
         self._prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
+        self._least = 1 if spec.neck == "none" else 2  # a neck cannot normalise a single embedding
         chunk = settings.batches.chunk
         synchronise_batch_norms(model, device, distribution.world, chunk)
         self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
@@ -166,10 +167,10 @@ class FaceTask:
         A picture that shows two people counts there as the one who has the greater share.
         """
         self._note_failed(batch)
-        if self.distribution.any(len(batch.labels) == 0):
+        if self.distribution.any(len(batch.labels) < self._least):
             raise UserError(
-                f"{self.split.train.root}: not one picture of a batch can be decoded; see the data "
-                "report in the run's folder"
+                f"{self.split.train.root}: fewer than {self._least} pictures of a batch can be "
+                "decoded; see the data report in the run's folder"
             )
         with record_function("copy"):
             labels = batch.labels.to(self.device, non_blocking=True)
@@ -197,7 +198,7 @@ class FaceTask:
         that see every process's pictures would wait for the missing ones for ever.
         """
         for images in self.fixed_batches(batches):
-            if not self.distribution.any(len(images) == 0):
+            if not self.distribution.any(len(images) < self._least):
                 yield from parts(images, self.settings.batches.chunk or len(images))
 
     def fixed_batches(self, batches: int) -> Iterator[torch.Tensor]:

@@ -44,7 +44,7 @@ def with_choices(
         drawn = batches.images_per_epoch or max(1, sum(counts))
         epochs = epochs_for(drawn)
         trainer = replace(trainer, epochs=epochs)
-        say(f"trainer.epochs: {epochs}, {epochs * drawn} pictures")
+        say(f"trainer.epochs: {epochs}, about {epochs * drawn} pictures")
     return replace(settings, batches=batches, trainer=trainer)
 
 

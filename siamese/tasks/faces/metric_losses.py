@@ -13,6 +13,7 @@ from pytorch_metric_learning.utils import loss_and_miner_utils
 from torch import nn
 
 from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
+from siamese.errors import UserError
 from siamese.tasks.faces.adaface import AdaFaceLoss
 from siamese.tasks.faces.partial_classes import PartialClasses
 from siamese.training.distribution import SINGLE, Distribution
@@ -197,6 +198,16 @@ class RememberingLoss(losses.CrossBatchMemory):  # type: ignore[misc]
 
     def __init__(self, loss: nn.Module, embedding_dim: int, memory: int):
         super().__init__(loss, embedding_dim, memory_size=memory)
+
+    def forward(self, embeddings: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of a batch; UserError where it is larger than the memory."""
+        if len(embeddings) > self.memory_size:
+            raise UserError(
+                f"`loss.memory` {self.memory_size}: a batch of {len(embeddings)} pictures does not "
+                "fit in it; raise it"
+            )
+        value: torch.Tensor = super().forward(embeddings, labels)
+        return value
 
     def get_extra_state(self) -> torch.Tensor:
         """Where the next embedding goes, and whether the memory has been filled."""

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from siamese.config import LossSettings, TrainSettings
 from siamese.data.batches import Transform
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder
@@ -47,6 +48,20 @@ class OwnParts:
         return {
             f"{_VERSION}{kind}": name_of(part) for kind, part in given.items() if part is not None
         }
+
+    def check(self, settings: TrainSettings) -> None:
+        """UserError where settings of a loss stand beside the program's own, or mix its people."""
+        if self.loss is None:
+            return
+        usual = LossSettings(lr_factor=settings.loss.lr_factor)
+        for one in fields(usual):
+            value = getattr(settings.loss, one.name)
+            if value != getattr(usual, one.name):
+                raise UserError(
+                    f"`loss.{one.name}` {value}: does nothing beside a loss of your own"
+                )
+        if settings.augment.mixup > 0:
+            raise UserError("`augment.mixup`: must be 0 beside a loss of your own")
 
     def require_same(self, versions: dict[str, str], source: str) -> None:
         """UserError where the parts are others than those whose names a checkpoint's ``versions``

@@ -254,6 +254,24 @@ def test_unusable_start_weights_are_one_line(tmp_path: Path, content: bytes | No
         load_start_weights(SiameseEmbedder(NET, 8), file)
 
 
+@pytest.mark.parametrize("option", [{"neck": "batch_norm"}, {"pooling": "gem"}])
+def test_start_weights_lose_no_neck_and_no_pooling(tmp_path: Path, option: dict[str, str]) -> None:
+    more, fewer, file = (
+        SiameseEmbedder(NET, 8, **option),
+        SiameseEmbedder(NET, 8),
+        tmp_path / "w.pth",
+    )
+    before = {name: value.clone() for name, value in fewer.state_dict().items()}
+    torch.save(more.state_dict(), file)
+    with pytest.raises(UserError, match=r"w\.pth: .* check `model.neck` and `model.pooling`"):
+        load_start_weights(fewer, file)
+    assert all(torch.equal(value, before[name]) for name, value in fewer.state_dict().items())
+    load_start_weights(SiameseEmbedder(NET, 8, **option), file)
+    torch.save(fewer.state_dict(), file)
+    with pytest.raises(UserError, match=r"is missing\); check `model.neck` and `model.pooling`"):
+        load_start_weights(more, file)
+
+
 def test_start_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     torch.save(timm.create_model("test_efficientnet", num_classes=0).state_dict(), file)

@@ -310,6 +310,8 @@ def test_a_damaged_map_is_replaced(trained: Path, evaluate: Evaluate) -> None:
 
 def test_own_people_but_none_of_those_who_judge(trained: Path, evaluate: Evaluate) -> None:
     before = BEST.read_bytes()
+    with pytest.raises(UserError, match=r"`crop` 0.8: .* give it with `data`"):
+        evaluate("plda", "--crop", 0.8)
     with pytest.raises(UserError, match=r"of its people validate or test .*take them out"):
         evaluate("plda", "--data", "faces")
     assert BEST.read_bytes() == before

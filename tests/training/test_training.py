@@ -153,6 +153,35 @@ def test_recipes_go_on_exactly(
     assert _metrics(settings) == _metrics(stopped)
 
 
+@pytest.mark.parametrize(("optimizer", "beta2"), [("radam_schedulefree", 0.99), ("adamw", 0.999)])
+def test_moments_left_open_are_those_of_the_optimizer(
+    settings: TrainSettings, optimizer: Any, beta2: float
+) -> None:
+    trainer = replace(settings.trainer, epochs=1)
+    left_open = OptimizerSettings(optimizer, lr=1e-2)
+    train_faces(replace(settings, optimizer=left_open, trainer=trainer))
+    assert _last(settings)["settings"]["optimizer"]["betas"] == [0.9, beta2]
+    groups = _last(settings)["optimizer"]["param_groups"]
+    assert {tuple(group["betas"]) for group in groups} == {(0.9, beta2)}
+
+
+def test_a_miner_that_never_begins_is_refused(settings: TrainSettings) -> None:
+    late = LossSettings(miner="semihard", miner_after=4)
+    with pytest.raises(UserError, match=r"`loss.miner_after` 4: of 4 epochs the miner would see"):
+        train_faces(replace(settings, loss=late))
+
+
+def test_a_checkpoint_without_a_number_of_epochs_is_damaged(settings: TrainSettings) -> None:
+    train_faces(replace(settings, trainer=replace(settings.trainer, epochs=1)))
+    path = Path(settings.checkpoints) / "run" / "last.pt"
+    content = read_checkpoint(path)
+    content["settings"]["trainer"]["epochs"] = None
+    write_checkpoint(path, content)
+    open_ended = replace(settings, trainer=replace(settings.trainer, epochs=None))
+    with pytest.raises(UserError, match=r"last\.pt: is damaged, its settings hold no epochs"):
+        resume_training("run", settings.checkpoints, lambda saved: open_ended)
+
+
 def test_a_resumed_log_keeps_every_point(settings: TrainSettings) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

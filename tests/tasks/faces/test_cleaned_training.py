@@ -101,6 +101,28 @@ def test_what_cannot_be_meant_is_one_line(split: Split, tmp_path: Path) -> None:
         cleaned(split, audit(tmp_path / "b.csv", most))
     assert cleaned(split, audit(tmp_path / "c.csv", []))[0].train == split.train
     assert parse(["--data", "faces", "--clean", "a.csv"]).clean == "a.csv"
+    file.write_bytes(b"path,suspicion\n/a\0b.png,0.9\n")
+    with pytest.raises(UserError, match=r"^`clean` .*a\.csv: holds a NUL byte"):
+        cleaned(split, file)
+
+
+def test_a_table_saved_by_a_spreadsheet_is_read(split: Split, tmp_path: Path) -> None:
+    wrong = paths_of(split, "train", 0, 2)
+    file = tmp_path / "quoted.csv"
+    lines = ['"path","suspicion"', *(f'"{path}","0.9"' for path in wrong)]
+    file.write_text("\r\n".join(lines), encoding="utf-8-sig")
+    assert set(split.train.paths) - set(cleaned(split, file)[0].train.paths) == set(wrong)
+
+
+def test_an_edited_table_is_another_run(tmp_path: Path) -> None:
+    file = audit(tmp_path / "a.csv", ["x/1.png", "y/2.png"])
+    settings = TrainSettings(data="faces", clean=str(file))
+    before = settings_hash(settings)
+    assert before != settings_hash(replace(settings, clean=None))
+    moved = replace(settings, clean=str(shutil.copy(file, tmp_path / "b.csv")))
+    assert settings_hash(moved) == before
+    audit(file, ["x/1.png"])
+    assert settings_hash(settings) != before
 
 
 def _last(settings: TrainSettings) -> dict[str, Any]:
@@ -145,13 +167,6 @@ def test_a_run_without_suspects_is_one_on_a_folder_without_them(
     assert "listed" not in part["validation"]
     report = (Path(settings.runs) / "run" / "data_report.txt").read_text(encoding="utf-8")
     assert all(f"{path}: suspect of " in report for path in wrong)
-
-
-def test_a_run_without_suspects_has_a_name_of_its_own(tmp_path: Path) -> None:
-    plain = TrainSettings(data="faces")
-    one, other = (replace(plain, clean=name) for name in ("a.csv", "b.csv"))
-    assert len({settings_hash(run) for run in (plain, one, other)}) == 3
-    assert settings_hash(replace(plain, clean="./a.csv")) == settings_hash(one)
 
 
 def test_the_table_is_the_audit_s_own(tmp_path: Path) -> None:

@@ -52,6 +52,26 @@ class DrawnPeople:
         return picture, self.labels[index]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"loss.margin": 0.2}, "`loss.margin` 0.2: does nothing beside a loss of your own"),
+        (
+            {"loss.name": "normalized_softmax", "loss.triplet_weight": 1.0},
+            "`loss.name` normalized_softmax: does nothing beside a loss of your own",
+        ),
+        ({"augment.mixup": 0.2}, "`augment.mixup`: must be 0 beside a loss of your own"),
+    ],
+)
+def test_settings_of_a_loss_beside_ones_own_are_refused(
+    face_folder: Path, given: dict[str, Any], message: str
+) -> None:
+    loss = losses.TripletMarginLoss()
+    with pytest.raises(UserError) as caught:
+        siamese.train(face_folder, loss=loss, **given)
+    assert message in str(caught.value)
+
+
 @pytest.fixture
 def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

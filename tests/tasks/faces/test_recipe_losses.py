@@ -112,6 +112,12 @@ def test_a_checkpoint_holds_the_memory(batches: int) -> None:
         assert torch.equal(loss(*_batch(seed)), resumed(*_batch(seed)))
 
 
+def test_a_batch_larger_than_the_memory_is_refused() -> None:
+    loss = MetricLoss(LossSettings(memory=11), 4, 8)
+    with pytest.raises(UserError, match=r"`loss.memory` 11: a batch of 12 pictures does not fit"):
+        loss(*_batch())
+
+
 def test_a_place_beyond_the_memory_is_refused() -> None:
     loss = MetricLoss(LossSettings(memory=30), 4, 8)
     for place in ([30, 1], [-1, 0], [0, 2]):

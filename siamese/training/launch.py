@@ -231,7 +231,7 @@ def _go_on(
 
 def _as_chosen(settings: Any, before: Any) -> Any:
     """What a run chose as it began stands where it is left to choose again."""
-    chosen_once = ("batches.people", "batches.images", "trainer.epochs")
+    chosen_once = ("batches.people", "batches.images", "trainer.epochs", "optimizer.betas")
     for name in ("trainer.precision", "trainer.channels_last", *chosen_once):
         group, field_name = name.split(".")
         now = getattr(settings, group)

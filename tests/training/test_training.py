@@ -330,7 +330,7 @@ def test_accumulated_gradient_is_that_of_the_mean_loss(settings: TrainSettings) 
             "radam_schedulefree",
             None,
             True,
-            "0.0001: the default of radam_schedulefree from weights",
+            "0.005: the default of radam_schedulefree from weights",
         ),
         ("radam_schedulefree", None, False, "0.01: the default of radam_schedulefree from random"),
         (

@@ -387,9 +387,8 @@ CLASS_WEIGHT_LOSSES = frozenset(
 def default_lr(optimizer: str, from_random_weights: bool) -> float:
     """Learning rate where none is set, by where the weights come from.
 
-    Measured (scripts/RESULTS.md) are those of radam_schedulefree, and of adamw from pretrained
-    weights: with EfficientNet-Lite0; from random ones with EfficientNetV2-B0 and the demo's
-    network. The others are customary.
+    Measured (scripts/RESULTS.md) are those of radam_schedulefree and adamw: from pretrained
+    weights with EfficientNet-Lite0, from random ones with small networks. The others are customary.
     """
     if optimizer == "sgd_schedulefree":
         return 1.0 if from_random_weights else 0.1
@@ -397,7 +396,8 @@ def default_lr(optimizer: str, from_random_weights: bool) -> float:
         return 0.01 if from_random_weights else 1e-3
     if not from_random_weights:
         return {"radam_schedulefree": 5e-3, "adamw": 2e-3}.get(optimizer, 1e-4)
-    return {"radam_schedulefree": 1e-2, "adamw_schedulefree": 2.5e-3}.get(optimizer, 1e-3)
+    measured = {"radam_schedulefree": 1e-2, "adamw": 3e-3}
+    return {**measured, "adamw_schedulefree": 2.5e-3}.get(optimizer, 1e-3)
 
 
 def default_betas(optimizer: str) -> tuple[float, float]:

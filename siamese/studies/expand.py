@@ -292,8 +292,10 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
 
 def _is_new_default(settings: Any) -> bool:
     """Whether null meant another learning rate when runs were first named by their hash."""
-    learnt_before = task_spec(type(settings)).name == "face" and not settings.model.is_random
-    return learnt_before and settings.optimizer.name in ("radam_schedulefree", "adamw")
+    name = settings.optimizer.name
+    if task_spec(type(settings)).name != "face":
+        return False
+    return name == "adamw" or (name == "radam_schedulefree" and not settings.model.is_random)
 
 
 def material_settings(settings: Any) -> Flat:

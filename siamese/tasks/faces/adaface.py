@@ -58,10 +58,10 @@ class AdaFaceLoss(losses.ArcFaceLoss):  # type: ignore[misc]
     def _measure(self, lengths: torch.Tensor) -> torch.Tensor:
         """Quality in [-1, 1] by length, (N,) to (N,); the moving mean and deviation take a step."""
         lengths = lengths.clamp(_SHORTEST, _LONGEST)
-        deviation = lengths.std(correction=0)
+        mean, deviation = lengths.mean(), lengths.std(correction=0)
         begun = torch.isfinite(self.mean)
-        self.mean = torch.where(begun, self.mean.lerp(lengths.mean(), _MOMENTUM), lengths.mean())
-        moved = self.deviation.lerp(deviation, _MOMENTUM)
+        self.mean = torch.where(begun, self.mean.to(mean).lerp(mean, _MOMENTUM), mean)
+        moved = self.deviation.to(mean).lerp(deviation, _MOMENTUM)
         self.deviation = torch.where(begun, moved, deviation)
         quality = (lengths - self.mean) / (self.deviation + _EPSILON)
         return (quality * _CONCENTRATION).clamp(-1, 1)

@@ -216,23 +216,29 @@ class FaceRuns:
         prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
         return DatasetReader(self.own.dataset, prepare)
 
-    def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
-        """Build embedder and loss, with the weights to start from, and the P x K batches."""
-        people = len(data.train.names)
+    def _chosen(
+        self, settings: TrainSettings, context: RunContext, train: FaceFolder
+    ) -> TrainSettings:
+        """The settings with what follows from the data and the optimizer where it is left open."""
         say = context.say if self.own.sampler is None else lambda _: None
         if settings.optimizer.betas is None:
             betas = default_betas(settings.optimizer.name)
             settings = replace(settings, optimizer=replace(settings.optimizer, betas=betas))
-        settings = with_choices(settings, list(data.train.counts().values()), say)
+        settings = with_choices(settings, list(train.counts().values()), say)
+        if context.content is not None:
+            return replace(settings, loss=with_earlier_scale(settings.loss))
+        people = len(train.names)
+        loss = with_scale(settings.loss, people)
+        _say_scale(loss, settings.loss, people, context.say)
+        return replace(settings, loss=loss)
+
+    def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
+        """Build embedder and loss, with the weights to start from, and the P x K batches."""
+        people = len(data.train.names)
+        settings = self._chosen(settings, context, data.train)
         model, spec = self._model(settings, context)
-        if context.content is None:
-            loss_settings = with_scale(settings.loss, people)
-            _say_scale(loss_settings, settings.loss, people, context.say)
-        else:
-            loss_settings = with_earlier_scale(settings.loss)
         device = context.device
         model = model.to(device)
-        settings = replace(settings, loss=loss_settings)
         if settings.batches.people == "auto":
             settings = with_fitting_people(settings, context, model, data.train, self.own.loss)
         trainer, precision = _measured(settings, context, model, data.train)

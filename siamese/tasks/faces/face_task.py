@@ -168,9 +168,10 @@ class FaceTask:
         """
         self._note_failed(batch)
         if self.distribution.any(len(batch.labels) < self._least):
+            found = "not one picture" if self._least == 1 else "not two pictures"
             raise UserError(
-                f"{self.split.train.root}: fewer than {self._least} pictures of a batch can be "
-                "decoded; see the data report in the run's folder"
+                f"{self.split.train.root}: {found} of a batch can be decoded; see the data report "
+                "in the run's folder"
             )
         with record_function("copy"):
             labels = batch.labels.to(self.device, non_blocking=True)

@@ -337,7 +337,7 @@ def test_accumulated_gradient_is_that_of_the_mean_loss(settings: TrainSettings) 
             "adamw",
             None,
             False,
-            "0.001 after a warm-up, then a cosine down: the default of adamw",
+            "0.003 after a warm-up, then a cosine down: the default of adamw",
         ),
         ("adamw", 0.02, True, "0.02 after a warm-up, then a cosine down: as set"),
     ],

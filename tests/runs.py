@@ -70,6 +70,15 @@ def full_disk(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, before)
 
 
+def no_space_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that torch saves finds room on the disk."""
+
+    def broken(content: object, file: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", broken)
+
+
 def write_random_model(path: Path, seed: int = 0, **extras: Any) -> Path:
     """A checkpoint of an untrained `test_resnet` with 8 dimensions for pictures of 32 pixels."""
     torch.manual_seed(seed)

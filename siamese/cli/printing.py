@@ -12,7 +12,7 @@ from siamese.files.shown import shown
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
     from siamese.report.embedding_sources import Embeddings
     from siamese.report.identification_report import Identified
-    from siamese.report.model_comparison import Comparison
+    from siamese.report.model_comparison import Comparison, Difference
     from siamese.report.people_report import PeopleTable
     from siamese.report.plda_fit import FittedPlda
     from siamese.report.report_page import Reported
@@ -143,12 +143,8 @@ def fitted(result: FittedPlda) -> None:
     if result.judged_on is not None:
         print(f"judged on:  {shown(result.judged_on)}")
     for one in result.differences:
-        mark = "" if one.supported else " (unsupported)"
-        print(
-            f"  {one.title}{mark}: cosine {one.a:.4f}, PLDA {one.b:.4f}, difference "
-            f"{one.difference:+.4f}{limits_text(one.interval, '+.4f')}: "
-            f"{_BETTER.get(one.verdict, one.verdict)}"
-        )
+        verdict = _BETTER.get(one.verdict, one.verdict)
+        print(f"  {_difference(one, 'cosine', 'PLDA', 'difference')}: {verdict}")
     path = shown(str(result.path))
     if result.written:
         print(
@@ -221,12 +217,17 @@ def comparison(result: Comparison) -> None:
     _notes(result.notes)
     print(f"A: {shown(result.names[0])}\nB: {shown(result.names[1])}")
     for one in result.differences:
-        mark = "" if one.supported else " (unsupported)"
-        print(
-            f"{one.title}{mark}: A {one.a:.4f}, B {one.b:.4f}, B - A {one.difference:+.4f}"
-            f"{limits_text(one.interval, '+.4f')}: {one.verdict}"
-        )
+        print(f"{_difference(one, 'A', 'B', 'B - A')}: {one.verdict}")
     _files(result.files)
+
+
+def _difference(one: Difference, a: str, b: str, between: str) -> str:
+    """A figure of two models or scorings, and how far it differs."""
+    mark = "" if one.supported else " (unsupported)"
+    return (
+        f"{one.title}{mark}: {a} {one.a:.4f}, {b} {one.b:.4f}, {between} {one.difference:+.4f}"
+        f"{limits_text(one.interval, '+.4f')}"
+    )
 
 
 def report(result: Reported) -> None:

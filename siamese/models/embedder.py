@@ -28,7 +28,8 @@ from siamese.zoo import (
 ZOO, MODULE = "zoo/", "own:"
 # Mean and standard deviation for networks that have no pretrained weights to match.
 _DEFAULT_PIXELS = (0.5, 0.5, 0.5)
-_UNUSED = {"pooling": "avg", "neck": "none", "crop": None}
+# Fields of a description that came later: where they are as before, they are not written.
+_LATER = ("pooling", "neck", "crop")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class EmbedderSpec:
         return {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if key not in _UNUSED or value != _UNUSED[key]
+            if key not in _LATER or value != getattr(EmbedderSpec, key)
         }
 
 

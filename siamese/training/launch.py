@@ -229,10 +229,19 @@ def _go_on(
         return _train(runs, settings, context)
 
 
+_CHOSEN = (
+    "trainer.precision",
+    "trainer.channels_last",
+    "trainer.epochs",
+    "batches.people",
+    "batches.images",
+    "optimizer.betas",
+)
+
+
 def _as_chosen(settings: Any, before: Any) -> Any:
     """What a run chose as it began stands where it is left to choose again."""
-    chosen_once = ("batches.people", "batches.images", "trainer.epochs", "optimizer.betas")
-    for name in ("trainer.precision", "trainer.channels_last", *chosen_once):
+    for name in _CHOSEN:
         group, field_name = name.split(".")
         now = getattr(settings, group)
         if getattr(now, field_name, 0) in ("auto", None):

@@ -24,6 +24,7 @@ from siamese.report.plda_fit import fit_map, weighted_axes
 from siamese.verification.decision import Decision
 from tests.report.conftest import TRAINED, VALIDATION
 from tests.report.test_threshold_choice import rates, same
+from tests.runs import no_space_to_save
 
 BEST = Path("checkpoints/run/best.pt")
 FITTED = FittedOn(5, 25, False, None, "2026-01-01T00:00:00+00:00")
@@ -364,11 +365,7 @@ def test_a_failed_write_leaves_the_checkpoint(
     trained: Path, evaluate: Evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = BEST.read_bytes()
-
-    def broken(content: object, file: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", broken)
+    no_space_to_save(monkeypatch)
     with pytest.raises(UserError, match="No space"):
         evaluate("plda", *QUICK)
     assert BEST.read_bytes() == before

@@ -24,6 +24,7 @@ from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
 from siamese.verification.identification import identify
 from tests.report.conftest import TEST, VALIDATION
+from tests.runs import no_space_to_save
 
 BEST = Path("checkpoints/run/best.pt")
 
@@ -173,11 +174,7 @@ def test_a_failed_write_leaves_the_checkpoint(
     trained: Path, evaluate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = BEST.read_bytes()
-
-    def broken(content: object, file: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", broken)
+    no_space_to_save(monkeypatch)
     with pytest.raises(UserError, match="No space"):
         evaluate("threshold", "--target-fmr", 0.3)
     assert BEST.read_bytes() == before

@@ -15,6 +15,7 @@ from siamese.config.ranges import (
     OpenUnit,
     PositiveInt,
     Seed,
+    SwitchOrAuto,
     check_values,
 )
 from siamese.errors import UserError
@@ -51,8 +52,9 @@ class EmbedSettings:
     crop: CropSide | None = None
     """Take the centre square of each picture first: its side in pixels (150), or as a share of the
     shorter side (0.6). whole: the whole picture; null: as the model was trained (`images.crop`)."""
-    flip: bool = False
-    """Average each embedding with that of the mirrored picture (twice the time)."""
+    flip: SwitchOrAuto = "auto"
+    """Average each embedding with that of the mirrored picture, for twice the time; auto: as the
+    checkpoint's threshold was chosen, without one true."""
     scoring: ScoringName = "auto"
     """What is compared by its cosine: embeddings as they are (cosine), or mapped as siamese-eval
     plda has fitted it (plda); auto: as the checkpoint's threshold was chosen, without one

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -237,6 +237,31 @@ def scoring_of(content: Mapping[str, Any], path: Path, asked: ScoringName = "aut
             "with siamese-eval threshold, or leave it out with `scoring` plda or cosine"
         )
     return Scoring(found)
+
+
+def mirrors_of(
+    content: Mapping[str, Any], path: Path, scoring: Scoring, asked: bool | Literal["auto"]
+) -> bool:
+    """Whether embeddings are averaged with those of the mirrored pictures.
+
+    Args:
+        content: of the checkpoint or the exported model.
+        path: of it, for messages.
+        scoring: how they are compared.
+        asked: ``auto``: as its threshold was chosen, without one as its PLDA was fitted, else yes
+            (measured: scripts/RESULTS.md). A graph that maps its embeddings by itself cannot.
+
+    Raises:
+        UserError: its threshold is damaged.
+    """
+    if asked != "auto":
+        return asked
+    if scoring.in_graph:
+        return False
+    held = holding(decision_of(content, path), scoring)
+    if held is not None:
+        return held.flip
+    return scoring.map is None or scoring.map.fitted.flip
 
 
 def holding(decision: Decision | None, scoring: Scoring) -> Decision | None:

@@ -37,6 +37,7 @@ from siamese.models.inference import EmbeddedBatch, Embedder
 from siamese.models.loading import (
     decision_of,
     holding,
+    mirrors_of,
     network_of,
     precision_of,
     scoring_of,
@@ -103,6 +104,15 @@ class Model:
             UserError: as of :func:`siamese.models.loading.scoring_of`.
         """
         return scoring_of(self.content, self.path, asked)
+
+    def mirrors(self, settings: EmbedSettings) -> bool:
+        """Whether embeddings are averaged with those of the mirrored pictures.
+
+        Raises:
+            UserError: as of :meth:`scoring` and :attr:`decision`.
+        """
+        scoring = self.scoring(settings.scoring)
+        return mirrors_of(self.content, self.path, scoring, settings.flip)
 
 
 def checkpoint_path(settings: EmbedSettings) -> Path:
@@ -186,8 +196,13 @@ def embed_folder(
             f"{len(failed)} pictures cannot be decoded and are left out: "
             f"{first_few([path for path, _ in failed])}"
         )
-    decision, more = _holding(decision, scoring, flip=settings.flip)
+    decision, more = _holding(decision, scoring, flip=embedder.flip)
     all_notes += more
+    if embedder.flip and settings.flip == "auto" and decision is None:
+        all_notes.append(
+            "embeddings are averaged with those of the mirrored pictures, which training's own "
+            "figures are not (`flip` false is as they are)"
+        )
     if scoring.name == PLDA:
         origin = f"{origin}, scored by PLDA"
     return Embeddings(
@@ -280,13 +295,15 @@ def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
         device=model.device,
         precision=model.precision,
         crop=settings.crop,
-        flip=settings.flip,
+        flip=model.mirrors(settings),
         batch=settings.batch,
         scoring=model.scoring(settings.scoring),
     )
     # Helpers read the file again: they are told what was found in it now.
     scoring: ScoringName = "plda" if embedder.scoring.name == PLDA else "cosine"
-    embedder.settings = replace(settings, checkpoint=str(model.path), scoring=scoring)
+    embedder.settings = replace(
+        settings, checkpoint=str(model.path), scoring=scoring, flip=embedder.flip
+    )
     return embedder
 
 

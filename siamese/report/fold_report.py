@@ -66,7 +66,8 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
     """
     require_writable(settings)
     model = load_model(settings)
-    settings = replace(settings, scoring=scoring_to_choose_for(model, settings.scoring))
+    scoring = scoring_to_choose_for(model, settings.scoring)
+    settings = replace(settings, scoring=scoring, flip=_mirrors(settings))
     people, folds, _ = _embed_folds(settings, checkpoints)
     verified = with_figures(folds.pooled, folds.bootstrap)
     counts = folds.pooled
@@ -98,10 +99,16 @@ def _interval(share: float, resampled: Floats, folds: Folds, people: str) -> Int
     return share_interval(share, resampled, getattr(folds.bootstrap, people))
 
 
+def _mirrors(settings: CurveSettings | ThresholdSettings) -> bool:
+    """Whether embeddings are averaged with those of the mirrored pictures: for all folds alike."""
+    return settings.flip is not False
+
+
 def _embed_folds(
     settings: CurveSettings | ThresholdSettings, checkpoints: Sequence[Path]
 ) -> tuple[Embeddings, Folds, tuple[FoldFigures, ...]]:
     """Everybody's embeddings, each by the model of their fold, and the pairs within the folds."""
+    settings = replace(settings, flip=_mirrors(settings))
     embedded: list[Embeddings] = []
     judged: dict[str, Path] = {}
     scorings: dict[str, Path] = {}

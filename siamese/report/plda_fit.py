@@ -143,7 +143,8 @@ def fit_plda(settings: PldaSettings) -> FittedPlda:
     crop = model.spec.crop if settings.crop is None else settings.crop
     crop = None if crop is None or crop == "whole" else float(crop)
     count, pictures = len(np.unique(people.labels)), len(people.labels)
-    fitted = FittedOn(count, pictures, settings.flip, crop, _now())
+    flip = _undecided(model).mirrors(cosine)
+    fitted = FittedOn(count, pictures, flip, crop, _now())
     if fitted.people > 1 and is_collapsed(people.embeddings):
         raise UserError(
             f"{model.path}: has collapsed, all {len(people.labels)} pictures get one and the same "

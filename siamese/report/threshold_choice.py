@@ -225,7 +225,7 @@ def write_choice(
     scoring = model.scoring(settings.scoring)
     decision = replace(
         decision,
-        flip=settings.flip,
+        flip=model.mirrors(settings),
         scoring=scoring.name,
         map=scoring.digest,
         chosen={**asdict(chosen), "chosen_at": datetime.now(UTC).isoformat(timespec="seconds")},

@@ -134,6 +134,9 @@ class SplitSettings:
     """Share of the people (below 1) or number of people (1 or more) kept for validation."""
     test: PeopleKept = 0.0
     """Share or number of people kept for test; they select nothing."""
+    train_people: AtLeastTwo | None = None
+    """Train on so many of the others, drawn by the split's seed, fewer being a part of more: for
+    learning curves. null: all of them."""
     seed: Seed | None = None
     """Seed of the split; null: the run's seed."""
     validation_data: str | None = None
@@ -445,7 +448,9 @@ def _check_lists(settings: TrainSettings) -> None:
         return
     if settings.data is None:
         raise UserError("`split.lists`: give the folder that its paths start from with `data`")
-    unset = {"test": 0, "seed": None, "validation_data": None, "test_data": None}
+    unset = {
+        "test": 0, "seed": None, "validation_data": None, "test_data": None, "train_people": None,
+    }  # fmt: skip
     for name, value in unset.items():
         given = getattr(split, name)
         if given != value:

@@ -72,13 +72,18 @@ def make_split(
     validation: float,
     test: float,
     seed: int,
+    train_people: int | None = None,
     validation_folder: FaceFolder | None = None,
     test_folder: FaceFolder | None = None,
 ) -> Split:
     """Split ``folder`` by identity; folders of one's own take the place of the drawn parts.
 
+    Args:
+        train_people: how many of those that are left train; None: all.
+
     Raises:
-        UserError: one identity only; a part without a genuine pair; a person in two folders.
+        UserError: one identity only; fewer than ``train_people`` are left; a part without a genuine
+            pair; a person in two folders.
     """
     if len(folder.names) < 2:
         raise UserError(
@@ -96,7 +101,7 @@ def make_split(
         seed,
     )
     parts = Split(
-        train=folder.only(drawn["train"]),
+        train=folder.only(_some(drawn["train"], train_people, seed)),
         validation=validation_folder or folder.only(drawn["validation"]),
         test=test_folder or (folder.only(drawn["test"]) if drawn["test"] else None),
     )
@@ -108,6 +113,23 @@ def make_split(
     for name, part in parts.parts().items():
         require_pairs(name, part, "add pictures or change `split.seed`")
     return parts
+
+
+def _some(names: list[str], wanted: int | None, seed: int) -> list[str]:
+    """So many of the names, in order; those of a smaller number are among those of a larger.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    if wanted is None:
+        return names
+    if wanted > len(names):
+        raise UserError(
+            f"`split.train_people` {wanted}: {len(names)} people are left for training; lower it, "
+            "or leave it out for all of them"
+        )
+    order = np.random.default_rng(seed).permutation(len(names))
+    return sorted(names[i] for i in order[:wanted])
 
 
 def require_pairs(name: str, part: FaceFolder, fix: str) -> None:

@@ -29,6 +29,7 @@ _LATER = {
     "model.grad_checkpointing": False,
     "loss.sample_rate": 1.0,
     "clean": None,
+    "split.train_people": None,
     "images.crop": None,
     "augment.low_resolution": 0.0,
     "augment.jpeg": 0.0,

@@ -107,6 +107,22 @@ def test_the_parts_hold_the_pictures_of_their_people():
         )
 
 
+def test_fewer_training_people_are_some_of_more_and_the_others_stay():
+    folder = people(*[3] * 20)
+    everybody = split(folder, 4, 4)
+    some = [split(folder, 4, 4, train_people=number) for number in (2, 5, 12)]
+    assert [len(one.train.names) for one in some] == [2, 5, 12]
+    names = [set(one.train.names) for one in (*some, everybody)]
+    assert names[0] < names[1] < names[2] == names[3]
+    for one in some:
+        assert (one.validation, one.test) == (everybody.validation, everybody.test)
+        assert len(one.train.paths) == 3 * len(one.train.names)
+    drawn = {tuple(split(folder, 4, 4, seed, train_people=3).train.names) for seed in range(9)}
+    assert len(drawn) > 5
+    with pytest.raises(UserError, match=r"`split\.train_people` 13: 12 people are left"):
+        split(folder, 4, 4, train_people=13)
+
+
 def test_no_test_part_unless_it_is_asked_for():
     assert split(people(*[3] * 10)).test is None
 

@@ -359,6 +359,7 @@ def _split(settings: TrainSettings, scan: Callable[[], dict[str, FaceFolder]]) -
         validation=settings.split.validation,
         test=settings.split.test,
         seed=settings.split_seed,
+        train_people=settings.split.train_people,
         validation_folder=folders.get("validation"),
         test_folder=folders.get("test"),
     )

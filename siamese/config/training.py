@@ -369,7 +369,7 @@ FACE_IMMATERIAL = frozenset(
 LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "triplet": frozenset({"margin"}),
     "contrastive": frozenset({"margin"}),
-    "multi_similarity": frozenset({"scale"}),
+    "multi_similarity": frozenset({"margin", "scale"}),
     "supcon": frozenset({"temperature"}),
     "ntxent": frozenset({"temperature"}),
     "circle": frozenset({"margin", "scale"}),

@@ -25,6 +25,7 @@ from siamese.training.sharing import SharedColumns
 # kin take their scale from the number of classes, see :func:`fixed_scale`.
 _MARGIN = {
     "triplet": 0.1,
+    "multi_similarity": 0.5,
     "contrastive": 0.0,
     "circle": 0.25,
     "arcface": 28.6,
@@ -235,7 +236,7 @@ _LOSSES: dict[str, _Builder] = {
     "contrastive": lambda c, d, m, s, t, o: losses.ContrastiveLoss(
         pos_margin=1, neg_margin=m, distance=distances.CosineSimilarity(), **o
     ),
-    "multi_similarity": lambda c, d, m, s, t, o: losses.MultiSimilarityLoss(beta=s, **o),
+    "multi_similarity": lambda c, d, m, s, t, o: losses.MultiSimilarityLoss(beta=s, base=m, **o),
     "supcon": lambda c, d, m, s, t, o: losses.SupConLoss(temperature=t, **o),
     "ntxent": lambda c, d, m, s, t, o: losses.NTXentLoss(temperature=t, **o),
     "circle": lambda c, d, m, s, t, o: losses.CircleLoss(m=m, gamma=s, **o),

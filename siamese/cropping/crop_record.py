@@ -21,7 +21,7 @@ from siamese.files.fields import built, parse_json
 from siamese.files.places import is_regular
 from siamese.files.shown import shown
 
-FORMAT = 1
+_VERSION = 1  # of the lines
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ def open_record(path: Path, way: Mapping[str, object]) -> Iterator[Record]:
             file.write("\n" if unfinished else "")
         else:
             file.truncate(0)
-            file.write(json.dumps({"format": FORMAT, **way}) + "\n")
+            file.write(json.dumps({"record": _VERSION, **way}) + "\n")
         file.flush()
         yield Record(file, filter(None, map(_entry, lines[1:])))
 
 
 def _require_same(path: Path, head: str, way: Mapping[str, object]) -> None:
     before = _parsed(head)
-    if not isinstance(before, dict) or before.get("format") != FORMAT:
+    if not isinstance(before, dict) or before.get("record") != _VERSION:
         raise UserError(f"{path}: is damaged, or of another version of siamese; name another `out`")
     for name, value in way.items():
         if before.get(name) != value:

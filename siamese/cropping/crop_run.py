@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -70,14 +71,14 @@ def crop_folder(settings: CropSettings, detector: Detector | None = None) -> Cro
     if os.path.lexists(out) and not out.is_dir():
         raise UserError(f"`out` {out}: is a file; name a folder")
     workers = processors() if settings.workers is None else settings.workers
-    notes: list[str] = []
     name = "given"
     if detector is None:
         detector, note = read_detector(
             Path(str(settings.detector)), settings.detect_at, settings.score, workers
         )
         name = hashlib.sha256(detector.network).hexdigest()
-        notes += [note] if note else []
+        if note:  # before the work: it may be a mistake
+            print(f"note: {note}", file=sys.stderr)
     work = CropWork(
         data, out, detector, _side_of(settings), settings.margin, settings.detect_at,
         settings.faces, settings.min_side, settings.format, settings.quality,
@@ -89,7 +90,7 @@ def crop_folder(settings: CropSettings, detector: Detector | None = None) -> Cro
         **settings_of(work),
     }
     with _opened(out, way) as record:
-        return _Crop(contents, work, record, workers).run(tuple(notes))
+        return _Crop(contents, work, record, workers).run()
 
 
 def _side_of(settings: CropSettings) -> int:
@@ -131,7 +132,7 @@ class _Crop:
     record: Record
     workers: int
 
-    def run(self, notes: tuple[str, ...]) -> Cropped:
+    def run(self) -> Cropped:
         out = self.work.out
         people = [person for person, files in self.contents.people.items() if files]
         if TABLE in people:
@@ -142,9 +143,13 @@ class _Crop:
         if not photographs:
             raise UserError(f"{self.work.root}: no photograph in it")
         stamps = {path: stamp_of(self.work.root / path) for path in photographs}
-        before = {path: self.record.entries.get(path) for path in photographs}
-        jobs = [p for p in photographs if (e := before[p]) is None or not e.is_done(stamps[p])]
-        changed = [p for p in set(photographs) - set(jobs) if before[p].stamp != stamps[p]]  # type: ignore[union-attr]
+        done = {
+            path: entry
+            for path, entry in self.record.entries.items()
+            if path in stamps and entry.is_done(stamps[path])
+        }
+        jobs = [path for path in photographs if path not in done]
+        changed = sorted(path for path, entry in done.items() if entry.stamp != stamps[path])
         left_out = _left_out(self.contents)
         try:
             self._list(photographs, left_out)
@@ -156,9 +161,14 @@ class _Crop:
             self._list(photographs, left_out)
         entries = [self.record.entries[path] for path in photographs]
         return Cropped(
-            out, out / TABLE, len(jobs), tuple(entries), tuple(left_out), tuple(sorted(changed)),
-            self._gone(entries), notes,
-        )  # fmt: skip
+            out,
+            out / TABLE,
+            len(jobs),
+            tuple(entries),
+            tuple(left_out),
+            tuple(changed),
+            self._gone(entries),
+        )
 
     def _look(self, jobs: list[str]) -> None:
         known = {path: entry.base for path, entry in self.record.entries.items()}

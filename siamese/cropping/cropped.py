@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese.cropping.crop_record import Entry
-from siamese.cropping.crop_work import SMALLER, WRITTEN
+from siamese.cropping.crop_work import SMALLER
 from siamese.curation.shell import command_line, path_word
 from siamese.data.folder import LeftOut
 from siamese.errors import first_few
@@ -27,7 +27,6 @@ class Cropped:
         left_out: what is no photograph, or lies where none is looked for.
         changed: photographs that have changed since their faces were written.
         gone: faces that were written earlier and are no longer there.
-        notes: what the reader must know.
     """
 
     out: Path
@@ -37,18 +36,17 @@ class Cropped:
     left_out: tuple[LeftOut, ...]
     changed: tuple[str, ...]
     gone: tuple[str, ...]
-    notes: tuple[str, ...]
 
     def faces(self) -> int:
         """Faces that were written, now or earlier."""
         return sum(len(entry.written()) for entry in self.entries)
 
-    def several(self) -> list[str]:
-        """Photographs of which the largest of several faces was taken."""
+    def several(self) -> list[Entry]:
+        """Photographs in a person's folder with several faces, of which some were written."""
         return [
-            entry.photograph
+            entry
             for entry in self.entries
-            if entry.written() and any(face.status == SMALLER for face in entry.faces)
+            if "/" in entry.photograph and entry.written() and len(entry.faces) > 1
         ]
 
     def text(self) -> str:
@@ -64,9 +62,11 @@ class Cropped:
             *self._without(),
         ]
         if several := self.several():
+            largest = any(face.status == SMALLER for entry in several for face in entry.faces)
             lines.append(
-                f"{counted(len(several), 'photograph')} with more than one face: the largest was "
-                f"taken, and may be somebody else: {first_few(several)}"
+                f"{counted(len(several), 'photograph')} of people with more than one face: "
+                f"{'the largest was taken, and' if largest else 'all were taken, and some'} may be "
+                f"somebody else's: {first_few([entry.photograph for entry in several])}"
             )
         for paths, words in (
             (self.changed, "photographs have changed since; their faces stay as they are"),
@@ -75,7 +75,7 @@ class Cropped:
             if paths:
                 lines.append(f"{len(paths)} {words}: {first_few(paths)}")
         lines.append(f"every photograph and face: {self.table}")
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes), *self._next()])
+        return "\n".join([*lines, *self._next()])
 
     def _without(self) -> Iterator[str]:
         """Lines about what gave no face."""
@@ -92,7 +92,7 @@ class Cropped:
             yield f"{counted(len(self.left_out), 'thing')} not looked at: {some}"
 
     def _next(self) -> Iterator[str]:
-        written = [entry for entry in self.entries if entry.status == WRITTEN]
+        written = [entry for entry in self.entries if entry.written()]
         if not written:
             return
         if nameless := [entry for entry in written if "/" not in entry.photograph]:

@@ -183,18 +183,21 @@ def network_fault(network: bytes, side: int) -> str | None:
                 f"is no network of YuNet's form for {side} x {side} pixels, which has the outputs "
                 f"{names[0]}, ..., {names[-1]} ({_first_line(error)})"
             )
-        for name, output, shape in zip(names, outputs, _shapes(side), strict=True):
-            if tuple(output.shape) != shape or output.dtype != np.float32:
+        for name, output, (cells, width) in zip(names, outputs, _shapes(side), strict=True):
+            right = output.size == cells * width and output.shape[-1] == width
+            if not right or output.dtype != np.float32:
                 return (
                     f"is no network of YuNet's form: {name} has the shape {output.shape} of "
-                    f"{output.dtype}, for {side} x {side} pixels {shape} of float32 is needed"
+                    f"{output.dtype}, for {side} x {side} pixels (1, {cells}, {width}) of float32 "
+                    "is needed"
                 )
     return None
 
 
-def _shapes(side: int) -> Iterator[tuple[int, int, int]]:
+def _shapes(side: int) -> Iterator[tuple[int, int]]:
+    """Cells and values per cell of each output."""
     for width in _WIDTHS.values():
-        yield from ((1, (side // stride) ** 2, width) for stride in _STRIDES)
+        yield from (((side // stride) ** 2, width) for stride in _STRIDES)
 
 
 def _first_line(error: Exception) -> str:

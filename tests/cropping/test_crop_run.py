@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -97,11 +98,11 @@ def test_the_largest_of_each_photograph_of_a_person(photos, out):
         ("夏子/0.png", "not the largest"): 2,
         ("夏子/1.png", "written"): 1,
     }
-    assert result.several() == ["Ann Lee/1.png", "夏子/0.png"]
+    assert [entry.photograph for entry in result.several()] == ["Ann Lee/1.png", "夏子/0.png"]
     assert scan_folder(out, progress=False).names == ("Ann Lee", "夏子")
     text = result.text()
     assert "4 faces of 2 people from 5 photographs" in text
-    assert "2 photographs with more than one face" in text
+    assert "2 photographs of people with more than one face: the largest was taken" in text
     assert "1 photograph without a face (1 none found): Ann Lee/2.png" in text
     assert text.endswith(f"next: siamese-train --data {out}")
 
@@ -114,7 +115,7 @@ def test_all_faces_are_numbered_by_their_size(photos, out):
     sides = [float(row["width"]) for row in table(out) if row["photograph"] == "夏子/0.png"]
     assert sides == sorted(sides, reverse=True)
     assert result.faces() == 7
-    assert result.several() == []
+    assert "2 photographs of people with more than one face: all were taken" in result.text()
 
 
 def test_the_list_has_the_places_and_the_pixels_are_those_of_the_alignment(photos, out):
@@ -414,15 +415,26 @@ def test_another_folder_of_photographs_is_refused(photos, out, tmp_path):
         crop(tmp_path / "others", out)
 
 
-def test_the_size_is_that_of_a_checkpoint(photos, out, monkeypatch, tmp_path):
-    from siamese.models import checkpoint, loading
+def test_the_size_is_that_of_a_checkpoint(photos, out, tmp_path):
+    from siamese.models.checkpoint import KEYS, write_checkpoint
+    from siamese.models.embedder import SiameseEmbedder
 
-    (tmp_path / "best.pt").write_bytes(b"x")
-    monkeypatch.setattr(checkpoint, "read_checkpoint", lambda path, keys: {"path": path})
-    monkeypatch.setattr(loading, "spec_of", lambda content: type("Spec", (), {"size": 40}))
+    model = SiameseEmbedder("test_resnet", 8, size=40)
+    content: dict[str, Any] = {key: {} for key in KEYS}
+    content |= {
+        "model": model.state_dict(),
+        "embedder": model.spec("squash").as_dict(),
+        "train_weights": [],
+        "progress": {"epoch": 1},
+        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
+    }
+    write_checkpoint(tmp_path / "best.pt", content)
     crop(photos, out, size=None, checkpoint=str(tmp_path / "best.pt"))
     with Image.open(out / "Ann Lee" / "0_0.png") as image:
         assert image.size == (40, 40)
+    crop(photos, tmp_path / "usual", size=None)
+    with Image.open(tmp_path / "usual" / "Ann Lee" / "0_0.png") as image:
+        assert image.size == (112, 112)
 
 
 def test_size_and_checkpoint_are_not_given_both(run_here: Run, photos, out, tmp_path):
@@ -644,7 +656,7 @@ def test_the_command(command, tmp_path, run_here: Run, run_cli: Run):
     done = run_cli(*command, "--format", "png", "--size", 128, "--workers", 2, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "6 faces of 2 people from 6 photographs" in done.stdout
-    assert "note: net.onnx is not face_detection_yunet_2023mar.onnx" in done.stdout
+    assert "note: net.onnx is not face_detection_yunet_2023mar.onnx" in done.stderr
     assert done.stdout.endswith("next: siamese-train --data ./faces\n")
     with Image.open(tmp_path / "faces" / "Ann" / "1_0.png") as image:
         assert np.abs(dots(image) - template(128)).max() < 1
@@ -654,6 +666,28 @@ def test_the_command(command, tmp_path, run_here: Run, run_cli: Run):
     other = run_here(*command, "--format", "png", cwd=tmp_path)
     assert other.returncode == 2
     assert "--size 112: the faces in faces were made with 128" in other.stderr
+
+
+def test_ctrl_c_ends_with_one_line(command, tmp_path):
+    for at in range(3, 60):
+        shutil.copy(
+            tmp_path / "photos" / "Ann" / "0.png", tmp_path / "photos" / "Ann" / f"{at}.png"
+        )
+    code = "from siamese.cli.data import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, command[1:]), "--workers", "1"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    until = time.monotonic() + 120
+    while not list(tmp_path.glob("faces/*/*.jpg")) and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    line = "siamese-data: interrupted; the same command goes on with what is left"
+    assert told.splitlines()[-1] == line
+    assert "Traceback" not in told
+    assert {"written", "not yet"} <= {row["status"] for row in table(tmp_path / "faces")}
 
 
 def test_another_detector_is_refused(command, tmp_path, run_here: Run):

@@ -47,7 +47,13 @@ def yunet_like(
         shape = constant(f"s_{own}", np.array([1, -1, width], np.int64))
         nodes.extend(
             [
-                helper.make_node("Conv", ["input", w, b], [f"c_{own}"], strides=[step, step]),
+                helper.make_node(
+                    "Conv",
+                    ["input", w, b],
+                    [f"c_{own}"],
+                    kernel_shape=[step, step],
+                    strides=[step, step],
+                ),
                 helper.make_node("Transpose", [f"c_{own}"], [f"t_{own}"], perm=[0, 2, 3, 1]),
                 helper.make_node("Reshape", [f"t_{own}", shape], [own]),
             ]

@@ -45,6 +45,7 @@ TABLE = "crop.csv"
 # Hidden files, which neither a scan nor torchvision's ImageFolder takes for anything.
 _RECORD, _LOCK = ".crop.jsonl", ".crop.lock"
 _LOCK_PATIENCE = 10  # seconds; the processes of a killed call end within five
+_CHUNK = 4  # photographs handed to a process together
 _SIZE = 112  # pixels; what ArcFace's models see
 _GOES_ON = "the same command goes on with what is left"
 _PLAIN_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -174,7 +175,12 @@ class _Crop:
         known = {path: entry.base for path, entry in self.record.entries.items()}
         named = bases(self.work.out, jobs, known)
         looked = work_watched(
-            jobs, self.work, partial(Looked, "", NOT_READ), workers=self.workers, patience=PATIENCE
+            jobs,
+            self.work,
+            partial(Looked, "", NOT_READ),
+            workers=self.workers,
+            patience=PATIENCE,
+            chunk=_CHUNK,
         )
         shown = tqdm(looked, "cropping", len(jobs), unit="img", disable=None)
         try:

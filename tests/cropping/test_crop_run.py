@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -30,6 +31,8 @@ from siamese.cropping.alignment import align, template
 from siamese.cropping.crop_run import crop_folder
 from siamese.cropping.cropped import Cropped
 from siamese.cropping.detection import FoundFace
+from siamese.curation import convert
+from siamese.curation.contents import OWN_FILES, walk_folder
 from siamese.data.folder import scan_folder
 from siamese.errors import UserError
 from tests.cropping.dots import dots, drawn
@@ -489,6 +492,35 @@ class Slow(Counting):
     def find(self, picture: Image.Image) -> list[FoundFace]:
         time.sleep(0.03)
         return super().find(picture)
+
+
+@dataclass
+class Signing(Slow):
+    """Leaves the number of the process that it runs in."""
+
+    place: Path
+
+    def find(self, picture: Image.Image) -> list[FoundFace]:
+        (self.place / str(os.getpid())).touch()
+        return super().find(picture)
+
+
+def test_several_processes_share_few_photographs(photos, out, tmp_path):
+    for at in range(3, 12):
+        photograph(1, at).save(photos / "Ann Lee" / f"{at}.png")
+    (tmp_path / "signed").mkdir()
+    result = crop(photos, out, workers=2, detector=Signing(tmp_path / "signed"))
+    assert len(os.listdir(tmp_path / "signed")) == 2
+    assert result.faces() == 13
+
+
+def test_check_and_training_do_not_mind_what_crop_keeps(photos, out):
+    crop(photos, out)
+    found = walk_folder(out)
+    assert (found.hidden, found.outside, found.special) == ([], [], [])
+    assert {crop_run._RECORD, crop_run._LOCK, crop_run.TABLE} <= OWN_FILES
+    assert {convert._RECORD, convert._LOCK, convert._LIST} <= OWN_FILES
+    assert len(scan_folder(out, progress=False).paths) == 4
 
 
 def _crop_slowly(data: Path, out: Path, workers: int, told: Any) -> None:

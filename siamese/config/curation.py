@@ -164,8 +164,8 @@ class CropSettings:
     margin: Margin = 0.0
     """Room around the usual crop as a share of its side: 0.25 shows 25 % more, 0 is ArcFace's."""
     faces: CropFaces | None = None
-    """Which faces of a photograph are written; null: the largest in a person's folder, all where
-    photographs lie in no person's folder."""
+    """Faces of a photograph that are written, largest (the one) or all; null: the largest in a
+    person's folder, all where photographs lie in nobody's."""
     score: UnitAboveZero = 0.9
     """Least score of a face, above 0 to 1; lower ones find more, and more that is none."""
     min_side: NonNegativeInt = 48

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.transform import SimilarityTransform
@@ -42,6 +42,7 @@ def test_a_margin_moves_the_template_towards_the_middle(size):
 
 
 @given(SCALES, ANGLES, SHIFTS)
+@settings(deadline=None)
 def test_a_similarity_transform_is_recovered(scale, angle, shift):
     source = template(112)
     found = fit_similarity(source, moved(source, scale, angle, shift))
@@ -51,6 +52,7 @@ def test_a_similarity_transform_is_recovered(scale, angle, shift):
 
 
 @given(SCALES, ANGLES, SHIFTS, st.floats(0.1, 15), SEEDS)
+@settings(deadline=None)
 def test_with_noise_it_is_the_one_of_scikit_image(scale, angle, shift, noise, seed):
     draw = np.random.default_rng(seed)
     source = moved(template(112), scale, angle, shift)
@@ -61,6 +63,7 @@ def test_with_noise_it_is_the_one_of_scikit_image(scale, angle, shift, noise, se
 
 
 @given(ANGLES, SEEDS)
+@settings(deadline=None)
 def test_mirrored_landmarks_are_never_mirrored_back(angle, seed):
     mirrored = moved(template(112) * [-1, 1], 3.0, angle, (500, 500))
     mirrored += np.random.default_rng(seed).normal(0, 1, (5, 2))

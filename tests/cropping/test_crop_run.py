@@ -37,7 +37,7 @@ from siamese.data.folder import scan_folder
 from siamese.errors import UserError
 from tests.cropping.dots import dots, drawn
 from tests.cropping.stub import SHAPE, Counting, photograph
-from tests.cropping.yunet_network import MAGENTA, yunet_like
+from tests.cropping.yunet_network import BLUE, yunet_like
 from tests.file_names import raw_names
 
 Run = Callable[..., CompletedProcess[str]]
@@ -669,7 +669,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(photos, out, monke
 
 @pytest.fixture
 def command(tmp_path: Path) -> list[object]:
-    """Photographs of 1280 x 960 pixels with a magenta square of 64 that marks a face below it."""
+    """Photographs of 1280 x 960 pixels with a blue square of 64 that marks a face below it."""
     offsets = (template(112) - 56) * 2 / 112 + [0.5, 3.5]
     (tmp_path / "net.onnx").write_bytes(
         yunet_like([(float(x), float(y)) for x, y in offsets], (0.5, 3.5, 2, 2))
@@ -679,7 +679,7 @@ def command(tmp_path: Path) -> list[object]:
         for at in range(3):
             corner = np.array([64 * (3 + at), 128])
             picture = drawn(offsets * 64 + corner, (1280, 960), 5)
-            picture.paste(MAGENTA, (*corner, *(corner + 64)))
+            picture.paste(BLUE, (*corner, *(corner + 64)))
             picture.save(tmp_path / "photos" / person / f"{at}.png")
     return ["data", "crop", "photos", "--out", "faces", "--detector", "net.onnx"]
 

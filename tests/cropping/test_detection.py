@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from siamese.cropping.detection import FoundFace, YuNet, find_faces, network_fault
 from siamese.errors import UserError
-from tests.cropping.yunet_network import MAGENTA, yunet_like
+from tests.cropping.yunet_network import BLUE, yunet_like
 
 OFFSETS = ((0.2, 5.0), (2.1, 5.1), (1.0, 6.0), (0.3, 7.2), (1.9, 7.1))
 BOX = (1.1, 6.0, 2.5, 3.5)
@@ -25,7 +25,7 @@ def photograph(*cells: tuple[int, int], size: tuple[int, int] = (640, 480), cell
     picture = Image.new("RGB", size, (40, 90, 60))
     for x, y in cells:
         box = (x * cell, y * cell, (x + 1) * cell - 1, (y + 1) * cell - 1)
-        ImageDraw.Draw(picture).rectangle(box, fill=MAGENTA)
+        ImageDraw.Draw(picture).rectangle(box, fill=BLUE)
     return picture
 
 

@@ -1,4 +1,4 @@
-"""A network in YuNet's input and output shape that finds magenta squares: a test can draw those."""
+"""A network in YuNet's input and output shape that finds blue squares: a test can draw those."""
 
 import math
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-MAGENTA = (255, 0, 255)
+BLUE = (0, 0, 255)  # RGB; the network sees BGR, and red would count against a face
 STRIDES = (8, 16, 32)
 Offsets = Sequence[tuple[float, float]]
 
@@ -18,9 +18,9 @@ def yunet_like(
     side: int = 640,
     values: int = 10,
 ) -> bytes:
-    """An ONNX file: every cell of ``stride`` pixels that is all magenta is a face.
+    """An ONNX file: every cell of ``stride`` pixels that is all blue is a face.
 
-    A face's score is sqrt(share of magenta) of its cell. Its box (x and y of the middle, width and
+    A face's score is sqrt(share of blue) of its cell. Its box (x and y of the middle, width and
     height) and its landmarks are given in cells, from the cell's corner. Cells of the other strides
     find nothing.
 
@@ -65,8 +65,8 @@ def yunet_like(
     points = [value for point in landmarks for value in point][:values]
     for step in STRIDES:
         none = np.zeros((1, 3, step, step))
-        magenta = none + np.array([0.5, -1.0, 0.5]).reshape(1, 3, 1, 1) / (255 * step**2)
-        head("cls", step, magenta if step == stride else none, [0.0])
+        blue = none + np.array([1.0, -1.0, -1.0]).reshape(1, 3, 1, 1) / (255 * step**2)
+        head("cls", step, blue if step == stride else none, [0.0])
         head("obj", step, none, [1.0])
         size = [math.log(width), math.log(height)]
         head("bbox", step, none.repeat(4, 0), [middle_x, middle_y, *size])

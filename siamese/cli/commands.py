@@ -147,8 +147,8 @@ def _run(prog: str, command: Callable[[Sequence[str]], None]) -> None:
         if (reason := lack(error)) is None:
             raise
         _end(prog, reason)
-    except KeyboardInterrupt:
-        print(f"{prog}: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # may say what to do now
+        print(f"{prog}: {'; '.join(('interrupted', *map(str, stop.args)))}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -14,6 +14,7 @@ from siamese.config import (
     AuditSettings,
     CheckSettings,
     ConvertSettings,
+    CropSettings,
     DemoSettings,
     FetchSettings,
     MendSettings,
@@ -25,7 +26,8 @@ from siamese.config import (
 from siamese.errors import UserError
 
 _FOLDER = "the folder, with one folder per person"
-_PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge")
+_DETECTOR = "YuNet's ONNX file (siamese-data fetch yunet --out yunet.onnx downloads it)"
+_PLACES = ("data", "checkpoint", "embeddings", "against", "plan", "manifest", "merge", "detector")
 
 # What a command needs is imported where its work begins: --help and a typo answer at once.
 
@@ -46,11 +48,11 @@ def _require_judged(settings: AuditSettings | SplitListSettings) -> None:
 def _work(
     module: str, function: str, require: Callable[[Any], None] = _require_usable
 ) -> Callable[[Any], None]:
-    """A command whose work is one function of ``siamese.curation``, whose text is printed."""
+    """A command whose work is one function of the package, whose text is printed."""
 
     def run(settings: Any) -> None:
         require(settings)
-        work = getattr(import_module(f"siamese.curation.{module}"), function)
+        work = getattr(import_module(f"siamese.{module}"), function)
         print(work(settings).text())
 
     return run
@@ -76,21 +78,33 @@ def _demo(settings: DemoSettings) -> None:
     print(f"{settings.people} people with {settings.images} pictures each in {folder}")
 
 
+def _fetch(settings: FetchSettings) -> None:
+    _require_usable(settings)
+    if settings.name == "yunet":
+        from siamese.cropping.detector_file import fetch_detector
+
+        print(fetch_detector(Path(str(settings.out))).text())
+        return
+    from siamese.curation.fetch import fetch
+
+    print(fetch(settings).text())
+
+
 _OUT = {"out": "the folder to write"}
 COMMANDS = {
     "check": Command(
         CheckSettings, "what is wrong with a folder's files and names",
-        _work("check", "check_folder"),
+        _work("curation.check", "check_folder"),
         first=("data",), folder=True, needed={"data": _FOLDER},
     ),
     "audit": Command(
         AuditSettings, "wrong pictures and one person under two names, by a model",
-        _work("audit", "audit_folder", _require_judged),
+        _work("curation.audit", "audit_folder", _require_judged),
         first=("data",), folder=True,
     ),
     "mend": Command(
         MendSettings, "carry out a plan of check or audit; moves, never deletes",
-        _work("moves", "mend_folder"),
+        _work("curation.moves", "mend_folder"),
         first=("data",), folder=True,
         needed={"data": _FOLDER, "plan": "a plan that siamese-data check or audit wrote"},
     ),
@@ -100,18 +114,23 @@ COMMANDS = {
     ),
     "split": Command(
         SplitListSettings, "train, validation and test lists that share no person",
-        _work("identity_split", "write_split", _require_judged),
+        _work("curation.identity_split", "write_split", _require_judged),
         first=("data",), folder=True,
     ),
     "convert": Command(
         ConvertSettings, "any folder to RGB pictures of one size",
-        _work("convert", "convert_folder"),
+        _work("curation.convert", "convert_folder"),
         first=("data",), folder=True, needed={"data": _FOLDER, **_OUT},
     ),
+    "crop": Command(
+        CropSettings, "faces out of photographs: found, aligned by five landmarks",
+        _work("cropping.crop_run", "crop_folder"),
+        first=("data",), folder=True,
+        needed={"data": "the photographs", **_OUT, "detector": _DETECTOR},
+    ),
     "fetch": Command(
-        FetchSettings, "LFW or Olivetti faces into one folder per person",
-        _work("fetch", "fetch"),
-        first=("name",), needed={"name": "lfw or olivetti", **_OUT},
+        FetchSettings, "LFW or Olivetti faces into one folder per person; a face detector", _fetch,
+        first=("name",), needed={"name": "lfw, olivetti or yunet", **_OUT},
     ),
     "demo": Command(
         DemoSettings, "draw demo faces into a folder with one folder per person", _demo,

@@ -14,6 +14,7 @@ from siamese.config.ranges import (
     PictureSide,
     PositiveInt,
     Seed,
+    UnitAboveZero,
     check_values,
     share_or_count,
 )
@@ -24,8 +25,15 @@ HashBits = Annotated[int, Allowed("between 0 and 16", lambda v: 0 <= v <= 16)]
 Quality = Annotated[int, Allowed("between 1 and 100", lambda v: 1 <= v <= 100)]
 ValidationPeople = Annotated[float, share_or_count("people", least=2)]
 TestPeople = Annotated[float, share_or_count("people")]
-FetchName = Literal["lfw", "olivetti"]
+FetchName = Literal["lfw", "olivetti", "yunet"]
 PictureFormat = Literal["jpeg", "webp", "png"]
+CropFormat = Literal["jpeg", "png"]
+CropFaces = Literal["largest", "all"]
+Margin = Annotated[float, Allowed("from 0 to 3", lambda v: 0 <= v <= 3)]
+DetectionSide = Annotated[
+    int,
+    Allowed("a multiple of 32 from 64 to 4096", lambda v: 64 <= v <= 4096 and v % 32 == 0),
+]
 ConvertFit = Literal["shorter", "squash", "crop"]
 
 
@@ -140,13 +148,48 @@ class ConvertSettings:
 
 
 @dataclass
+class CropSettings:
+    """Settings of siamese-data crop."""
+
+    data: str | None = None
+    """The photographs: one folder per person, or one folder of them all; may stand first."""
+    out: str | None = None
+    """The folder to write; a second call goes on with it, nothing that is there is written over."""
+    detector: str | None = None
+    """YuNet's ONNX file (siamese-data fetch yunet --out yunet.onnx downloads it)."""
+    size: PictureSide | None = None
+    """Side of a face's picture in pixels; null: that of --checkpoint, without one 112."""
+    checkpoint: str | None = None
+    """A model whose input's side is taken for the size."""
+    margin: Margin = 0.0
+    """Room around the usual crop as a share of its side: 0.25 shows 25 % more, 0 is ArcFace's."""
+    faces: CropFaces | None = None
+    """Faces of a photograph that are written, largest (the one) or all; null: the largest in a
+    person's folder, all where photographs lie in nobody's."""
+    score: UnitAboveZero = 0.9
+    """Least score of a face, above 0 to 1; lower ones find more, and more that is none."""
+    min_side: NonNegativeInt = 48
+    """Faces whose box's shorter side has fewer pixels are listed, not written."""
+    detect_at: DetectionSide = 640
+    """Pixels of the longer side at which a photograph is looked at (and at half of that where
+    nothing is found); larger ones find smaller faces and take longer."""
+    format: CropFormat = "jpeg"
+    """File type of the faces."""
+    quality: Quality = 95
+    """Quality of JPEG, 1 to 100."""
+    workers: NonNegativeInt | None = None
+    """Processes; null: one per processor; 0: this one."""
+
+
+@dataclass
 class FetchSettings:
     """Settings of siamese-data fetch."""
 
     name: FetchName | None = None
-    """lfw (Labeled Faces in the Wild, with its pairs files) or olivetti; may stand first."""
+    """lfw (Labeled Faces in the Wild, with its pairs files), olivetti, or yunet (the network that
+    siamese-data crop finds faces with, 0.2 MB); may stand first."""
     out: str | None = None
-    """The folder to write: one folder per person."""
+    """The folder to write: one folder per person; of yunet the file."""
     downloads: str | None = None
     """Where the library keeps its downloads; null: its own place."""
 
@@ -178,3 +221,5 @@ def check_curation(settings: Any) -> None:
         by_model = settings.checkpoint is not None or settings.embeddings is not None
         if settings.merge is not None and by_model:
             raise UserError("`merge`: give it without `checkpoint` and `embeddings`")
+    if isinstance(settings, CropSettings) and None not in (settings.size, settings.checkpoint):
+        raise UserError("`size`: give it without `checkpoint`, which has one")

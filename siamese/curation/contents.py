@@ -18,6 +18,12 @@ from siamese.files.places import is_inside, is_regular
 if TYPE_CHECKING:
     from siamese.curation.inspection import FileFacts
 
+OWN_FILES = frozenset(
+    (".convert.jsonl", ".convert.lock", ".convert-left-out.csv",
+     ".crop.jsonl", ".crop.lock", "crop.csv")
+)  # fmt: skip
+"""What convert and crop keep in a folder that they write, to go on with it: in its place there."""
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -110,6 +116,8 @@ def walk_folder(root: Path) -> Contents:
     contents = Contents(root)
     folders: list[os.DirEntry[str]] = []
     for entry in _entries(contents, ""):
+        if entry.name in OWN_FILES and _is_file(entry):
+            continue
         if entry.name.startswith("."):
             contents.hidden.append(entry.name)
         elif _is_folder(entry):

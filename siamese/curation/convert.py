@@ -27,7 +27,7 @@ from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.fields import parse_json
-from siamese.files.places import is_inside, is_regular
+from siamese.files.places import is_regular, require_apart, require_no_way_out
 from siamese.files.writing import CannotWrite, write_csv
 from siamese.processors import processors
 
@@ -178,7 +178,7 @@ def convert_folder(settings: ConvertSettings) -> Converted:
     """
     data, out = Path(str(settings.data)), Path(str(settings.out))
     require_folder(data)
-    _require_apart(data, out)
+    require_apart(data, out)
     way = {name: getattr(settings, name) for name in ("size", "fit", "format", "quality")}
     if settings.format == "png":
         way["quality"] = None
@@ -276,7 +276,7 @@ class _Conversion:
     record: _Record
 
     def run(self) -> Converted:
-        _require_no_way_out(self.out, self.folder.names)
+        require_no_way_out(self.out, self.folder.names)
         self._sweep()
         left_out = list(self.folder.left_out)
         known = {rest[0]: target for target, rest in self.record.newest.items()}
@@ -451,30 +451,3 @@ def _stem(path: str) -> str:
     Image.init()
     stem, ending = os.path.splitext(path)
     return stem if ending.lower() in Image.registered_extensions() else path
-
-
-def _require_apart(data: Path, out: Path) -> None:
-    """Refuse folders that lie in each other: the source is never changed.
-
-    Raises:
-        UserError: names both.
-    """
-    source, target = (Path(os.path.realpath(path)) for path in (data, out))
-    if source.is_relative_to(target) or target.is_relative_to(source):
-        raise UserError(f"`out` {out}: lies in {data} or around it; name a folder beside it")
-
-
-def _require_no_way_out(out: Path, people: Iterable[str]) -> None:
-    """Refuse links in the results that lead out of them, such as into the source.
-
-    Raises:
-        UserError: names the link.
-    """
-    for person in people:
-        place = out / person
-        if os.path.lexists(place) and not os.path.isdir(place):
-            raise UserError(f"{place}: is a file; a folder of that name is needed: move it away")
-        if not is_inside(place, out):
-            raise UserError(
-                f"{place}: a link leads out of {out}, where nothing is written; remove the link"
-            )

@@ -366,12 +366,14 @@ def work_watched(
     *,
     workers: int,
     patience: float,
+    chunk: int = _CHUNK,
 ) -> Generator[tuple[int, Result]]:
     """Do ``work``, a module's function, on each path, in processes (0: this one, unwatched).
 
     A process that dies, or that spends over ``patience`` seconds on one file, is replaced; that
     file's result is what ``failed`` makes of the reason, the others are done all the same. Stopping
-    the iteration (Ctrl-C, too) ends the processes at once.
+    the iteration (Ctrl-C, too) ends the processes at once. A process is handed ``chunk`` files
+    together.
 
     Yields:
         Position in ``paths`` and result, in no particular order.
@@ -381,8 +383,7 @@ def work_watched(
             yield position, work(path)
         return
     chunks = deque(
-        deque(range(start, min(start + _CHUNK, len(paths))))
-        for start in range(0, len(paths), _CHUNK)
+        deque(range(start, min(start + chunk, len(paths)))) for start in range(0, len(paths), chunk)
     )
     team: list[_Worker[Result]] = []
     try:

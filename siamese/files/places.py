@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
@@ -42,6 +43,33 @@ def require_inside(root: Path, name: str, source: str) -> Path:
             f"{source}: '{shown(name)}' leads outside {shown(str(root))}; name a path in it"
         )
     return root / name
+
+
+def require_apart(data: Path, out: Path) -> None:
+    """Refuse folders that lie in each other: a source is never changed.
+
+    Raises:
+        UserError: names both.
+    """
+    source, target = (Path(os.path.realpath(path)) for path in (data, out))
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise UserError(f"`out` {out}: lies in {data} or around it; name a folder beside it")
+
+
+def require_no_way_out(out: Path, people: Iterable[str]) -> None:
+    """Refuse links in the results that lead out of them, such as into the source.
+
+    Raises:
+        UserError: names the link, or the file in the place of a person's folder.
+    """
+    for person in people:
+        place = out / person
+        if os.path.lexists(place) and not os.path.isdir(place):
+            raise UserError(f"{place}: is a file; a folder of that name is needed: move it away")
+        if not is_inside(place, out):
+            raise UserError(
+                f"{place}: a link leads out of {out}, where nothing is written; remove the link"
+            )
 
 
 def is_near(place: str | os.PathLike[str], checkpoint: Path) -> bool:

@@ -253,7 +253,7 @@ def test_a_server_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Monke
     ("arguments", "message"),
     [
         (("lwf", "--out", "o"), "lfw"),
-        ((), "--name is missing: lfw or olivetti"),
+        ((), "--name is missing: lfw, olivetti or yunet"),
         (("lfw",), "--out is missing"),
         (("lfw", "--out", "file"), "--out file: is a file; choose a folder"),
     ],

@@ -1,0 +1,1 @@
+"""Faces out of photographs: found, aligned by five landmarks, written with a list of everything."""

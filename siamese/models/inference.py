@@ -31,6 +31,7 @@ from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.loading import (
     decision_of,
     holding,
+    mirrors_of,
     network_of,
     precision_of,
     scoring_of,
@@ -183,7 +184,7 @@ class Embedder:
         backbone: nn.Module | None = None,
         precision: PrecisionName = "auto",
         crop: float | Literal["whole"] | None = None,
-        flip: bool = False,
+        flip: bool | Literal["auto"] = "auto",
         scoring: ScoringName = "auto",
         batch: int = 128,
         checkpoints: str | Path = "checkpoints",
@@ -200,7 +201,8 @@ class Embedder:
             precision: arithmetic of the network; ``auto``: as ``siamese-eval`` takes it.
             crop: take the centre square of each picture first: its side in pixels, or as a share
                 of the shorter side; ``whole``: the whole picture; None: as it was trained.
-            flip: average each embedding with that of the mirrored picture.
+            flip: average each embedding with that of the mirrored picture; ``auto``: as
+                ``siamese-eval`` does.
             scoring: what is compared by its cosine: ``cosine``, embeddings as they are; ``plda``,
                 mapped as ``siamese-eval plda`` has fitted it; ``auto``, as the threshold was
                 chosen, without one ``cosine``. A threshold that was chosen with another scoring
@@ -218,16 +220,17 @@ class Embedder:
         path = find_best(checkpoint, Path(checkpoints))
         content = read_checkpoint(path, keys=JUDGED)
         network, place = network_of(content, path, device, backbone=backbone)
+        compared = scoring_of(content, path, scoring)
         return cls(
             network,
             spec_of(content),
             device=place,
             precision=precision_of(content, precision, place),
             crop=crop,
-            flip=flip,
+            flip=mirrors_of(content, path, compared, flip),
             batch=batch,
             decision=decision_of(content, path),
-            scoring=scoring_of(content, path, scoring),
+            scoring=compared,
             origin=os.path.abspath(path),
         )
 

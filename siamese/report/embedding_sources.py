@@ -226,7 +226,7 @@ def _holding(
     if held is not None and held.flip != flip:
         notes.append(
             f"the checkpoint's threshold was chosen with `flip` {str(held.flip).lower()}: "
-            "scores differ without it"
+            "the scores here differ"
         )
     if decision is not None and held is None:
         same = decision.scoring == scoring.name

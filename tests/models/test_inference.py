@@ -331,6 +331,19 @@ def test_verification_is_the_score_of_the_commands(embedder: Embedder, files: li
         embedder.verify(files[0], np.zeros((2, 9, 9, 3), np.uint8))
 
 
+def test_pictures_are_mirrored_unless_the_threshold_was_chosen_without(
+    checkpoint: Path, files: list[Path]
+) -> None:
+    averaged, bare = (
+        Embedder.load(checkpoint, "cpu", flip=flip).embed(files[:3]) for flip in (True, False)
+    )
+    assert not np.allclose(averaged, bare, atol=1e-3)
+    np.testing.assert_array_equal(Embedder.load(checkpoint, "cpu").embed(files[:3]), averaged)
+    decision = Decision(0.5, 0.05, Calibration(4.0, -2.0), False, {"origin": "ten people"}, {})
+    update_checkpoint(checkpoint, "decision", decision.as_dict())
+    np.testing.assert_array_equal(Embedder.load(checkpoint, "cpu").embed(files[:3]), bare)
+
+
 def test_verification_decides_as_it_was_chosen(checkpoint: Path, files: list[Path]) -> None:
     bare = Embedder.load(checkpoint, "cpu", flip=True).verify(files[0], files[1]).score
     for threshold, same in ((bare - 1e-3, True), (bare + 1e-3, False)):

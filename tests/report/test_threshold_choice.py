@@ -97,7 +97,7 @@ def test_later_commands_use_it_and_the_probability_follows_the_prior(
     assert written["decision"]["threshold"] == decision.threshold
     assert written["at_decision"]["fmr"] == pytest.approx(decision.chosen["fmr"])
     assert f"at threshold {decision.threshold:.4f}" in evaluate("people")
-    assert "scores differ without it" in evaluate("roc", "--flip", "true", "--resamples", 0)
+    assert "the scores here differ" in evaluate("roc", "--flip", "false", "--resamples", 0)
     low, even = (decision.calibration.probability(decision.threshold, p) for p in (0.01, 0.5))
     assert low < even
     odds = float(even / (1 - even)) / 99

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
+from siamese.config import scoring_title
 from siamese.files.shown import shown
 
 if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
@@ -14,8 +15,8 @@ if TYPE_CHECKING:  # the results' modules load torch; printing needs none of it
     from siamese.report.identification_report import Identified
     from siamese.report.model_comparison import Comparison, Difference
     from siamese.report.people_report import PeopleTable
-    from siamese.report.plda_fit import FittedPlda
     from siamese.report.report_page import Reported
+    from siamese.report.scoring_fit import FittedScoring
     from siamese.report.threshold_choice import Choice, Rates
     from siamese.report.verification_report import Judgement
     from siamese.tasks.classes.evaluate import Evaluated
@@ -132,31 +133,33 @@ def _rates(rates: Rates) -> str:
     )
 
 
-def fitted(result: FittedPlda) -> None:
-    """A fitted PLDA, and what it does beside the cosine."""
+def fitted(result: FittedScoring) -> None:
+    """A fitted scoring, and what it does beside the cosine."""
     _notes(result.notes)
-    of = result.map.fitted
+    kind, of = result.map.kind, result.map.fitted
+    title, given, size = scoring_title(kind), len(result.map.centre), result.map.dimensions
+    made = f"{size} of {given} dimensions kept"
+    if size > given:
+        made = f"{size - given} dimensions beside the {given} of the embedding"
     print(
-        f"PLDA of {of.people} people, {of.pictures} pictures: {result.map.dimensions} of "
-        f"{len(result.map.centre)} dimensions kept\nfitted on:  {shown(result.fitted_on)}"
+        f"{title} of {of.people} people, {of.pictures} pictures: {made}\n"
+        f"fitted on:  {shown(result.fitted_on)}"
     )
     if result.judged_on is not None:
         print(f"judged on:  {shown(result.judged_on)}")
     for one in result.differences:
-        verdict = _BETTER.get(one.verdict, one.verdict)
-        print(f"  {_difference(one, 'cosine', 'PLDA', 'difference')}: {verdict}")
+        better = {"A is better": "the cosine is better", "B is better": f"{title} is better"}
+        verdict = better.get(one.verdict, one.verdict)
+        print(f"  {_difference(one, 'cosine', title, 'difference')}: {verdict}")
     path = shown(str(result.path))
     if result.written:
         print(
-            f"wrote the PLDA into {path}; it is in force with --scoring plda, or once a threshold "
-            "was chosen with it: siamese-eval threshold --scoring plda"
+            f"wrote the {title} into {path}; it is in force with --scoring {kind}, or once a "
+            f"threshold was chosen with it: siamese-eval threshold --scoring {kind}"
         )
     else:
         print(f"{path} is as it was (--write false)")
     _files(result.files)
-
-
-_BETTER = {"A is better": "the cosine is better", "B is better": "PLDA is better"}
 
 
 def people(result: PeopleTable) -> None:

@@ -15,7 +15,16 @@ from siamese.config.classification import (
     check_classifier_evaluation,
     default_classifier_lr,
 )
-from siamese.config.common import LimitSettings, PrecisionName, ScoringName, usable_pixels
+from siamese.config.common import (
+    FITTED,
+    ComparedName,
+    FittedName,
+    LimitSettings,
+    PrecisionName,
+    ScoringName,
+    scoring_title,
+    usable_pixels,
+)
 from siamese.config.curation import (
     AuditSettings,
     CheckSettings,
@@ -40,9 +49,9 @@ from siamese.config.evaluation import (
     IdentifySettings,
     JudgeSettings,
     PeopleSettings,
-    PldaSettings,
     ReportSettings,
     ResampledSettings,
+    ScoringFitSettings,
     ThresholdSettings,
     check_evaluation,
 )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from siamese.config.ranges import MemoryLimit
 
 PrecisionName = Literal["auto", "fp32", "bf16", "fp16"]
-ScoringName = Literal["auto", "cosine", "plda"]
+FittedName = Literal["plda", "wccn"]
+ComparedName = Literal["cosine", FittedName]
+ScoringName = Literal["auto", ComparedName]
+FITTED: tuple[FittedName, ...] = get_args(FittedName)
 
 
 @dataclass
@@ -31,6 +34,11 @@ class SavedSettings:
         """Settings as nested plain dictionaries; tuples become lists."""
         values: dict[str, Any] = plain(asdict(self))
         return values
+
+
+def scoring_title(name: ComparedName) -> str:
+    """A scoring's name as it stands in sentences."""
+    return name.upper() if name in FITTED else name
 
 
 def usable_pixels(mean: Sequence[float], std: Sequence[float], channels: int) -> bool:

@@ -68,7 +68,7 @@ class AuditSettings(JudgeSettings):
     """Folder for the CSV files and audit.html; null: runs/audit-FOLDER."""
     scoring: ScoringName = "cosine"
     """What is audited: a checkpoint's embeddings as they are (cosine), or mapped as siamese-eval
-    plda has fitted it (plda); auto: as its threshold was chosen."""
+    plda or wccn has fitted it (plda, wccn); auto: as its threshold was chosen."""
     suspicion: OpenUnit = 0.5
     """Pictures are suspects from this probability on of being somebody else's."""
     against: str | None = None
@@ -114,7 +114,7 @@ class SplitListSettings(JudgeSettings):
     runs/split-FOLDER."""
     scoring: ScoringName = "cosine"
     """What --checkpoint compares: embeddings as they are (cosine), or mapped as siamese-eval plda
-    has fitted it (plda); auto: as its threshold was chosen."""
+    or wccn has fitted it (plda, wccn); auto: as its threshold was chosen."""
     validation: ValidationPeople = 0.2
     """Share of the people (below 1) or number of people (1 or more) for validation."""
     test: TestPeople = 0.1

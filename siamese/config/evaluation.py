@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from siamese.config.common import LimitSettings, PrecisionName, ScoringName
+from siamese.config.common import FITTED, LimitSettings, PrecisionName, ScoringName
 from siamese.config.ranges import (
     Allowed,
     AtLeastTwo,
@@ -57,8 +57,8 @@ class EmbedSettings:
     checkpoint's threshold was chosen, without one true."""
     scoring: ScoringName = "auto"
     """What is compared by its cosine: embeddings as they are (cosine), or mapped as siamese-eval
-    plda has fitted it (plda); auto: as the checkpoint's threshold was chosen, without one
-    cosine."""
+    plda has fitted it (plda), or beside what siamese-eval wccn has fitted (wccn, the mean of two
+    cosines); auto: as the checkpoint's threshold was chosen, without one cosine."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     precision: PrecisionName = "auto"
@@ -157,8 +157,8 @@ class ThresholdSettings(FoldedSettings):
 
 
 @dataclass
-class PldaSettings(ResampledSettings):
-    """Settings of siamese-eval plda."""
+class ScoringFitSettings(ResampledSettings):
+    """Settings of siamese-eval plda and siamese-eval wccn."""
 
     data: str | None = None
     """A folder of other people to fit on (--crop is for these), none of them among the checkpoint's
@@ -234,6 +234,7 @@ def _check_together(settings: Any) -> None:
     def given(name: str) -> bool:
         return getattr(settings, name, None) is not None
 
+    scoring = getattr(settings, "scoring", "auto")
     wrong = (
         (given("pairs") and given("target"),
          "`target`: give it without `pairs`, which names its own pictures"),
@@ -251,9 +252,9 @@ def _check_together(settings: Any) -> None:
         (given("labels") and hasattr(settings, "embeddings")
          and not (given("embeddings") or given("against")),
          "`labels`: says who is on the rows of `embeddings`; give it with them"),
-        (given("embeddings") and getattr(settings, "scoring", "auto") == "plda",
-         "`scoring` plda: maps what a checkpoint gives; give it without `embeddings`"),
-        (isinstance(settings, PldaSettings) and settings.scoring != "auto",
+        (given("embeddings") and scoring in FITTED,
+         f"`scoring` {scoring}: maps what a checkpoint gives; give it without `embeddings`"),
+        (isinstance(settings, ScoringFitSettings) and settings.scoring != "auto",
          "`scoring`: is what this command fits; leave it out"),
         (given("embeddings") and (given("checkpoint") or given("part")),
          "`embeddings`: give it without `checkpoint` and `part`; it holds all that is judged"),

@@ -159,8 +159,8 @@ class ExportSettings:
     """With --to onnx: int8 makes the network of 8-bit integers, and judges it before it is kept."""
     scoring: ScoringName = "auto"
     """With --to onnx and torch: what the model gives, embeddings (cosine) or what siamese-eval plda
-    has fitted to make of them (plda); auto: as its threshold was chosen, without one cosine. A
-    .safetensors holds both."""
+    or wccn has fitted to make of them (plda, wccn); auto: as its threshold was chosen, without one
+    cosine. A .safetensors holds both."""
     data: str | None = None
     """Pictures to check the exported model on, one folder per person: the new place of the
     checkpoint's own people, or others; null: the checkpoint's own where they were."""

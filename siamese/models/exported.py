@@ -143,7 +143,11 @@ def _read_safetensors(path: Path, limits: LimitSettings) -> dict[str, Any]:
         raise UserError(f"{path}: is damaged, its weights are not those that it describes")
     if described := _baked(content, path):
         try:
-            content["scoring"] = {**tensors, "fitted": described.as_dict()["fitted"]}
+            told = described.as_dict()
+            content["scoring"] = {
+                **tensors,
+                **{name: told[name] for name in ("fitted", "kind") if name in told},
+            }
             found = ScoringMap.from_dict(content["scoring"], spec.embedding_dim)
         except ValueError:
             found = None

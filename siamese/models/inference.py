@@ -203,10 +203,10 @@ class Embedder:
                 of the shorter side; ``whole``: the whole picture; None: as it was trained.
             flip: average each embedding with that of the mirrored picture; ``auto``: as
                 ``siamese-eval`` does.
-            scoring: what is compared by its cosine: ``cosine``, embeddings as they are; ``plda``,
-                mapped as ``siamese-eval plda`` has fitted it; ``auto``, as the threshold was
-                chosen, without one ``cosine``. A threshold that was chosen with another scoring
-                does not hold: ``decision`` is None then.
+            scoring: what is compared by its cosine: ``cosine``, embeddings as they are; ``plda``
+                and ``wccn``, mapped as ``siamese-eval plda`` or ``wccn`` has fitted it; ``auto``,
+                as the threshold was chosen, without one ``cosine``. A threshold that was chosen
+                with another scoring does not hold: ``decision`` is None then.
             batch: pictures at a time.
             checkpoints: folder of all runs' checkpoints, where a name is looked for.
 
@@ -249,7 +249,10 @@ class Embedder:
 
     @property
     def dimensions(self) -> int:
-        """Length D of an embedding; less than the network's where its scoring keeps fewer."""
+        """Length D of an embedding, as it is compared: PLDA keeps fewer than the network's.
+
+        WCCN doubles them.
+        """
         return self.scoring.dimensions(self.spec.embedding_dim)
 
     def embed(self, pictures: Picture | Iterable[Picture], *, flip: bool | None = None) -> Vectors:
@@ -267,7 +270,7 @@ class Embedder:
 
         Returns:
             embeddings float32 (N, D), in the order of the pictures, not normalised (an exported
-            graph's are), mapped where the scoring is ``plda``: scores are cosines. N is 1 for a
+            graph's are), mapped where its scoring does that: scores are cosines. N is 1 for a
             single picture.
 
         Raises:

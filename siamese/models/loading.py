@@ -10,14 +10,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from siamese.config import LimitSettings, ScoringName
+from siamese.config import FITTED, ComparedName, LimitSettings, ScoringName, scoring_title
 from siamese.errors import UserError
 from siamese.files.shown import shown
 from siamese.models.building import DoesNotFit, build_fitting, first_difference, load_fitting
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import MODULE, EmbedderSpec, SiameseEmbedder
 from siamese.models.onnx_network import OnnxNetwork
-from siamese.models.scoring import COSINE, PLDA, Baked, Scoring, ScoringMap
+from siamese.models.scoring import COSINE, Baked, Scoring, ScoringMap, kind_of
 from siamese.models.torch_file import (
     GIB,
     NotReadable,
@@ -181,7 +181,7 @@ def decision_of(content: Mapping[str, Any], path: Path) -> Decision | None:
 
 
 def stored_map(content: Mapping[str, Any], path: Path) -> ScoringMap | Baked | None:
-    """The map of PLDA scoring that a checkpoint holds, or that is part of an exported graph.
+    """The fitted map that a checkpoint holds, or that is part of an exported graph.
 
     Raises:
         UserError: it is damaged.
@@ -194,9 +194,11 @@ def stored_map(content: Mapping[str, Any], path: Path) -> ScoringMap | Baked | N
     try:
         return ScoringMap.from_dict(content["scoring"], spec_of(content).embedding_dim)
     except (ValueError, TypeError):
+        kind = kind_of(content["scoring"])
         raise UserError(
-            f"{path}: is damaged, its PLDA scoring cannot be used; fit it anew with siamese-eval "
-            "plda, or compare with `scoring` cosine"
+            f"{path}: is damaged, its {'' if kind is None else f'{scoring_title(kind)} '}scoring "
+            f"cannot be used; fit it anew with siamese-eval {kind or ' or '.join(FITTED)}, or "
+            "compare with `scoring` cosine"
         ) from None
 
 
@@ -206,37 +208,54 @@ def scoring_of(content: Mapping[str, Any], path: Path, asked: ScoringName = "aut
     Args:
         content: of the checkpoint or the exported model.
         path: of it, for messages.
-        asked: ``cosine``, ``plda``, or ``auto``: as its threshold was chosen, without one cosine.
-            A graph that maps its embeddings by itself has no other scoring.
+        asked: ``cosine``, ``plda``, ``wccn``, or ``auto``: as its threshold was chosen, without
+            one cosine. A graph that maps its embeddings by itself has no other scoring.
 
     Raises:
         UserError: it does not have that scoring, or not the one that its threshold was chosen with;
             its threshold or map is damaged.
     """
     decision = decision_of(content, path) if asked == "auto" else None
-    name: str = asked
-    if asked == "auto":
-        name = PLDA if "baked" in content else COSINE if decision is None else decision.scoring
-    if name == COSINE:
-        if "baked" in content:
+    if "baked" in content:
+        baked: Baked = content["baked"]
+        if asked not in ("auto", baked.kind):
             raise UserError(
-                f"`scoring` cosine: {path} was exported with its PLDA scoring, and its graph gives "
-                "nothing else; take the checkpoint, or export it with `scoring` cosine"
+                f"`scoring` {asked}: {path} was exported with its {scoring_title(baked.kind)} "
+                "scoring, and its graph gives nothing else; take the checkpoint, or export it with "
+                f"`scoring` {asked}"
             )
+        return Scoring(baked)
+    chosen: ComparedName = COSINE if decision is None else decision.scoring
+    name = chosen if asked == "auto" else asked
+    if name == COSINE:
         return Scoring()
-    found = stored_map(content, path)
-    if found is None:
-        chosen = "" if asked != "auto" else ", but its threshold was chosen with it"
-        how = f"fit it with siamese-eval plda --checkpoint {path}"
-        if "fingerprint" in content:
-            how = "fit it for the checkpoint (siamese-eval plda) and export it again"
-        raise UserError(f"`scoring` plda: {path} holds no PLDA{chosen}; {how}")
-    if decision is not None and decision.map != found.digest and "baked" not in content:
+    title, found = scoring_title(name), stored_map(content, path)
+    if found is None or found.kind != name:
+        raise UserError(_lacks(content, path, name, found, asked))
+    if decision is not None and decision.map != found.digest:
         raise UserError(
-            f"{path}: its threshold was chosen with another PLDA than it holds now; choose it anew "
-            "with siamese-eval threshold, or leave it out with `scoring` plda or cosine"
+            f"{path}: its threshold was chosen with another {title} than it holds now; choose it "
+            f"anew with siamese-eval threshold, or leave it out with `scoring` {name} or cosine"
         )
     return Scoring(found)
+
+
+def _lacks(
+    content: Mapping[str, Any],
+    path: Path,
+    name: ComparedName,
+    found: ScoringMap | Baked | None,
+    asked: ScoringName,
+) -> str:
+    """That it holds another map than that of a scoring, or none, and how to get it."""
+    title = scoring_title(name)
+    held = f"no {title}" if found is None else f"{scoring_title(found.kind)}, not {title}"
+    chosen = "" if asked != "auto" else ", but its threshold was chosen with it"
+    how = f"fit it with siamese-eval {name} --checkpoint {path}"
+    if "fingerprint" in content:
+        how = f"fit it for the checkpoint (siamese-eval {name}) and export it again"
+    instead = "" if found is None else ", which takes the other's place"
+    return f"`scoring` {name}: {path} holds {held}{chosen}; {how}{instead}"
 
 
 def mirrors_of(
@@ -248,7 +267,7 @@ def mirrors_of(
         content: of the checkpoint or the exported model.
         path: of it, for messages.
         scoring: how they are compared.
-        asked: ``auto``: as its threshold was chosen, without one as its PLDA was fitted, else yes
+        asked: ``auto``: as its threshold was chosen, without one as its map was fitted, else yes
             (measured: scripts/RESULTS.md). A graph that maps its embeddings by itself cannot.
 
     Raises:

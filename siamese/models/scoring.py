@@ -6,17 +6,20 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from siamese.config import FITTED, ComparedName, FittedName, scoring_title
 from siamese.files.fields import built
 
 Vectors = npt.NDArray[np.float32]
-COSINE, PLDA = "cosine", "plda"
+COSINE: Literal["cosine"] = "cosine"
+PLDA: Literal["plda"] = "plda"
+WCCN: Literal["wccn"] = "wccn"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _MOST = 2**40  # people or pictures
 _LARGEST = 1e12  # of a number in a map: float32 holds its products
@@ -58,24 +61,31 @@ class FittedOn:
 
 @dataclass(frozen=True, eq=False)
 class ScoringMap:
-    """An affine map of embeddings of unit length, z = (x / |x| - centre) @ matrix.
+    """A map of embeddings x of unit length by z = (x - centre) @ matrix.
 
-    The score of two pictures is the cosine of their z's: all that is true of cosines stays so.
+    PLDA gives z, and WCCN both of unit length side by side, [x, z / |z|] / sqrt(2), whose inner
+    product is the mean of two cosines. The score of two pictures is the cosine of what it gives:
+    all that is true of cosines stays so.
 
     Attributes:
         centre: float32 (D,).
-        matrix: float32 (D, d), d at most D.
+        matrix: float32 (D, k): k at most D for PLDA, D for WCCN.
         fitted: what it was fitted on.
-        digest: SHA-256 (hex) of centre and matrix, of all that scores depend on.
+        kind: ``plda`` or ``wccn``.
+        digest: SHA-256 (hex) of all that scores depend on.
     """
 
     centre: Vectors
     matrix: Vectors
     fitted: FittedOn
+    kind: FittedName = PLDA
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        digest = hashlib.sha256(str(self.matrix.shape).encode())
+        # Maps of earlier versions are PLDA, of a digest without a name.
+        digest = hashlib.sha256(
+            f"{'' if self.kind == PLDA else self.kind}{self.matrix.shape}".encode()
+        )
         for array in (self.centre, self.matrix):
             digest.update(np.ascontiguousarray(array, "<f4").data)
         object.__setattr__(self, "digest", digest.hexdigest())
@@ -83,13 +93,16 @@ class ScoringMap:
     @property
     def dimensions(self) -> int:
         """Length d of a mapped embedding."""
-        return int(self.matrix.shape[1])
+        return int(self.matrix.shape[1]) + (len(self.centre) if self.kind == WCCN else 0)
 
     def __call__(self, embeddings: npt.ArrayLike) -> Vectors:
         """Embeddings (N, D) of any length above 0, mapped: float32 (N, d), not normalised."""
         rows = np.asarray(embeddings, np.float64)
         unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         mapped = (unit - self.centre) @ self.matrix.astype(np.float64)
+        if self.kind == WCCN:
+            mapped /= np.maximum(np.linalg.norm(mapped, axis=1, keepdims=True), 1e-12)
+            mapped = np.concatenate([unit, mapped], 1) / np.sqrt(2)
         return np.asarray(mapped, np.float32)
 
     def as_dict(self) -> dict[str, Any]:
@@ -98,6 +111,7 @@ class ScoringMap:
             "centre": torch.from_numpy(self.centre.copy()),
             "matrix": torch.from_numpy(self.matrix.copy()),
             "fitted": asdict(self.fitted),
+            **_named(self.kind),
         }
 
     @classmethod
@@ -107,14 +121,20 @@ class ScoringMap:
         Raises:
             ValueError: these are not the fields of one.
         """
-        if not isinstance(fields, dict) or fields.keys() != {"centre", "matrix", "fitted"}:
+        needed = {"centre", "matrix", "fitted"}
+        if not isinstance(fields, dict) or fields.keys() - {"kind"} != needed:
             raise ValueError("a map has a centre, a matrix and what it was fitted on")
+        kind = kind_of(fields)
+        if kind is None:
+            raise ValueError("a map of an unknown kind")
         centre, matrix = fields["centre"], fields["matrix"]
         for tensor in (centre, matrix):
             if not (torch.is_tensor(tensor) and tensor.dtype == torch.float32):
                 raise ValueError("a map is of float32 tensors")
         if centre.shape != (dimensions,) or not (
-            matrix.ndim == 2 and len(matrix) == dimensions and 1 <= matrix.shape[1] <= dimensions
+            matrix.ndim == 2
+            and len(matrix) == dimensions
+            and (dimensions if kind == WCCN else 1) <= matrix.shape[1] <= dimensions
         ):
             raise ValueError(f"a map of embeddings of {dimensions} dimensions has other shapes")
         if not all(bool((tensor.abs() < _LARGEST).all()) for tensor in (centre, matrix)):
@@ -123,6 +143,7 @@ class ScoringMap:
             np.ascontiguousarray(centre.numpy()),
             np.ascontiguousarray(matrix.numpy()),
             FittedOn.from_dict(fields["fitted"]),
+            kind,
         )
 
 
@@ -134,19 +155,23 @@ class Baked:
         digest: the map's.
         dimensions: length d of what the graph gives.
         fitted: what the map was fitted on.
+        kind: ``plda`` or ``wccn``.
     """
 
     digest: str
     dimensions: int
     fitted: FittedOn
+    kind: FittedName = PLDA
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return asdict(self)
+        values = asdict(self)
+        del values["kind"]
+        return {**values, **_named(self.kind)}
 
     @classmethod
-    def from_dict(cls, fields: object, most: int) -> Baked:
-        """From plain values; no more than so many dimensions.
+    def from_dict(cls, fields: object, dimensions: int) -> Baked:
+        """From plain values; the map is of embeddings of so many dimensions.
 
         Raises:
             ValueError: these are not the fields of one.
@@ -154,7 +179,8 @@ class Baked:
         if not isinstance(fields, dict):
             raise ValueError("no fields")
         found = built(cls, {**fields, "fitted": FittedOn.from_dict(fields.get("fitted"))})
-        if not (_DIGEST.fullmatch(found.digest) and 1 <= found.dimensions <= most):
+        least, most = (2 * dimensions,) * 2 if found.kind == WCCN else (1, dimensions)
+        if not (_DIGEST.fullmatch(found.digest) and least <= found.dimensions <= most):
             raise ValueError("a field of a map is out of its range")
         return found
 
@@ -170,9 +196,14 @@ class Scoring:
     map: ScoringMap | Baked | None = None
 
     @property
-    def name(self) -> str:
-        """``cosine`` or ``plda``."""
-        return COSINE if self.map is None else PLDA
+    def name(self) -> ComparedName:
+        """``cosine``, ``plda`` or ``wccn``."""
+        return COSINE if self.map is None else self.map.kind
+
+    @property
+    def title(self) -> str:
+        """The name as it stands in sentences."""
+        return scoring_title(self.name)
 
     @property
     def digest(self) -> str:
@@ -212,13 +243,31 @@ class Mapped(nn.Module):
         self.network = network
         self.centre: torch.Tensor
         self.matrix: torch.Tensor
+        self.kind = made.kind
         self.register_buffer("centre", torch.from_numpy(made.centre.copy()))
         self.register_buffer("matrix", torch.from_numpy(made.matrix.copy()))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Mapped embeddings (N, d) of what the network takes, not normalised."""
         unit = nn.functional.normalize(self.network(images).float())
-        return (unit - self.centre) @ self.matrix
+        mapped = (unit - self.centre) @ self.matrix
+        if self.kind == WCCN:
+            mapped = torch.cat([unit, nn.functional.normalize(mapped)], 1) / 2**0.5
+        return mapped
+
+
+def kind_of(fields: object) -> FittedName | None:
+    """The kind that the values of a map say, None for none that is known.
+
+    Those of earlier versions say nothing, and are PLDA.
+    """
+    said = fields.get("kind", PLDA) if isinstance(fields, dict) else PLDA
+    return next((kind for kind in FITTED if kind == said), None)
+
+
+def _named(kind: FittedName) -> dict[str, Any]:
+    """The field of the kind, which PLDA lacks: its files stay as earlier versions wrote them."""
+    return {} if kind == PLDA else {"kind": kind}
 
 
 def named_tensors(stored: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -43,7 +43,7 @@ from siamese.models.loading import (
     scoring_of,
     spec_of,
 )
-from siamese.models.scoring import PLDA, Scoring
+from siamese.models.scoring import Scoring
 from siamese.report.embedding_run import write_rows
 from siamese.verification.decision import Decision
 
@@ -203,8 +203,8 @@ def embed_folder(
             "embeddings are averaged with those of the mirrored pictures, which training's own "
             "figures are not (`flip` false is as they are)"
         )
-    if scoring.name == PLDA:
-        origin = f"{origin}, scored by PLDA"
+    if scoring.map is not None:
+        origin = f"{origin}, scored by {scoring.title}"
     return Embeddings(
         vectors,
         np.asarray(folder.labels, np.int64)[kept],
@@ -236,8 +236,8 @@ def _holding(
         )
     if scoring.map is not None and scoring.map.fitted.flip != flip:
         notes.append(
-            f"the PLDA was fitted with `flip` {str(scoring.map.fitted.flip).lower()}: it suits "
-            "such embeddings best"
+            f"the {scoring.title} was fitted with `flip` {str(scoring.map.fitted.flip).lower()}: "
+            "it suits such embeddings best"
         )
     return held, notes
 
@@ -300,9 +300,8 @@ def _embedder(model: Model, settings: EmbedSettings) -> Embedder:
         scoring=model.scoring(settings.scoring),
     )
     # Helpers read the file again: they are told what was found in it now.
-    scoring: ScoringName = "plda" if embedder.scoring.name == PLDA else "cosine"
     embedder.settings = replace(
-        settings, checkpoint=str(model.path), scoring=scoring, flip=embedder.flip
+        settings, checkpoint=str(model.path), scoring=embedder.scoring.name, flip=embedder.flip
     )
     return embedder
 

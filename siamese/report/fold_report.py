@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
-from siamese.config import CurveSettings, ThresholdSettings
+from siamese.config import ComparedName, CurveSettings, ThresholdSettings
 from siamese.errors import UserError, first_few
 from siamese.models.device import scoring_device
 from siamese.report.embedding_sources import (
@@ -118,7 +119,7 @@ def _embed_folds(
         if len(scorings) > 1:
             raise UserError(
                 f"`scoring` auto: is {', '.join(f'{n} for {p}' for n, p in scorings.items())}; "
-                "give `scoring` cosine or plda"
+                f"give `scoring` {' or '.join(get_args(ComparedName))}"
             )
         notes = []
         part = "test"

@@ -204,8 +204,8 @@ class _Job:
             )
         elif scoring.map is not None and decision is not None and decision.flip:
             raise UserError(
-                f"{path}: its threshold was chosen with PLDA and `flip` true, and a graph cannot "
-                "map the average of two embeddings; export it with `to` safetensors"
+                f"{path}: its threshold was chosen with {scoring.title} and `flip` true, and a "
+                "graph cannot map the average of two embeddings; export it with `to` safetensors"
             )
         if scoring.map is not None and settings.quantize is not None:
             raise UserError(
@@ -228,7 +228,7 @@ class _Job:
     def baked(self) -> Baked | None:
         """What is said of the map that travels along."""
         one = self.map
-        return None if one is None else Baked(one.digest, one.dimensions, one.fitted)
+        return None if one is None else Baked(one.digest, one.dimensions, one.fitted, one.kind)
 
     def text(self, mark: str | None = None, graph: str | None = None) -> str:
         """The description that travels along."""
@@ -376,7 +376,7 @@ def _properties(description: Mapping[str, Any], text: str) -> dict[str, str]:
     if spec.get("crop") is not None:
         found["crop"] = repr(spec["crop"])
     if "scoring" in description:
-        found["scoring"] = PLDA
+        found["scoring"] = description["scoring"].get("kind", PLDA)
     if decision is not None:
         found["threshold"] = repr(decision["threshold"])
         found["target_fmr"] = repr(decision["target_fmr"])

@@ -9,7 +9,7 @@ from functools import partial
 from math import comb
 from pathlib import Path
 
-from siamese.config import ScoringName, ThresholdSettings
+from siamese.config import ComparedName, ScoringName, ThresholdSettings
 from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of
@@ -18,7 +18,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.models.exported import is_exported
-from siamese.models.scoring import PLDA
+from siamese.models.scoring import COSINE
 from siamese.report.embedding_sources import (
     Embeddings,
     Model,
@@ -170,21 +170,23 @@ def _choose_for_searches(
     }
 
 
-def scoring_to_choose_for(model: Model, asked: ScoringName) -> ScoringName:
+def scoring_to_choose_for(model: Model, asked: ScoringName) -> ComparedName:
     """The scoring that a threshold is chosen for: auto keeps that of the present one, if any.
 
     Raises:
         UserError: the model does not have it.
     """
-    name = asked
-    if asked == "auto":
+    name: ComparedName
+    if asked != "auto":
+        name = asked
+    elif "baked" in model.content:
+        name = model.content["baked"].kind
+    else:
         try:
             decision = model.decision
         except UserError:  # it is chosen anew
             decision = None
-        name = "plda" if decision is not None and decision.scoring == PLDA else "cosine"
-        if "baked" in model.content:
-            name = "plda"
+        name = COSINE if decision is None else decision.scoring
     model.scoring(name)
     return name
 

@@ -8,7 +8,13 @@ from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
-from siamese.config import CurveSettings, SplitSettings, ThresholdSettings, TrainSettings
+from siamese.config import (
+    CurveSettings,
+    SplitSettings,
+    ThresholdSettings,
+    TrainSettings,
+    scoring_title,
+)
 from siamese.config.reading import build_settings, flatten
 from siamese.data.folder import FaceFolder
 from siamese.data.identity_folds import Fold, folds_by_person, pairs_of_people
@@ -78,11 +84,13 @@ def fold_checkpoints(
 
 
 def _require_cosine(settings: CurveSettings | ThresholdSettings, model: Model) -> None:
-    """UserError, before hours of training, where the folds' models would be scored by PLDA."""
-    if scoring_to_choose_for(model, settings.scoring) == "plda":
+    """UserError, before hours of training, where the folds' models would need a fitted scoring."""
+    name = scoring_to_choose_for(model, settings.scoring)
+    if name != "cosine":
         raise UserError(
-            "`scoring` plda: models that `folds` trains hold no PLDA; give `scoring` cosine, or "
-            "`fold_checkpoints` of models for which siamese-eval plda has fitted it"
+            f"`scoring` {name}: models that `folds` trains hold no {scoring_title(name)}; give "
+            f"`scoring` cosine, or `fold_checkpoints` of models for which siamese-eval {name} has "
+            "fitted it"
         )
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from siamese.config import FITTED, ComparedName
 from siamese.verification.calibration import Calibration
 
 
@@ -20,7 +21,8 @@ class Decision:
         identification: the threshold of searches in a gallery (``threshold``), the rate of false
             alarms that it was chosen for (``target_fpir``) and what it does, plain values; empty
             when none was chosen.
-        scoring: what the cosine was of, ``cosine`` (embeddings as they are) or ``plda`` (mapped).
+        scoring: what the cosine was of, ``cosine`` (embeddings as they are), ``plda`` or ``wccn``
+            (mapped).
         map: digest of the map; empty for cosine. With any other the decision does not hold.
     """
 
@@ -31,7 +33,7 @@ class Decision:
     chosen: dict[str, Any] = field(default_factory=dict)
     checked: dict[str, Any] = field(default_factory=dict)
     identification: dict[str, Any] = field(default_factory=dict)
-    scoring: str = "cosine"
+    scoring: ComparedName = "cosine"
     map: str = ""
 
     def as_dict(self) -> dict[str, Any]:
@@ -61,7 +63,8 @@ class Decision:
         if identification:
             _require_search(identification)
         scoring, digest = fields.get("scoring", "cosine"), fields.get("map", "")
-        if (scoring, bool(digest)) not in (("cosine", False), ("plda", True)) or not (
+        known = (("cosine", False), *((name, True) for name in FITTED))
+        if (scoring, bool(digest)) not in known or not (
             isinstance(digest, str) and len(digest) <= _DIGEST
         ):
             raise ValueError("the scoring of the decision is none")

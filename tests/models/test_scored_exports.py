@@ -1,8 +1,9 @@
-"""Exported models score as the checkpoint does where that has PLDA scoring."""
+"""Exported models score as the checkpoint does where that has a fitted scoring."""
 
 import json
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from siamese import Embedder, Gallery
+from siamese.config import FittedName
 from siamese.config.using import ExportSettings, check_export
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint, update_checkpoint
@@ -26,37 +28,54 @@ from tests.runs import write_random_model
 
 FITTED = FittedOn(20, 100, False, None, "2026-01-01T00:00:00+00:00")
 DIM, KEPT = 8, 5
+DIMENSIONS = {"plda": KEPT, "wccn": 2 * DIM}
 SUFFIXES = {"onnx": ".onnx", "safetensors": ".safetensors", "torch": ".pt2"}
 
 
-def scoring() -> ScoringMap:
+def scoring(kind: FittedName = "plda") -> ScoringMap:
     rng = np.random.default_rng(3)
-    matrix = rng.normal(size=(DIM, KEPT)).astype(np.float32)
-    return ScoringMap(rng.normal(size=DIM).astype(np.float32) / 4, matrix, FITTED)
+    matrix = rng.normal(size=(DIM, KEPT if kind == "plda" else DIM)).astype(np.float32)
+    return ScoringMap(rng.normal(size=DIM).astype(np.float32) / 4, matrix, FITTED, kind)
 
 
-def decided(flip: bool = False, **more: str) -> dict[str, Any]:
+def decided(flip: bool = False, **more: Any) -> dict[str, Any]:
     return Decision(0.4, 0.01, Calibration(3.0, -1.0), flip, **more).as_dict()
 
 
 PLDA = {"scoring": "plda", "map": scoring().digest}
 
 
+both = pytest.mark.parametrize("best", DIMENSIONS, indirect=True)
+
+
 @pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[FittedName], Path]:
     """A checkpoint with a map and a threshold that was chosen with it, and all exports of it."""
-    extras = {"scoring": scoring().as_dict(), "decision": decided(**PLDA)}
-    best = tmp_path_factory.mktemp("scored") / "run" / "best.pt"
-    write_random_model(best, **extras)
-    for to in SUFFIXES:
-        exported(best, to)
-    return best.parent
+
+    @cache
+    def make(kind: FittedName) -> Path:
+        made = scoring(kind)
+        decision = decided(scoring=kind, map=made.digest)
+        best = tmp_path_factory.mktemp("scored") / "run" / "best.pt"
+        write_random_model(best, scoring=made.as_dict(), decision=decision)
+        for to in SUFFIXES:
+            exported(best, to)
+        return best.parent
+
+    return make
 
 
 @pytest.fixture
-def best(once: Path, tmp_path: Path) -> Path:
-    """A copy of the checkpoint, to be changed, with its exports beside it."""
-    return Path(shutil.copytree(once, tmp_path / "run")) / "best.pt"
+def best(
+    once: Callable[[FittedName], Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> Path:
+    """A copy of the checkpoint, to be changed, with its exports beside it; PLDA unless asked."""
+    kind = getattr(request, "param", "plda")
+    return Path(shutil.copytree(once(kind), tmp_path / "run")) / "best.pt"
+
+
+def kind_of(best: Path) -> str:
+    return str(read_checkpoint(best)["decision"]["scoring"])
 
 
 def exported(best: Path, to: str, **more: Any) -> Path:
@@ -71,6 +90,7 @@ def scores(vectors: np.ndarray) -> np.ndarray:
     return np.asarray(unit @ unit.T)
 
 
+@both
 @pytest.mark.parametrize("to", ["onnx", "safetensors"])
 def test_the_exported_model_scores_as_the_checkpoint(
     best: Path, face_folder: Path, tmp_path: Path, to: str
@@ -82,7 +102,8 @@ def test_the_exported_model_scores_as_the_checkpoint(
     out = best.with_suffix(SUFFIXES[to])
     other = Embedder.load(out, "cpu")
     found = other.embed(face_folder)
-    assert found.shape[1] == other.dimensions == KEPT
+    assert found.shape[1] == other.dimensions == DIMENSIONS[kind_of(best)]
+    assert other.scoring.name == kind_of(best)
     np.testing.assert_allclose(scores(found), expected, atol=1e-4, rtol=0)
     assert (other.fingerprint, other.decision) == (model.fingerprint, model.decision)
     assert other.decision is not None
@@ -94,16 +115,18 @@ def test_the_exported_model_scores_as_the_checkpoint(
     assert found_one.candidates[0].score == pytest.approx(1, abs=1e-4)
 
 
+@both
 def test_other_programs_get_dot_products_that_are_the_scores(best: Path, face_folder: Path) -> None:
     model = Embedder.load(best, "cpu")
     session = onnxruntime.InferenceSession(best.with_suffix(".onnx"))
     files = sorted(face_folder.glob("*/*.png"))[:9]
     pixels = torch.stack([model.prepare(one) for one in _rgb(files)]).permute(0, 2, 3, 1)
     (found,) = session.run(["embeddings"], {"images": pixels.numpy().copy()})
-    assert found.shape == (9, KEPT)
+    assert found.shape == (9, DIMENSIONS[kind_of(best)])
     np.testing.assert_allclose(found @ found.T, scores(model.embed(files)), atol=1e-4, rtol=0)
     properties = session.get_modelmeta().custom_metadata_map
-    assert (properties["scoring"], properties["fingerprint"]) == ("plda", model.fingerprint)
+    assert properties["scoring"] == kind_of(best)
+    assert properties["fingerprint"] == model.fingerprint
 
 
 def _rgb(files: list[Path]) -> Any:
@@ -112,6 +135,7 @@ def _rgb(files: list[Path]) -> Any:
     return rgb_pictures(files, 32)
 
 
+@both
 def test_a_torch_archive_maps_too(best: Path, face_folder: Path) -> None:
     archive = torch.export.load(best.with_suffix(".pt2")).module()
     model = Embedder.load(best, "cpu")
@@ -176,6 +200,27 @@ def test_what_a_graph_cannot_do_is_one_line(best: Path, face_folder: Path) -> No
         Embedder.load(best.with_suffix(".safetensors"), "cpu", scoring="plda")
 
 
+@pytest.mark.parametrize("best", ["wccn"], indirect=True)
+def test_a_graph_of_one_scoring_has_no_other(best: Path) -> None:
+    out = best.with_suffix(".onnx")
+    for other in ("cosine", "plda"):
+        with pytest.raises(
+            UserError, match=f"`scoring` {other}: .*with its WCCN scoring.* `scoring` {other}$"
+        ):
+            Embedder.load(out, "cpu", scoring=other)
+    assert Embedder.load(out, "cpu", scoring="wccn").scoring.name == "wccn"
+    weights = best.with_suffix(".safetensors")
+    with pytest.raises(
+        UserError, match=r"holds WCCN, not PLDA; .* \(siamese-eval plda\) and export"
+    ):
+        Embedder.load(weights, "cpu", scoring="plda")
+    with pytest.raises(UserError, match="holds WCCN, not PLDA; fit it with siamese-eval plda"):
+        exported(best, "onnx", scoring="plda")
+    update_checkpoint(best, "decision", decided(True, scoring="wccn", map=scoring("wccn").digest))
+    with pytest.raises(UserError, match=r"chosen with WCCN and `flip` true, .*`to` safetensors"):
+        exported(best, "onnx")
+
+
 def _rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
     """Change a .safetensors: its tensors and its description."""
     with safe_open(path, "pt") as file:
@@ -205,6 +250,26 @@ def test_a_changed_safetensors_is_refused(
     _rewrite(path, lambda tensors, described: None)
     assert Embedder.load(path, "cpu").dimensions == KEPT
     _rewrite(path, change)
+    with pytest.raises(UserError, match=rf"best\.safetensors: is damaged, .*{said}"):
+        Embedder.load(path, "cpu")
+
+
+@pytest.mark.parametrize("best", ["wccn"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda d: d.update(kind="lda"), "its scoring cannot be used"),
+        (lambda d: d.update(kind=["wccn"]), "its scoring cannot be used"),
+        (lambda d: d.update(kind="plda"), "its scoring cannot be used"),
+        (lambda d: d.update(kind="plda", dimensions=DIM), "is not the one that it describes"),
+        (lambda d: d.update(dimensions=DIM), "its scoring cannot be used"),
+    ],
+)
+def test_a_changed_kind_is_refused(
+    best: Path, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    path = best.with_suffix(".safetensors")
+    _rewrite(path, lambda tensors, described: change(described["scoring"]))
     with pytest.raises(UserError, match=rf"best\.safetensors: is damaged, .*{said}"):
         Embedder.load(path, "cpu")
 

@@ -1,4 +1,4 @@
-"""Fit PLDA scoring on people, hold it against the cosine on others, keep it in the checkpoint."""
+"""Fit a scoring on people, hold it against the cosine on others, keep it in the checkpoint."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from siamese.auditing.two_covariance import TwoCovariance, fit
-from siamese.config import PldaSettings
+from siamese.config import FittedName, ScoringFitSettings, scoring_title
 from siamese.config.common import plain
 from siamese.data.folder import FaceFolder, scan_folder, shared_names
 from siamese.data.split_lists import names_of
@@ -19,7 +17,7 @@ from siamese.errors import UserError, first_few
 from siamese.files.writing import write_json
 from siamese.models.checkpoint import package_versions, update_checkpoint
 from siamese.models.exported import is_exported
-from siamese.models.scoring import PLDA, FittedOn, Scoring, ScoringMap
+from siamese.models.scoring import FittedOn, Scoring, ScoringMap
 from siamese.report.embedding_sources import (
     Embeddings,
     Model,
@@ -29,22 +27,22 @@ from siamese.report.embedding_sources import (
     own_people,
 )
 from siamese.report.model_comparison import Difference, differences_of
+from siamese.report.scoring_maps import fit_map
 from siamese.report.verification_report import make_folder, verify
 from siamese.verification.sample_warnings import is_collapsed
-from siamese.verification.scores import normalise
 
-_LEAST = 2  # dimensions: in one the cosine is 1 or -1
-_WITHOUT_PEOPLE = 1e-3  # a ratio at which a dimension tells nothing about people
+# The figure that a scoring is to raise. WCCN gains at small FMR: its AUC is about the cosine's.
+_AIM: dict[FittedName, str] = {"plda": "auc", "wccn": "tar_at_far_1e-2"}
 
 
 @dataclass(frozen=True)
-class FittedPlda:
-    """A fitted PLDA.
+class FittedScoring:
+    """A fitted scoring.
 
     Attributes:
         fitted_on: whose pictures, in words.
         judged_on: on whom it is held against the cosine, in words; None where nobody is.
-        differences: figures of the cosine (a) and of PLDA (b) there.
+        differences: figures of the cosine (a) and of the fitted scoring (b) there.
         path: the checkpoint.
         written: whether the map was written into it.
     """
@@ -59,65 +57,8 @@ class FittedPlda:
     files: tuple[Path, ...]
 
 
-def weighted_axes(model: TwoCovariance) -> npt.NDArray[np.float64]:
-    """The map of centred embeddings whose cosine stands for what PLDA says of two pictures.
-
-    In a coordinate with variance 1 of pictures and r of people two pictures x, y of one person have
-    the covariance [[r + 1, r], [r, r + 1]], of two people [[r + 1, 0], [0, r + 1]]. The logarithm
-    of the ratio of both densities is
-
-        r / (2 r + 1) * x y - r^2 / (2 (r + 1) (2 r + 1)) * (x^2 + y^2) + constant.
-
-    The first terms are an inner product, the second say how long both are, which the cosine takes
-    away (Garcia-Romero & Espy-Wilson, "Analysis of i-vector length normalization in speaker
-    recognition systems", Interspeech 2011). Each axis is times r / (2 r + 1). Its root would sum
-    the first terms as they are, and is about as good as the whole ratio. But people who trained the
-    network overstate how much weak axes tell: on the validation people of six networks, fitted on
-    the 44 people of their training, AUC was 0.003 to 0.014 higher without the root.
-
-    Returns:
-        (D, d): the axes along which people differ, weighted, most telling ones first.
-    """
-    order = np.argsort(-model.ratio, kind="stable")
-    order = order[model.ratio[order] > _WITHOUT_PEOPLE]
-    ratio = model.ratio[order]
-    return np.asarray(model.axes[:, order] * (ratio / (2 * ratio + 1)))
-
-
-def fit_map(embeddings: npt.ArrayLike, labels: npt.ArrayLike, fitted: FittedOn) -> ScoringMap:
-    """Fit the map to labelled embeddings.
-
-    Args:
-        embeddings: (N, D).
-        labels: int64 (N,), any values.
-        fitted: what is to be said of them.
-
-    Raises:
-        UserError: too few people or pictures; NaN, Inf or an embedding of length 0.
-    """
-    unit = normalise(embeddings).numpy()
-    names, numbers = np.unique(np.asarray(labels), return_inverse=True)
-    if len(names) < 2:
-        raise UserError(f"{len(names)} people: PLDA tells people apart, two are needed: add people")
-    if len(names) == len(numbers):
-        raise UserError(
-            "nobody has two pictures: PLDA learns from them how pictures of one person differ; add "
-            "pictures"
-        )
-    model = fit(unit, numbers.astype(np.int64), np.ones(len(numbers)))
-    axes = weighted_axes(model)
-    if axes.shape[1] < _LEAST:
-        raise UserError(
-            f"{len(numbers)} pictures of {len(names)} people: PLDA finds {axes.shape[1]} dimensions"
-            f" in which people differ, and needs {_LEAST}; add people and pictures"
-        )
-    # The length of a mapped embedding does not matter, so it is made about 1.
-    axes = axes / np.linalg.norm(axes)
-    return ScoringMap(model.centre.astype(np.float32), axes.astype(np.float32), fitted)
-
-
-def fit_plda(settings: PldaSettings) -> FittedPlda:
-    """Fit PLDA on the training people, judge it on the validation people, write it.
+def fit_scoring(settings: ScoringFitSettings, kind: FittedName) -> FittedScoring:
+    """Fit a scoring on the training people, judge it on the validation people, write it.
 
     Raises:
         UserError: too few people or pictures; unusable checkpoint or folder.
@@ -125,8 +66,8 @@ def fit_plda(settings: PldaSettings) -> FittedPlda:
     path = checkpoint_path(settings)
     if settings.write and is_exported(path):
         raise UserError(
-            f"{path}: PLDA is not written into an exported model; fit it for the checkpoint and "
-            "export again (`write` false only shows it)"
+            f"{path}: {scoring_title(kind)} is not written into an exported model; fit it for the "
+            "checkpoint and export again (`write` false only shows it)"
         )
     model = load_model(settings)
     cosine = replace(settings, scoring="cosine")
@@ -151,7 +92,7 @@ def fit_plda(settings: PldaSettings) -> FittedPlda:
             "embedding: no scoring can tell them apart; train anew"
         )
     try:
-        found = fit_map(people.embeddings, people.labels, fitted)
+        found = fit_map(kind, people.embeddings, people.labels, fitted)
     except UserError as error:
         raise UserError(f"{people.origin}: {error}") from None
     judged, differences, said = _against_cosine(model, others, found, cosine)
@@ -168,7 +109,9 @@ def _undecided(model: Model) -> Model:
     return replace(model, content={k: v for k, v in model.content.items() if k != "decision"})
 
 
-def _fitting_people(model: Model, settings: PldaSettings) -> tuple[FaceFolder, bool, list[str]]:
+def _fitting_people(
+    model: Model, settings: ScoringFitSettings
+) -> tuple[FaceFolder, bool, list[str]]:
     """Whom it is fitted on, whether they are the checkpoint's own, and notes.
 
     Raises:
@@ -193,7 +136,9 @@ def _fitting_people(model: Model, settings: PldaSettings) -> tuple[FaceFolder, b
     return folder, False, notes
 
 
-def _validation_people(model: Model, settings: PldaSettings) -> tuple[FaceFolder | None, list[str]]:
+def _validation_people(
+    model: Model, settings: ScoringFitSettings
+) -> tuple[FaceFolder | None, list[str]]:
     """On whom it is judged; None, and why, where they are not there."""
     try:
         place = settings.data if settings.part is not None else None
@@ -203,9 +148,9 @@ def _validation_people(model: Model, settings: PldaSettings) -> tuple[FaceFolder
 
 
 def _against_cosine(
-    model: Model, folder: FaceFolder | None, found: ScoringMap, settings: PldaSettings
+    model: Model, folder: FaceFolder | None, found: ScoringMap, settings: ScoringFitSettings
 ) -> tuple[str | None, tuple[Difference, ...], list[str]]:
-    """On whom PLDA is judged, its figures beside those of the cosine, and notes."""
+    """On whom it is judged, its figures beside those of the cosine, and notes."""
     if folder is None:
         return None, (), []
     origin = f"{model.path} on validation people of {folder.root}"
@@ -220,31 +165,31 @@ def _against_cosine(
     ]
     differences = differences_of(*judged)
     notes = [f"validation people: {note}" for note in (*plain_people.notes, *judged[0].notes)]
-    auc = next(one for one in differences if one.name == "auc")
-    if auc.difference <= 0:
+    aim = next(one for one in differences if one.name == _AIM[found.kind])
+    if not aim.difference > 0:  # nor NaN
         notes.append(
-            f"PLDA is not better than the cosine on these people (AUC {auc.difference:+.4f}): stay "
-            "with the cosine"
+            f"{scoring_title(found.kind)} is not better than the cosine on these people "
+            f"({aim.title} {aim.difference:+.4f}): stay with the cosine"
         )
     return origin, differences, notes
 
 
 def _written(
-    settings: PldaSettings,
+    settings: ScoringFitSettings,
     model: Model,
     found: ScoringMap,
     fitted_on: str,
     judged_on: str | None,
     differences: tuple[Difference, ...],
     notes: Sequence[str],
-) -> FittedPlda:
+) -> FittedScoring:
     """Write the JSON and, where it is wanted, the map; a threshold of another map goes with it."""
     gone = _outdated(model, found)
-    if gone and settings.write:
+    if gone is not None and settings.write:
         notes = [
             *notes,
-            "the threshold of this checkpoint was chosen with the PLDA that is replaced, so it was "
-            "removed: choose it anew with siamese-eval threshold --scoring plda",
+            f"the threshold of this checkpoint was chosen with the {gone} that is replaced, so it "
+            f"was removed: choose it anew with siamese-eval threshold --scoring {found.kind}",
         ]
     out = make_folder(Path(settings.out or Path(settings.runs) / model.path.resolve().parent.name))
     content = {
@@ -264,19 +209,21 @@ def _written(
             "scoring",
             found.as_dict(),
             model=model.content["model"],
-            without="decision" if gone else None,
+            without=None if gone is None else "decision",
             limits=settings.limits,
         )
-    files = (write_json(out / "plda.json", plain(content)),)
-    return FittedPlda(
+    files = (write_json(out / f"{found.kind}.json", plain(content)),)
+    return FittedScoring(
         found, fitted_on, judged_on, differences, model.path, settings.write, tuple(notes), files
     )
 
 
-def _outdated(model: Model, found: ScoringMap) -> bool:
-    """Whether the checkpoint's threshold was chosen with another PLDA than is written now."""
+def _outdated(model: Model, found: ScoringMap) -> str | None:
+    """The fitted scoring of the checkpoint's threshold, where it is not the one written now."""
     try:
         decision = model.decision
     except UserError:  # damaged: it says so wherever it is read
-        return False
-    return decision is not None and decision.scoring == PLDA and decision.map != found.digest
+        return None
+    if decision is None or decision.map in ("", found.digest):
+        return None
+    return scoring_title(decision.scoring)

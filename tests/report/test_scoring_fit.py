@@ -98,7 +98,7 @@ def test_the_directions_are_those_of_linear_discriminant_analysis() -> None:
 
 
 def test_on_others_it_comes_near_the_whole_evidence_and_beats_equal_weights() -> None:
-    """In many dimensions, where lengths say little: AUC 0.98, 0.97, 0.91; the cosine 0.51, WCCN with it 0.69."""
+    """Where lengths say little: AUC 0.98, 0.97, 0.91; the cosine 0.51, WCCN with it 0.69."""
     embeddings, labels = people(150, 12, 0, dimensions=48, noise=5)
     others, who = people(60, 5, 1, dimensions=48, noise=5)
     model = fit(embeddings, labels, np.ones(len(labels)))

@@ -26,6 +26,7 @@ FLOORS = {
     "curation": 7,
     "recognition": 7,
     "training": 7,
+    "serving": 8,
     "tasks": 8,
     "studies": 9,
     "cli": 10,

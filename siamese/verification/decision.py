@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from siamese.verification.calibration import Calibration
+from siamese.verification.histogram import ScoreHistogram
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Decision:
             when none was chosen.
         scoring: what the cosine was of, ``cosine`` (embeddings as they are) or ``plda`` (mapped).
         map: digest of the map; empty for cosine. With any other the decision does not hold.
+        histogram: the scores of the people whom it was chosen on; None where older versions chose.
     """
 
     threshold: float
@@ -33,6 +35,7 @@ class Decision:
     identification: dict[str, Any] = field(default_factory=dict)
     scoring: str = "cosine"
     map: str = ""
+    histogram: ScoreHistogram | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
@@ -66,9 +69,11 @@ class Decision:
         ):
             raise ValueError("the scoring of the decision is none")
         calibration = Calibration(numbers[2], numbers[3])
+        spread = fields.get("histogram")  # older checkpoints lack it
+        histogram = None if spread is None else ScoreHistogram.from_dict(spread)
         return cls(
             numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked),
-            dict(identification), scoring, digest,
+            dict(identification), scoring, digest, histogram,
         )  # fmt: skip
 
 

@@ -24,8 +24,8 @@ from siamese.serving.answers import (
     Refusal,
     Verified,
 )
+from siamese.serving.front_page import docs_page, front_page
 from siamese.serving.guard import Guard
-from siamese.serving.page import docs_page, front_page
 from siamese.serving.service import Service
 
 Prior = Annotated[

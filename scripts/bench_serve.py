@@ -33,6 +33,7 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from tqdm import tqdm
 
 from siamese.demo.demo_faces import write_demo_faces
 
@@ -287,7 +288,7 @@ def fuzz(address: Address, pictures: Sequence[bytes], number: int, seed: int) ->
     """Send nonsense; returns the exit code."""
     rng, statuses, found = random.Random(seed), Counter[str](), []
     connection = http.client.HTTPConnection(*address, timeout=60)
-    for turn in range(number):
+    for turn in tqdm(range(number), desc="fuzzing", unit="request", mininterval=10):
         method, path, body, headers = nonsense(rng, pictures)
         told = b""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import warnings
 from asyncio import Transport
@@ -55,6 +56,7 @@ def serve(model: Embedder, settings: ServeSettings) -> None:
         UserError: the address cannot be bound; the gallery is of another model, or damaged.
     """
     warnings.filterwarnings("ignore", module="PIL")  # on odd metadata of pictures
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # on every broken form
     with _bound(settings) as listening:
         service = Service(model, settings)
         try:

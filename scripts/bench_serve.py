@@ -280,7 +280,11 @@ def nonsense(
         headers[rng.choice(["Origin", "Authorization", "X-A", "Expect", "Cookie", "Range"])] = (
             rng.choice(["null", "http://x", "Bearer x", "100-continue", "bytes=0-1", "é" * 50])
         )
-    method = rng.choice(["GET", "POST", "POST", "PUT", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+    method = rng.choice(["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+    if rng.random() < 0.8:  # mostly one that is there
+        method = "POST" if path.startswith(("/verify", "/identify")) else "GET"
+        if path.startswith("/people/"):
+            method = rng.choice(["PUT", "PUT", "DELETE"])
     return method, path, bytes(body), headers
 
 

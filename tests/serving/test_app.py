@@ -6,6 +6,8 @@ import io
 import json
 import os
 import sqlite3
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -148,8 +150,15 @@ def test_what_is_no_name_is_refused(client: TestClient, name: str) -> None:
 
 
 def big(width: int, height: int) -> bytes:
-    """A picture that is small as a file."""
-    return png(Image.new("1", (width, height)))
+    """A picture that is small as a file and says that it is large."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + head
+        + struct.pack(">I", zlib.crc32(head))
+        + noise(0)[33:]
+    )
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@
   a study that was never killed.
 - enroll: `siamese-use enroll` is killed; each person must be there with all pictures or not at
   all, and the next call must complete the gallery.
+- serve: `siamese-use serve` is killed while four clients enrol people; each person must be there
+  with all pictures or not at all, and everybody whose enrolment was answered must be there.
 - ranks: one of two processes under `torchrun --max-restarts 3 -m siamese.cli.train` is killed, up
   to three times a run; the run goes on by itself, its figures must be those of a run that was
   never killed, and no loader process may be left. Then one is killed under torchrun without
@@ -23,18 +25,21 @@ import argparse
 import contextlib
 import csv
 import hashlib
+import http.client
 import os
 import random
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from bench_serve import ask, form, serving
 from tqdm import tqdm
 
 from siamese import Gallery
@@ -206,6 +211,50 @@ def kill_enroll(place: Path, times: int, rng: random.Random) -> str:
     return f"enroll: {done} kills; nobody was half enrolled, and the next call completes it"
 
 
+def kill_serve(place: Path, times: int, rng: random.Random) -> str:
+    """See the module."""
+    images, clients = 4, 4
+    faces = write_demo_faces(place / "faces", 8, images, 32, 0)
+    whole(place, "train", "--data", faces, *MODEL)
+    people = [sorted(folder.glob("*.jpg")) for folder in sorted(faces.iterdir())]
+    forms = [form([("pictures", path.read_bytes()) for path in paths]) for paths in people]
+    checkpoint, told = place / "checkpoints/run/best.pt", set[str]()
+
+    def enrol(address: tuple[str, int], client: str) -> None:
+        connection = http.client.HTTPConnection(*address, timeout=60)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it was killed
+            for number in range(10**6):
+                name = f"{client}-{number}"
+                if ask(connection, "PUT", f"/people/{name}", forms[number % len(forms)]) != 200:
+                    raise SystemExit("serve: an enrolment was refused")
+                told.add(name)
+
+    with tqdm(total=times, desc="serve", unit="kill", disable=None) as bar:
+        for turn in range(times):
+            before = len(told)
+            with serving(place, checkpoint) as (address, process):
+                threads = [
+                    threading.Thread(target=enrol, args=(address, f"{turn}-{client}"))
+                    for client in range(clients)
+                ]
+                for thread in threads:
+                    thread.start()
+                while len(told) < before + clients:
+                    time.sleep(0.002)
+                time.sleep(rng.uniform(0, 0.3))
+                os.kill(process, signal.SIGKILL)
+                for thread in threads:
+                    thread.join()
+            with Gallery(place / "g.db", create=False) as opened:
+                there = {one.name: one.pictures for one in opened.people()}
+            if set(there.values()) != {images}:
+                raise SystemExit("serve: a person is there with some of the pictures")
+            if not told <= there.keys():
+                raise SystemExit("serve: an enrolment that was answered is lost")
+            bar.update()
+    return f"serve: {times} kills, {len(there)} people; nobody was half enrolled, none was lost"
+
+
 TOGETHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 RUN = ("--backbone", "test_resnet", "--model.pretrained", "false", "--size", 32, "--epochs", 12,
        "--model.embedding_dim", 8, "--workers", 1, "--name", "run", "--device", "cpu",
@@ -373,6 +422,7 @@ KILLS: dict[str, Callable[[Path, int, random.Random], str]] = {
     "cache": kill_cache,
     "study": kill_study,
     "enroll": kill_enroll,
+    "serve": kill_serve,
     "ranks": kill_ranks,
     "mend": kill_mend,
 }

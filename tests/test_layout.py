@@ -27,6 +27,7 @@ FLOORS = {
     "recognition": 7,
     "training": 7,
     "cropping": 8,
+    "serving": 8,
     "tasks": 8,
     "studies": 9,
     "cli": 10,

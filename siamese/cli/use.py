@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ from siamese.cli.commands import Command, preload, run_chosen, run_command
 from siamese.cli.parsing import require_places
 from siamese.cli.printing import limits_text
 from siamese.config.using import (
+    TOKEN_VARIABLE,
     EnrollSettings,
     ExportPersonSettings,
     ExportSettings,
@@ -22,9 +24,11 @@ from siamese.config.using import (
     ListSettings,
     MigrateSettings,
     SearchSettings,
+    ServeSettings,
     UseSettings,
     VerifySettings,
     check_export,
+    check_serve,
     check_use,
 )
 from siamese.errors import UserError
@@ -367,6 +371,27 @@ def _print_exported(result: Exported) -> None:
     print(f"wrote {shown(str(result.path))} ({result.size / 1e6:.1f} MB)")
 
 
+def _serve(settings: ServeSettings) -> None:
+    if settings.token is None:
+        settings.token = os.environ.get(TOKEN_VARIABLE)
+    check_serve(settings)
+    for library in ("fastapi", "python_multipart", "uvicorn"):
+        if importlib.util.find_spec(library) is None:
+            raise UserError(f"serve: needs {library}: pip install 'siamese[serve]'")
+    preload("siamese.serving.server")
+    from siamese.recognition.gallery import Gallery
+    from siamese.recognition.stores import NoGallery
+    from siamese.serving.server import serve
+
+    try:
+        with Gallery(settings.gallery, create=False) as gallery:
+            model = _load(settings, gallery.head.checkpoint)
+            gallery.use(model)
+    except NoGallery:
+        model = _load(settings)
+    serve(model, settings)
+
+
 COMMANDS = {
     "verify": Command(
         VerifySettings, "are these two pictures of one person? exit status 0 yes, 1 no", _verify,
@@ -391,6 +416,9 @@ COMMANDS = {
     ),
     "migrate": Command(
         MigrateSettings, "embed everybody anew with another model, or copy to a database", _migrate
+    ),
+    "serve": Command(
+        ServeSettings, "answer all of this over HTTP, with a page for a browser", _serve
     ),
     "export": Command(
         ExportSettings, "the model as one file for other programs: ONNX, safetensors", _export

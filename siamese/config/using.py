@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from siamese.config.common import LimitSettings, PrecisionName, ScoringName
 from siamese.config.evaluation import Resamples, Score
-from siamese.config.ranges import NonNegativeInt, OpenUnit, PositiveInt, check_values
+from siamese.config.ranges import (
+    Allowed,
+    MemoryLimit,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnit,
+    PositiveFloat,
+    PositiveInt,
+    check_values,
+)
 from siamese.errors import UserError
 
 
@@ -125,6 +135,92 @@ class MigrateSettings(GallerySettings):
     to: str | None = None
     """A new gallery that is written instead, a file or postgresql://...; null: the gallery itself
     changes."""
+
+
+Port = Annotated[int, Allowed("from 0 to 65535", lambda v: 0 <= v <= 65535)]
+TOKEN_VARIABLE = "SIAMESE_TOKEN"
+_SHORTEST_TOKEN = 16
+
+
+@dataclass
+class ServeLimitSettings:
+    """Limits: what those who ask the service may take of it."""
+
+    picture: MemoryLimit = 10.0
+    """Largest file of a picture, in MiB."""
+    pixels: MemoryLimit = 25.0
+    """Most pixels of a picture, in millions."""
+    pictures: PositiveInt = 16
+    """Most pictures of one enrolment."""
+    request: MemoryLimit = 40.0
+    """Largest request, in MiB."""
+    memory: MemoryLimit = 400.0
+    """Memory for all requests that are being received, in MiB; beyond it new ones are put off."""
+    rate: PositiveInt = 600
+    """Requests a minute from one address; a fifth of them may come at once."""
+    connections: PositiveInt = 128
+    """Connections at a time; beyond them new ones are put off."""
+    seconds: PositiveFloat = 20.0
+    """Within which a request must have arrived."""
+
+
+@dataclass
+class ServeSettings(GallerySettings):
+    """Settings of siamese-use serve."""
+
+    batch: PositiveInt = 32
+    """Most pictures in one pass of the network."""
+    wait: NonNegativeFloat = 5.0
+    """Milliseconds that a pass waits at most for pictures that are being decoded; it never waits
+    where there are none."""
+    host: str = "127.0.0.1"
+    """The address to bind. Any but this machine's own (127.0.0.1, ::1) demands a token."""
+    port: Port = 8000
+    """The port to bind; 0: a free one."""
+    token: str | None = None
+    """What every request must bring (Authorization: Bearer TOKEN). Others on the machine can see a
+    command line, so better set it in the environment as SIAMESE_TOKEN, which this one wins over."""
+    hosts: tuple[str, ...] = ()
+    """Further names that the service is asked by, such as that of a proxy before it. Without a
+    token a request for any name but this machine's own is refused."""
+    limits: ServeLimitSettings = field(default_factory=ServeLimitSettings)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine's own, which no other machine can reach."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_serve(settings: ServeSettings) -> None:
+    """Refuse values that cannot work, and to be open to others without a token.
+
+    Raises:
+        UserError: one line that names the setting and the fix.
+    """
+    check_values(settings)
+    token = settings.token
+    if token is None and not is_loopback(settings.host):
+        raise UserError(
+            f"`host` {settings.host}: others can reach it, so a token is needed: set "
+            f"{TOKEN_VARIABLE} in the environment, or `token`"
+        )
+    if token is not None and not (
+        len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable()
+        and " " not in token
+    ):  # fmt: skip
+        raise UserError(
+            f"`token`: must be {_SHORTEST_TOKEN} or more letters, digits and signs of ASCII "
+            "without spaces; python -c 'import secrets; print(secrets.token_urlsafe())' makes one"
+        )
+    if settings.limits.picture > settings.limits.request:
+        raise UserError("`limits.picture`: a picture cannot be larger than `limits.request`")
+    if settings.limits.request > settings.limits.memory:
+        raise UserError("`limits.request`: a request cannot be larger than `limits.memory`")
 
 
 def check_use(settings: Any) -> None:

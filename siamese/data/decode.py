@@ -5,6 +5,7 @@ Where a change here gives other pixels, raise `siamese.data.cache.CACHE_VERSION`
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 from typing import IO
@@ -19,12 +20,16 @@ _BOMB = "too large (decompression bomb)"
 _FROM_16_BITS = np.round(np.arange(65536) / 257.0).astype(np.uint8)
 
 
+# What phones, cameras and browsers make; a reader for each other type is one more to attack.
+SENT_TYPES = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+
+
 class DecodeError(UserError):
     """A picture that cannot be decoded; the message names the file."""
 
 
-def open_picture(file: Path | IO[bytes]) -> Image.Image:
-    """Open a picture of any type but EPS.
+def open_picture(file: Path | IO[bytes], types: tuple[str, ...] | None = None) -> Image.Image:
+    """Open a picture of any type but EPS; with ``types`` of these, by Pillow's names.
 
     Those Pillow gives to Ghostscript, where there is one, which runs the program that they are; not
     yet when they are opened, but when they are loaded.
@@ -33,7 +38,10 @@ def open_picture(file: Path | IO[bytes]) -> Image.Image:
         UnidentifiedImageError: an EPS, or no picture at all.
         Exception: of many kinds; see Pillow.
     """
-    image = Image.open(file)
+    if types is not None:
+        Image.init()
+        types = tuple(name for name in types if name in Image.OPEN)  # a Pillow may lack some
+    image = Image.open(file, formats=types)
     if image.format == "EPS":
         with image:  # closes what was opened here
             raise UnidentifiedImageError("an EPS file is a program, and not run")
@@ -85,12 +93,44 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
             warnings.simplefilter("ignore")  # Pillow's notes on odd metadata; errors still raise
             # As an open file: Pillow maps a path into memory and then garbles turned grey TIFFs.
             with open_regular(path) as file, open_picture(file) as image:
-                if size is not None:
-                    image.draft(None, (2 * size, 2 * size))
-                image.load()
-                return to_rgb(upright(image))
+                return _pixels(image, size)
     except Exception as error:  # see check_header: anything at all may be raised
         raise DecodeError(f"{path}: cannot be decoded ({type(error).__name__}: {error})") from None
+
+
+def decode_bytes(content: bytes, name: str, size: int | None, most_pixels: int) -> Image.Image:
+    """Decode a picture that a stranger has sent; see :func:`decode`.
+
+    Args:
+        content: the file, one of :data:`SENT_TYPES`.
+        name: what messages call it.
+        size: see :func:`decode`.
+        most_pixels: width times height at which it is still decoded.
+
+    Raises:
+        DecodeError: of another type, truncated, broken, or of more pixels.
+    """
+    try:
+        with open_picture(io.BytesIO(content), SENT_TYPES) as image:
+            if image.width * image.height <= most_pixels:
+                return _pixels(image, size)
+            sides = f"{image.width} x {image.height}"
+    except Image.DecompressionBombError:
+        sides = "far too many"
+    except UnidentifiedImageError:
+        raise DecodeError(f"{name}: is no picture of the types {', '.join(SENT_TYPES)}") from None
+    except Exception as error:  # see check_header: anything at all may be raised
+        # Not Pillow's own words, which may hold an address in memory.
+        raise DecodeError(f"{name}: cannot be decoded ({type(error).__name__})") from None
+    raise DecodeError(f"{name}: {sides} pixels; at most {most_pixels / 1e6:g} million are taken")
+
+
+def _pixels(image: Image.Image, size: int | None) -> Image.Image:
+    """An opened picture, loaded; see :func:`decode`."""
+    if size is not None:
+        image.draft(None, (2 * size, 2 * size))
+    image.load()
+    return to_rgb(upright(image))
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -161,14 +161,21 @@ def write_page(path: Path, page: Page) -> None:
 
 
 def write_rendered(path: Path, page: object, template: str, package: str) -> None:
-    """Write a page by a package's own template, which may take in the parts of the report's.
+    """Write a page by a package's own template, see :func:`rendered`.
 
-    The template gets ``page``; what is text in it is escaped. The file needs no other and is
-    written whole or not at all; folders are made.
+    The file needs no other and is written whole or not at all; folders are made.
     """
-    html = _environment(package).get_template(template).render(page=page)
+    html = rendered(page, template, package)
     with replacing(path) as temporary:
         temporary.write_bytes(html.encode("utf-8", errors="backslashreplace"))
+
+
+def rendered(page: object, template: str, package: str) -> str:
+    """A page by a package's own template, which may take in the parts of the report's.
+
+    The template gets ``page``; what is text in it is escaped.
+    """
+    return _environment(package).get_template(template).render(page=page)
 
 
 @cache

@@ -424,9 +424,30 @@ class Embedder:
         vectors, _ = self._run(self._batches([a, b]), None, flip)
         if len(vectors) != 2:
             raise UserError(f"{len(vectors)} pictures: two are compared, one each")
+        return self.judge_pair(vectors, prior)
+
+    def judge_pair(self, vectors: npt.ArrayLike, prior: float = 0.5) -> Verification:
+        """What two embeddings (2, D) say that were made as the threshold was chosen.
+
+        Raises:
+            UserError: NaN, Inf or nothing but zeros in one; a prior out of its range.
+        """
         pair = prepare(vectors)
         score = float(level_scores(pair.levels(slice(0, 1), slice(1, 2)).numpy(), pair.zoom)[0, 0])
         return self.judge_score(score, prior)
+
+    def embed_prepared(self, images: torch.Tensor, *, flip: bool | None = None) -> Vectors:
+        """Embed pictures that went through :attr:`prepare`, all in one pass.
+
+        Args:
+            images: uint8 (N, 3, size, size), N at least 1.
+            flip: see :meth:`embed`.
+
+        Returns:
+            embeddings float32 (N, D), as :meth:`embed` gives them.
+        """
+        batch = _Batch(images, torch.arange(len(images)))
+        return self._run([batch], None, flip)[0]
 
     def judge_score(
         self, score: float, prior: float = 0.5, threshold: float | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+from siamese.data.decode import decode_bytes
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.in_memory import Picture
 from siamese.errors import UserError, first_few
@@ -34,6 +37,8 @@ from siamese.verification.scores import listed_scores, normalise
 _PICTURES = 256  # that are embedded and enrolled at a time
 _SLACK = 10  # people that a search looks at beyond those who are asked for
 _LONGEST = 500  # characters of a name
+UPLOADED = "upload://"  # begins what stands in the place of a path where there is no file
+_NEEDS_MODEL = "a model is needed: Gallery(place, model)"
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,29 @@ class Enrolment:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A picture that is no file here, embedded.
+
+    Attributes:
+        name: what whoever sent it calls the file.
+        digest: SHA-256 of the file, hex.
+        embedding: float32 (D,), of the gallery's model, as its head says (``flip``), of any length
+            above 0.
+    """
+
+    name: str
+    digest: str
+    embedding: Vectors
+
+    @property
+    def path(self) -> str:
+        """What is recorded in a path's place: that there is none, and the file's name."""
+        last = self.name.replace("\\", "/").rpartition("/")[2]
+        plain = "".join(c if _is_unicode(c) and c != "\0" else "\ufffd" for c in last)
+        return UPLOADED + plain[-_LONGEST:]
+
+
 class Gallery:
     """Enrolled people on a database, searched exactly.
 
@@ -139,11 +167,52 @@ class Gallery:
             raise UserError(f"{name}: no picture of them is given")
         person = require_name(name)
         digests = [_digest(Path(path)) for path in paths]
-        embeddings = normalise(self._embed(paths)).numpy()
+        return self._enroll(person, paths, digests, self._embed(paths))
+
+    def enroll_uploads(
+        self, name: str, pictures: Mapping[str, bytes] | Sequence[Upload]
+    ) -> Enrolment:
+        """Enrol pictures of one person that are no files here, all of them or none.
+
+        Their pixels are not kept, so another model cannot embed them anew (:meth:`migrate`).
+
+        Args:
+            name: the person's.
+            pictures: the files' names and contents; or pictures that are embedded already.
+
+        Raises:
+            DecodeError: a picture cannot be decoded; names it.
+            UserError: no picture; a name that cannot be kept; an embedding that is none.
+        """
+        person = require_name(name)
+        if isinstance(pictures, Mapping):
+            pictures = self._embed_contents(pictures)
+        if not pictures:
+            raise UserError(f"{name}: no picture of them is given")
+        vectors = np.stack([one.embedding for one in pictures])
+        paths = [one.path for one in pictures]
+        return self._enroll(person, paths, [one.digest for one in pictures], vectors)
+
+    def _embed_contents(self, pictures: Mapping[str, bytes]) -> list[Upload]:
+        if self.model is None:
+            raise UserError(_NEEDS_MODEL)
+        limit, size = Image.MAX_IMAGE_PIXELS or sys.maxsize, self.model.prepare.decode_size
+        decoded = [decode_bytes(one, name, size, limit) for name, one in pictures.items()]
+        vectors = self._embed(decoded)
+        return [
+            Upload(name, hashlib.sha256(content).hexdigest(), vector)
+            for (name, content), vector in zip(pictures.items(), vectors, strict=True)
+        ]
+
+    def _enroll(
+        self, person: str, paths: Sequence[str], digests: Sequence[str], embeddings: Vectors
+    ) -> Enrolment:
+        """One person's embedded pictures, in one transaction."""
+        unit = normalise(embeddings).numpy()
         time = now()
         stored = [
             StoredPicture(path, digest, time, embedding)
-            for path, digest, embedding in zip(paths, digests, embeddings, strict=True)
+            for path, digest, embedding in zip(paths, digests, unit, strict=True)
         ]
         added = self._store.add({person: stored}, self.head.fingerprint)
         notes = self._twins([person])
@@ -324,8 +393,9 @@ class Gallery:
 
         Raises:
             DecodeError: a picture cannot be decoded; names it.
-            UserError: a picture is not where it was.
+            UserError: a picture is not where it was, or was uploaded and has no file.
         """
+        self._require_files()
         notes: list[str] = []
         total = sum(person.pictures for person in self.people())
         new = head_of(model)
@@ -351,6 +421,25 @@ class Gallery:
                 bar.update(len(pictures))
         self.model, self.head = model, self._store.head()
         return total, tuple(notes)
+
+    def _require_files(self) -> None:
+        """Refuse to embed anew, before any work, where pictures were uploaded and not kept."""
+        uploaded = self._store.people_with(UPLOADED)
+        if uploaded:
+            raise UserError(
+                f"{self._store.place}: pictures of {len(uploaded)} people ({first_few(uploaded)}) "
+                "were uploaded and not kept, so they cannot be embedded anew; forget those people "
+                "and enroll them again with the new model"
+            )
+
+    def require_own_model(self) -> None:
+        """Refuse where somebody has embedded the gallery anew since it was opened.
+
+        Raises:
+            UserError: it is of another model by now.
+        """
+        if self._store.head().fingerprint != self.head.fingerprint:
+            raise other_model(self._store.place)
 
     def copy_to(self, place: str | os.PathLike[str]) -> int:
         """Copy everybody into another gallery, e.g. from a file to PostgreSQL; can be repeated.
@@ -391,9 +480,9 @@ class Gallery:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _embed(self, pictures: Picture | Sequence[str]) -> Vectors:
+    def _embed(self, pictures: Picture | Sequence[Picture]) -> Vectors:
         if self.model is None:
-            raise UserError("a model is needed: Gallery(place, model)")
+            raise UserError(_NEEDS_MODEL)
         return self.model.embed(pictures, flip=self.head.flip)
 
     def _read(
@@ -465,6 +554,10 @@ class Gallery:
             one = decision.identification
             return float(one["threshold"]), f"FPIR {one['target_fpir']:g} of identification"
         return decision.threshold, f"FMR {decision.target_fmr:g} of two pictures"
+
+    def has(self, name: str) -> bool:
+        """Whether somebody of that name is enrolled."""
+        return bool(self._store.pictures(_same_form(name)))
 
     def _require_known(self, names: Sequence[str]) -> None:
         known = {person.name for person in self.people()}

@@ -121,6 +121,14 @@ class PostgresStore:
             names.setdefault(digest, []).append(name)
         return names
 
+    def people_with(self, beginning: str) -> list[str]:
+        """Names of those who have a picture whose path begins so, in order."""
+        query = (
+            f"SELECT name FROM {_JOINED} WHERE starts_with(path, %s) "
+            'GROUP BY name ORDER BY name COLLATE "C"'
+        )
+        return [name for (name,) in self._rows(query, (beginning,))]
+
     def add(self, people: Mapping[str, Sequence[StoredPicture]], fingerprint: str) -> int:
         """Enrol pictures; returns how many are new."""
         new = 0

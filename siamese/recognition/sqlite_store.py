@@ -177,6 +177,14 @@ class SqliteStore:
                 names[digest] = sorted({str(name) for (name,) in rows})
         return names
 
+    def people_with(self, beginning: str) -> list[str]:
+        """Names of those who have a picture whose path begins so, in order."""
+        query = (
+            "SELECT DISTINCT name FROM picture JOIN person ON person = person.id "
+            "WHERE substr(path, 1, ?) = ? ORDER BY name"
+        )
+        return [str(name) for (name,) in self._rows(query, (len(beginning), beginning))]
+
     def add(self, people: Mapping[str, Sequence[StoredPicture]], fingerprint: str) -> int:
         """Enrol pictures; returns how many are new."""
         new = 0

@@ -54,7 +54,7 @@ class StoredPicture:
     """An enrolled picture.
 
     Attributes:
-        path: absolute.
+        path: absolute; ``upload://NAME`` where it never was a file of this machine.
         digest: SHA-256 of the file, hex.
         enrolled: when, ISO 8601 in UTC.
         embedding: float32 (D,) of unit length.
@@ -114,6 +114,9 @@ class Store(Protocol):
 
     def names_of(self, digests: Sequence[str]) -> dict[str, list[str]]:
         """Digest -> names under which that picture is enrolled; unknown ones are left out."""
+
+    def people_with(self, beginning: str) -> list[str]:
+        """Names of those who have a picture whose path begins so, in order."""
 
     def add(self, people: Mapping[str, Sequence[StoredPicture]], fingerprint: str) -> int:
         """Enrol pictures; returns how many are new.

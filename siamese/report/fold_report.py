@@ -38,6 +38,7 @@ from siamese.verification.bootstrap import Interval, share_interval
 from siamese.verification.calibration import fit_calibration
 from siamese.verification.counts import Floats
 from siamese.verification.decision import Decision
+from siamese.verification.histogram import ScoreHistogram
 from siamese.verification.metrics import summarise, threshold_at_fmr
 from siamese.verification.pooled_folds import Folds, count_folds
 
@@ -89,7 +90,9 @@ def choose_threshold_by_folds(settings: ThresholdSettings, checkpoints: Sequence
         "never saw; the checkpoint itself is one more such model: check the threshold on people "
         "of your own when there are some"
     )
-    decision = Decision(threshold, settings.target_fmr, calibration)
+    decision = Decision(
+        threshold, settings.target_fmr, calibration, histogram=ScoreHistogram.of(counts)
+    )
     notes = [*people.notes, note]
     return write_choice(settings, model, counts, decision, chosen, checked, notes)
 

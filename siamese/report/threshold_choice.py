@@ -40,6 +40,7 @@ from siamese.verification.calibration import (
 )
 from siamese.verification.counts import PairCounts
 from siamese.verification.decision import Decision
+from siamese.verification.histogram import ScoreHistogram
 from siamese.verification.identification import identify
 from siamese.verification.metrics import (
     error_rates,
@@ -124,6 +125,9 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
     _require_support(counts.identities, settings.target_fmr)
     threshold = threshold_at_fmr(counts, settings.target_fmr)
     calibration = fit_calibration(counts)
+    decision = Decision(
+        threshold, settings.target_fmr, calibration, histogram=ScoreHistogram.of(counts)
+    )
     chosen = rates_of(people.origin, verified, threshold, calibration)
     checked = None
     if others is not None:
@@ -133,7 +137,6 @@ def choose_threshold(settings: ThresholdSettings) -> Choice:
         counts = verified.counts
         checked = rates_of(judged.origin, verified, threshold, calibration)
         notes = [*judged.notes, *(f"checked people: {note}" for note in verified.notes)]
-    decision = Decision(threshold, settings.target_fmr, calibration)
     notes = [*notes_on_choice, *notes]
     if settings.target_fpir is not None:
         searched = _choose_for_searches(people, settings.target_fpir, settings.gallery)

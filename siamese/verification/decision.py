@@ -8,6 +8,7 @@ from typing import Any
 
 from siamese.config import FITTED, ComparedName
 from siamese.verification.calibration import Calibration
+from siamese.verification.histogram import ScoreHistogram
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Decision:
         scoring: what the cosine was of, ``cosine`` (embeddings as they are), ``plda`` or ``wccn``
             (mapped).
         map: digest of the map; empty for cosine. With any other the decision does not hold.
+        histogram: the scores of the people whom it was chosen on; None where older versions chose.
     """
 
     threshold: float
@@ -35,6 +37,7 @@ class Decision:
     identification: dict[str, Any] = field(default_factory=dict)
     scoring: ComparedName = "cosine"
     map: str = ""
+    histogram: ScoreHistogram | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for a checkpoint or JSON."""
@@ -69,9 +72,11 @@ class Decision:
         ):
             raise ValueError("the scoring of the decision is none")
         calibration = Calibration(numbers[2], numbers[3])
+        spread = fields.get("histogram")  # older checkpoints lack it
+        histogram = None if spread is None else ScoreHistogram.from_dict(spread)
         return cls(
             numbers[0], numbers[1], calibration, flip, dict(chosen), dict(checked),
-            dict(identification), scoring, digest,
+            dict(identification), scoring, digest, histogram,
         )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from siamese.curation.findings_page import (
     write_findings_page,
 )
 from siamese.drawing.page import Chart, Facts, Headline, Picture
-from tests.report.test_page import CHROMIUM, HOSTILE, PAGE, Browser, Elements, browser
+from tests.browser import CHROMIUM, Browser
+from tests.report.test_page import HOSTILE, PAGE, Elements, browser
 
 __all__ = ["browser"]  # the fixture
 COLORS = [(255, 0, 0), (0, 160, 0), (0, 0, 255), (255, 0, 255), (0, 200, 200), (200, 160, 0)]

@@ -362,3 +362,31 @@ def test_an_index_is_approximate_and_says_how_good_it_is(place: str, model: Embe
     near = gallery.identify_embeddings(queries, top=1, approximate=True)
     pairs = zip(exact, near, strict=True)
     assert sum(a.candidates[0].name == b.candidates[0].name for a, b in pairs) >= 18
+
+
+def test_uploads_are_enrolled_together_and_named_as_such(
+    gallery: Gallery, face_folder: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    contents = {f"../{n}.png": (face_folder / "Ann" / f"{n}.png").read_bytes() for n in range(3)}
+    with pytest.raises(UserError, match=r"b\.png"):
+        gallery.enroll_uploads("Ann", {**contents, "b.png": b"nothing"})
+    assert gallery.people() == []
+    done = gallery.enroll_uploads("Ann", contents)
+    assert (done.added, done.present) == (3, 0)
+    again = gallery.enroll_uploads("Ann", contents)
+    assert (again.added, again.present) == (0, 3)
+    stored = gallery.person("Ann")["pictures"]
+    assert [one["path"] for one in stored] == [f"upload://{n}.png" for n in range(3)]
+    # The file itself is known by its content, and found.
+    by_path = gallery.enroll("Ann", [face_folder / "Ann" / "0.png"])
+    assert by_path.present == 1
+    assert gallery.identify(face_folder / "Ann" / "1.png").candidates[0].score == 1
+    gallery.enroll("Bob", [face_folder / "Bob Lee" / "0.png"])
+    newer = Embedder.load(make_checkpoint("newer", seed=1), "cpu")
+    with pytest.raises(UserError, match=r"1 people \(Ann\) were uploaded and not kept"):
+        gallery.migrate(newer)
+    gallery.forget(["Ann"])
+    assert gallery.migrate(newer)[0] == 1
+    for none in ({}, []):
+        with pytest.raises(UserError, match="no picture"):
+            gallery.enroll_uploads("Cy", none)

@@ -22,6 +22,7 @@ from siamese.models.checkpoint import (
 from siamese.report.threshold_choice import _require_support, choose_threshold
 from siamese.verification.calibration import Calibration
 from siamese.verification.decision import Decision
+from siamese.verification.histogram import BINS
 from siamese.verification.identification import identify
 from tests.report.conftest import TEST, VALIDATION
 from tests.runs import no_space_to_save
@@ -72,6 +73,14 @@ def test_chosen_on_validation_and_checked_on_test_people(trained: Path, evaluate
     assert (decision.chosen["people"], decision.checked["people"]) == (VALIDATION, TEST)
     # The lowest threshold that keeps the target: a little lower breaks it.
     assert rates(*embedded(evaluate), decision.threshold - 3e-3)[0] > 0.25 - 1e-9
+    scores, labels = embedded(evaluate)
+    histogram = decision.histogram  # of the validation people, not of those it is checked on
+    assert histogram is not None
+    pairs = scores[np.triu_indices(len(labels), 1)]
+    bins, _ = np.histogram(pairs, BINS, (-1, 1))
+    both = np.add(histogram.genuine, histogram.impostor)
+    assert both.sum() == len(pairs)
+    assert np.abs(both - bins).sum() <= 4  # beside an edge float32 may round either way
     checked = rates(*embedded(evaluate, "--part", "test"), decision.threshold)
     assert (decision.checked["fmr"], decision.checked["fnmr"]) == pytest.approx(checked, abs=1e-9)
     low, high = decision.chosen["fmr_interval"]

@@ -249,8 +249,10 @@ def _lacks(
 ) -> str:
     """That it holds another map than that of a scoring, or none, and how to get it."""
     title = scoring_title(name)
-    held = f"no {title}" if found is None else f"{scoring_title(found.kind)}, not {title}"
-    chosen = "" if asked != "auto" else ", but its threshold was chosen with it"
+    held, that = f"no {title}", "it"
+    if found is not None:
+        held, that = f"{scoring_title(found.kind)}, not {title}", title
+    chosen = "" if asked != "auto" else f", but its threshold was chosen with {that}"
     how = f"fit it with siamese-eval {name} --checkpoint {path}"
     if "fingerprint" in content:
         how = f"fit it for the checkpoint (siamese-eval {name}) and export it again"

@@ -205,7 +205,14 @@ class _Job:
         elif scoring.map is not None and decision is not None and decision.flip:
             raise UserError(
                 f"{path}: its threshold was chosen with {scoring.title} and `flip` true, and a "
-                "graph cannot map the average of two embeddings; export it with `to` safetensors"
+                "graph cannot map the average of two embeddings; export it with `to` safetensors, "
+                "or choose it anew (siamese-eval threshold) with `flip` false"
+            )
+        elif decision is not None and decision.flip:
+            self.say(
+                "note: its threshold is for the average of a picture's embedding and that of the "
+                "mirrored picture, both of unit length, which siamese makes by itself; other "
+                "programs average them, or choose it anew (siamese-eval threshold --flip false)"
             )
         if scoring.map is not None and settings.quantize is not None:
             raise UserError(

@@ -210,7 +210,12 @@ def test_what_is_validated_is_what_is_saved(settings: TrainSettings, precision: 
     recorded = read_checkpoint(best)["figures"]
     again = judge(
         CurveSettings(
-            checkpoint=str(best), device="cpu", precision=precision, workers=0, runs=settings.runs
+            checkpoint=str(best),
+            device="cpu",
+            precision=precision,
+            workers=0,
+            runs=settings.runs,
+            flip=False,
         ),
         "roc",
     )

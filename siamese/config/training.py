@@ -236,7 +236,7 @@ class LossSettings:
     2204.00964). normalized_softmax: plain class weights, the calmest start from random weights."""
     margin: Finite | None = None
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35,
-    adaface 0.4; contrastive: impostor similarity tolerated, 0; multi_similarity: its lambda, 0.5."""
+    adaface 0.4; contrastive: impostor similarity tolerated, 0; multi_similarity: lambda, 0.5."""
     scale: Finite | None = None
     """Scale: circle 256; multi_similarity 50 (its beta); arcface and its kin: sqrt(2) ln(people -
     1), at least 3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""

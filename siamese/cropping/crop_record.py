@@ -12,13 +12,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 from siamese.cropping.crop_work import NOT_READ, WRITTEN, CroppedFace
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
-from siamese.files.places import is_regular
+from siamese.files.journal import open_journal
 from siamese.files.shown import shown
 
 _VERSION = 1  # of the lines
@@ -82,22 +83,13 @@ def open_record(path: Path, way: Mapping[str, object]) -> Iterator[Record]:
     Raises:
         UserError: the faces in the folder were made in another way; the record is damaged.
     """
-    if os.path.lexists(path) and (os.path.islink(path) or not is_regular(path)):
-        raise UserError(f"{path}: is no regular file; remove it, or name another `out`")
-    with open(path, "a+", encoding="utf-8", errors="replace") as file:
-        file.seek(0)
-        *lines, unfinished = file.read().split("\n")
-        if lines:
-            _require_same(path, lines[0], way)
-            file.write("\n" if unfinished else "")
-        else:
-            file.truncate(0)
-            file.write(json.dumps({"record": _VERSION, **way}) + "\n")
-        file.flush()
-        yield Record(file, filter(None, map(_entry, lines[1:])))
+    head = json.dumps({"record": _VERSION, **way})
+    require = partial(_require_same, path, way)
+    with open_journal(path, head, require) as (file, lines):
+        yield Record(file, filter(None, map(_entry, lines)))
 
 
-def _require_same(path: Path, head: str, way: Mapping[str, object]) -> None:
+def _require_same(path: Path, way: Mapping[str, object], head: str) -> None:
     before = _parsed(head)
     if not isinstance(before, dict) or before.get("record") != _VERSION:
         raise UserError(f"{path}: is damaged, or of another version of siamese; name another `out`")

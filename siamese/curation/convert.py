@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO, TypeGuard
 
@@ -27,7 +28,8 @@ from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.fields import parse_json
-from siamese.files.places import is_regular, require_apart, require_no_way_out
+from siamese.files.journal import open_journal
+from siamese.files.places import require_apart, require_no_way_out
 from siamese.files.writing import CannotWrite, write_csv
 from siamese.processors import processors
 
@@ -121,22 +123,11 @@ def _open_record(path: Path, way: Mapping[str, object]) -> Iterator[_Record]:
     Raises:
         UserError: the folder was converted in another way; the record is damaged.
     """
-    if os.path.lexists(path) and (os.path.islink(path) or not is_regular(path)):
-        raise UserError(f"{path}: is no regular file; remove it, or name another `out`")
-    with open(path, "a+", encoding="utf-8", errors="replace") as file:
-        file.seek(0)
-        *lines, unfinished = file.read().split("\n")
-        if lines:
-            _require_same(path, lines[0], way)
-            file.write("\n" if unfinished else "")
-        else:
-            file.truncate(0)
-            file.write(json.dumps(way) + "\n")
-        file.flush()
-        yield _Record(file, [line for line in map(_parsed, lines[1:]) if _is_result(line)])
+    with open_journal(path, json.dumps(way), partial(_require_same, path, way)) as (file, lines):
+        yield _Record(file, [line for line in map(_parsed, lines) if _is_result(line)])
 
 
-def _require_same(path: Path, head: str, way: Mapping[str, object]) -> None:
+def _require_same(path: Path, way: Mapping[str, object], head: str) -> None:
     before = _parsed(head)
     if not isinstance(before, dict):
         raise UserError(

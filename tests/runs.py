@@ -79,16 +79,16 @@ def no_space_to_save(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "save", broken)
 
 
-def write_random_model(path: Path, seed: int = 0, **extras: Any) -> Path:
-    """A checkpoint of an untrained `test_resnet` with 8 dimensions for pictures of 32 pixels."""
+def write_random_model(path: Path, seed: int = 0, size: int = 32, **extras: Any) -> Path:
+    """A checkpoint of an untrained `test_resnet` with 8 dimensions for pictures of this side."""
     torch.manual_seed(seed)
-    model = SiameseEmbedder("test_resnet", 8, size=32)
-    model.train()(torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8))
+    model = SiameseEmbedder("test_resnet", 8, size=size)
+    model.train()(torch.randint(0, 256, (8, 3, size, size), dtype=torch.uint8))
     half = (0.5, 0.5, 0.5)
     content: dict[str, Any] = {key: {} for key in KEYS}
     content |= {
         "model": model.state_dict(),
-        "embedder": EmbedderSpec("test_resnet", 8, 32, "squash", half, half).as_dict(),
+        "embedder": EmbedderSpec("test_resnet", 8, size, "squash", half, half).as_dict(),
         "train_weights": [],
         "progress": {"epoch": 1},
         "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from siamese.config import CropFormat
-from siamese.data.picture_names import picture_suffixes
+from siamese.data.picture_names import without_suffix
 
 _ENDINGS: dict[CropFormat, str] = {"jpeg": ".jpg", "png": ".png"}
 _FACE = re.compile(r"(.+)_[0-9]+\.(?:jpg|png)", re.DOTALL | re.IGNORECASE)
@@ -53,9 +53,7 @@ def face_path(photograph: str, base: str, number: int, file_type: CropFormat) ->
 
 
 def _free(name: str, taken: set[str]) -> str:
-    stem, ending = os.path.splitext(name)
-    base = stem if ending.lower() in picture_suffixes() else name
-    number = 1
+    base, number = without_suffix(name), 1
     while _folded(base) in taken:
         base, number = (name if number == 1 else f"{name}-{number}"), number + 1
     return base

@@ -25,6 +25,7 @@ from siamese.data.batches import loader_options
 from siamese.data.cache_files import stamp_of
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
+from siamese.data.picture_names import without_suffix
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few
 from siamese.files.fields import parse_json
@@ -424,21 +425,14 @@ def target_names(
     ending = _ENDING[file_type]
     targets = {path: known[path] for path in paths if path in known}
     taken = {*known.values()}
-    unchanged = [path for path in paths if _stem(path) + ending == path]
+    unchanged = [path for path in paths if without_suffix(path) + ending == path]
     for path in dict.fromkeys([*unchanged, *paths]):
         if path in targets:
             continue
-        target, number = _stem(path) + ending, 1
+        target, number = without_suffix(path) + ending, 1
         while target in taken:
             extra = "" if number == 1 else f"-{number}"
             target, number = f"{path}{extra}{ending}", number + 1
         targets[path] = target
         taken.add(target)
     return {path: targets[path] for path in paths}
-
-
-def _stem(path: str) -> str:
-    """The path without the ending of a picture; any other ending is part of the name."""
-    Image.init()
-    stem, ending = os.path.splitext(path)
-    return stem if ending.lower() in Image.registered_extensions() else path

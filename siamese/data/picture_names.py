@@ -185,3 +185,9 @@ def picture_suffixes() -> frozenset[str]:
     """Suffixes of the file types that Pillow knows, in small letters."""
     Image.init()
     return frozenset(Image.registered_extensions())
+
+
+def without_suffix(path: str) -> str:
+    """The path without the ending of a picture; any other ending is part of the name."""
+    stem, ending = os.path.splitext(path)
+    return stem if ending.lower() in picture_suffixes() else path

@@ -419,19 +419,9 @@ def test_another_folder_of_photographs_is_refused(photos, out, tmp_path):
 
 
 def test_the_size_is_that_of_a_checkpoint(photos, out, tmp_path):
-    from siamese.models.checkpoint import KEYS, write_checkpoint
-    from siamese.models.embedder import SiameseEmbedder
+    from tests.runs import write_random_model  # torch is loaded where it is needed
 
-    model = SiameseEmbedder("test_resnet", 8, size=40)
-    content: dict[str, Any] = {key: {} for key in KEYS}
-    content |= {
-        "model": model.state_dict(),
-        "embedder": model.spec("squash").as_dict(),
-        "train_weights": [],
-        "progress": {"epoch": 1},
-        "split": {"train": {"folder": "faces", "pictures": 0, "identities": []}},
-    }
-    write_checkpoint(tmp_path / "best.pt", content)
+    write_random_model(tmp_path / "best.pt", size=40)
     crop(photos, out, size=None, checkpoint=str(tmp_path / "best.pt"))
     with Image.open(out / "Ann Lee" / "0_0.png") as image:
         assert image.size == (40, 40)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Cropped:
         """What was done, what to look at, and the next command."""
         known = len(self.entries) - self.looked_at
         there = f" ({known} of them were done)" if known else ""
-        people = {e.photograph.partition("/")[0] for e in self.entries if "/" in e.photograph}
+        people = _people(entry for entry in self.entries if entry.written())
         faces = counted(self.faces(), "face")
         of_people = f" of {counted(len(people), 'person').replace('persons', 'people')}"
         lines = [
@@ -87,6 +87,8 @@ class Cropped:
             )
             some = first_few([entry.photograph for entry in without])
             yield f"{counted(len(without), 'photograph')} without a face ({details}): {some}"
+            if lost := sorted(_people(without) - _people(e for e in self.entries if e.written())):
+                yield f"people of whom no face was found: {len(lost)}: {first_few(lost)}"
         if self.left_out:
             some = first_few([item.path for item in self.left_out])
             yield f"{counted(len(self.left_out), 'thing')} not looked at: {some}"
@@ -103,3 +105,8 @@ class Cropped:
             )
         train = command_line("siamese-train", "--data", path_word(self.out))
         yield f"{'then' if nameless else 'next'}: {train}"
+
+
+def _people(entries: Iterable[Entry]) -> set[str]:
+    """The people in whose folders photographs lie."""
+    return {e.photograph.partition("/")[0] for e in entries if "/" in e.photograph}

@@ -110,6 +110,14 @@ def test_the_largest_of_each_photograph_of_a_person(photos, out):
     assert text.endswith(f"next: siamese-train --data {out}")
 
 
+def test_a_person_of_whom_no_face_was_found_is_not_counted_but_named(photos, out):
+    (photos / "Zoë").mkdir()
+    photograph(0, 9).save(photos / "Zoë" / "0.png")
+    text = crop(photos, out).text()
+    assert "4 faces of 2 people from 6 photographs" in text
+    assert "people of whom no face was found: 1: Zoë" in text
+
+
 def test_all_faces_are_numbered_by_their_size(photos, out):
     result = crop(photos, out, faces="all")
     assert [name for name in faces_in(out) if name.startswith("夏子/0")] == [

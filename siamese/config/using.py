@@ -16,6 +16,7 @@ from siamese.config.ranges import (
     OpenUnit,
     PositiveFloat,
     PositiveInt,
+    SwitchOrAuto,
     check_values,
 )
 from siamese.errors import UserError
@@ -257,6 +258,10 @@ class ExportSettings:
     """With --to onnx and torch: what the model gives, embeddings (cosine) or what siamese-eval plda
     or wccn has fitted to make of them (plda, wccn); auto: as its threshold was chosen, without one
     cosine. A .safetensors holds both."""
+    flip: SwitchOrAuto = "auto"
+    """With --to onnx and torch: average each embedding with that of the mirrored picture inside the
+    graph, for twice the time; auto: as its threshold was chosen, without one yes. A threshold that
+    was chosen otherwise stays behind."""
     data: str | None = None
     """Pictures to check the exported model on, one folder per person: the new place of the
     checkpoint's own people, or others; null: the checkpoint's own where they were."""
@@ -291,5 +296,7 @@ def check_export(settings: ExportSettings) -> None:
         raise UserError(f"`out` {settings.out}: the file's name must end in {suffix}")
     if settings.scoring != "auto" and settings.to == "safetensors":
         raise UserError("`scoring`: a .safetensors holds all of them; choose where it is used")
+    if settings.flip != "auto" and settings.to == "safetensors":
+        raise UserError("`flip`: a .safetensors holds weights alone; choose where it is used")
     if settings.quantize is not None and settings.to != "onnx":
         raise UserError(f"`quantize` {settings.quantize}: is there with `to` onnx only")

@@ -58,13 +58,14 @@ def embed_batch(
 
     Args:
         model: in eval mode.
-        flip: average the embedding with that of the mirrored picture.
+        flip: average the embedding with that of the mirrored picture, unless the model is a graph
+            that does so by itself.
     """
     images = images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
     with autocast(device, precision):
         given = model(images)
     result: torch.Tensor = given.float()
-    if flip:
+    if flip and not getattr(model, "mirrors", False):
         with autocast(device, precision):
             mirrored = model(images.flip(-1))
         normalise = nn.functional.normalize

@@ -54,6 +54,7 @@ def describe(
     people: bool = False,
     graph: str | None = None,
     scoring: Baked | None = None,
+    mirrored: bool = False,
 ) -> dict[str, Any]:
     """What travels with an exported model, plain values.
 
@@ -63,6 +64,7 @@ def describe(
         people: also the split, with the names of people; they are personal data.
         graph: digest of the graph; see :func:`graph_digest`.
         scoring: the map that lies beside the weights, or is part of the graph.
+        mirrored: whether the graph averages embeddings with those of the mirrored pictures.
     """
     trained = content["settings"]
     settings = {"trainer": {"precision": trained.get("trainer", {}).get("precision", "auto")}}
@@ -86,6 +88,8 @@ def describe(
         described["scoring"] = scoring.as_dict()
     if graph is not None:
         described["graph"] = graph
+    if mirrored:
+        described["mirrored"] = True
     return described
 
 
@@ -104,7 +108,8 @@ def read_exported(path: Path, limits: LimitSettings, suffix: str | None = None) 
 
     Returns:
         keys of a checkpoint and ``fingerprint``; for a graph ``onnx`` (its bytes) besides, and no
-        weights in ``model``; ``baked`` where it maps its embeddings (:class:`Baked`).
+        weights in ``model``; ``baked`` where it maps its embeddings (:class:`Baked`), and
+        ``mirrored``, whether it averages them with those of the mirrored pictures.
 
     Raises:
         UserError: missing, damaged, foreign, too large; a graph that would do more than embed.
@@ -138,6 +143,7 @@ def _read_safetensors(path: Path, limits: LimitSettings) -> dict[str, Any]:
         raise NotReadable(str(error)) from None
     tensors = take_tensors(weights)
     content = {**_described(text, path, limits), "model": weights}
+    content.pop("mirrored", None)  # weights alone do nothing
     spec = EmbedderSpec(**plain(content["embedder"]))
     if fingerprint(spec, weights) != content["fingerprint"]:
         raise UserError(f"{path}: is damaged, its weights are not those that it describes")
@@ -180,6 +186,8 @@ def _read_onnx(path: Path, limits: LimitSettings) -> dict[str, Any]:
             f"{path}: its graph is another one than it describes (damaged, or changed after the "
             "export); export the checkpoint again"
         )
+    if not isinstance(content.setdefault("mirrored", False), bool):
+        raise UserError(f"{path}: is damaged, its mirrored cannot be used")
     if baked := _baked(content, path):
         content["baked"] = baked
     return {**content, "model": {}, "onnx": data}
@@ -201,7 +209,7 @@ def _described(text: str | None, path: Path, limits: LimitSettings) -> dict[str,
         raise NotReadable
     if type(given.get("version")) is not int or not 1 <= given["version"] <= VERSION:
         raise UserError(f"{path}: written by a newer siamese; update siamese to read it")
-    content = {key: given[key] for key in (*_GIVEN, *_MAYBE, "graph") if key in given}
+    content = {key: given[key] for key in (*_GIVEN, *_MAYBE, "graph", "mirrored") if key in given}
     wrong = [key for key in _GIVEN if key not in content] or faults(content)
     mark = content.get("fingerprint")
     if not wrong and not (isinstance(mark, str) and _DIGEST.fullmatch(mark)):

@@ -38,6 +38,23 @@ class _FromPixels(nn.Module):
         return nn.functional.normalize(embeddings.float())
 
 
+class Mirrored(nn.Module):
+    """A network whose embeddings are averaged with those of the mirrored pictures.
+
+    Args:
+        network: pictures (N, 3, S, S) in, embeddings (N, D) out.
+    """
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Averages (N, D) of unit vectors. One pass over both halves: the network stands once."""
+        found = self.network(torch.cat([images, images.flip(-1)])).float()
+        return nn.functional.normalize(found).reshape(2, -1, found.shape[1]).mean(0)
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Without the advice of the exporters to their own programmers."""

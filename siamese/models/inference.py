@@ -29,6 +29,7 @@ from siamese.models.embedder import EmbedderSpec
 from siamese.models.embedding import PictureBatch, embed, embed_batch
 from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.loading import (
+    averages_itself,
     decision_of,
     holding,
     mirrors_of,
@@ -516,13 +517,18 @@ class Embedder:
         """Whether embeddings are averaged with those of the mirrored pictures.
 
         Raises:
-            UserError: a graph maps them by itself, which an average must come before.
+            UserError: a graph averages them by itself and is asked not to, or maps them, which an
+                average must come before.
         """
         flip = self.flip if flip is None else flip
+        if isinstance(self.network, OnnxNetwork) and self.network.mirrors:
+            if not flip:
+                raise averages_itself(self.origin)
+            return True
         if flip and self.scoring.in_graph:
             raise UserError(
                 f"`flip` true: the graph {self.origin} maps each embedding by itself, which is not "
-                "to map their average; take the checkpoint or a .safetensors of it"
+                "to map their average; export it with `flip` true, or take the checkpoint"
             )
         return flip
 

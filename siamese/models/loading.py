@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -117,7 +118,10 @@ def network_of(
         raise UserError(f"`backbone`: {path} holds its whole network; leave `backbone` out")
     if "baked" in content:
         spec = replace(spec, embedding_dim=content["baked"].dimensions)
-    graph = OnnxNetwork(content["onnx"], spec, content["fingerprint"], str(path), device)
+    graph = OnnxNetwork(
+        content["onnx"], spec, content["fingerprint"], str(path), device,
+        mirrors=content["mirrored"],
+    )  # fmt: skip
     return graph.eval(), torch.device("cpu")
 
 
@@ -270,11 +274,15 @@ def mirrors_of(
         path: of it, for messages.
         scoring: how they are compared.
         asked: ``auto``: as its threshold was chosen, without one as its map was fitted, else yes
-            (measured: scripts/RESULTS.md). A graph that maps its embeddings by itself cannot.
+            (measured: scripts/RESULTS.md). A graph does what it was exported with.
 
     Raises:
-        UserError: its threshold is damaged.
+        UserError: its threshold is damaged; a graph that averages by itself is asked not to.
     """
+    if content.get("mirrored", False):
+        if asked is False:
+            raise averages_itself(path)
+        return True
     if asked != "auto":
         return asked
     if scoring.in_graph:
@@ -283,6 +291,14 @@ def mirrors_of(
     if held is not None:
         return held.flip
     return scoring.map is None or scoring.map.fitted.flip
+
+
+def averages_itself(path: str | os.PathLike[str]) -> UserError:
+    """The error of a graph whose embeddings are averages, of which the bare ones are wanted."""
+    return UserError(
+        f"`flip` false: the graph {path} averages each embedding with the mirrored picture's by "
+        "itself; take the checkpoint, or export it with `flip` false"
+    )
 
 
 def holding(decision: Decision | None, scoring: Scoring) -> Decision | None:

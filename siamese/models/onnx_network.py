@@ -132,15 +132,24 @@ class OnnxNetwork(nn.Module):
         fingerprint: of the model.
         told: what a message calls it.
         device: see :func:`providers_of`.
+        mirrors: whether its embeddings are averages with those of the mirrored pictures.
 
     Raises:
         UserError: onnxruntime cannot run it; it takes or gives something else than ``spec`` says.
     """
 
     def __init__(
-        self, data: bytes, spec: EmbedderSpec, fingerprint: str, told: str, device: str = "cpu"
+        self,
+        data: bytes,
+        spec: EmbedderSpec,
+        fingerprint: str,
+        told: str,
+        device: str = "cpu",
+        *,
+        mirrors: bool = False,
     ):
         super().__init__()
+        self.mirrors = mirrors
         require_onnx(told)
         import onnxruntime
 

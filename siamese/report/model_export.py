@@ -24,8 +24,10 @@ from siamese.files.shown import shown
 from siamese.files.writing import replacing
 from siamese.models.checkpoint import JUDGED, find_best, newest_best, read_checkpoint
 from siamese.models.embedder import MODULE, EmbedderSpec
+from siamese.models.embedding import embed_batch
 from siamese.models.exported import KEY, as_text, describe, graph_digest, read_exported
 from siamese.models.exporting import (
+    Mirrored,
     load_torch,
     onnx_graph,
     quantized,
@@ -38,6 +40,7 @@ from siamese.models.loading import (
     decision_of,
     embedder_of,
     holding,
+    mirrors_of,
     network_of,
     scoring_of,
     spec_of,
@@ -163,6 +166,7 @@ class _Job:
         decision_of(self.content, path)  # where it is damaged, before the work
         self.spec: EmbedderSpec = spec_of(self.content)
         self.map: ScoringMap | None = None
+        self.flip = False
         if settings.to == "safetensors":  # which holds what the checkpoint does
             found = stored_map(self.content, path)
             self.map = found if isinstance(found, ScoringMap) else None
@@ -196,23 +200,24 @@ class _Job:
         if isinstance(scoring.map, ScoringMap):
             self.map = scoring.map
         decision = decision_of(self.content, path)
+        self.flip = mirrors_of(self.content, path, scoring, settings.flip)
         if holding(decision, scoring) is None and decision is not None:
             self.content.pop("decision")
             self.say(
                 f"note: the threshold of {shown(str(path))} was chosen with `scoring` "
                 f"{decision.scoring}, so it is left out of this export"
             )
-        elif scoring.map is not None and decision is not None and decision.flip:
-            raise UserError(
-                f"{path}: its threshold was chosen with {scoring.title} and `flip` true, and a "
-                "graph cannot map the average of two embeddings; export it with `to` safetensors, "
-                "or choose it anew (siamese-eval threshold) with `flip` false"
-            )
-        elif decision is not None and decision.flip:
+        elif decision is not None and decision.flip != self.flip:
+            self.content.pop("decision")
             self.say(
-                "note: its threshold is for the average of a picture's embedding and that of the "
-                "mirrored picture, both of unit length, which siamese makes by itself; other "
-                "programs average them, or choose it anew (siamese-eval threshold --flip false)"
+                f"note: the threshold of {shown(str(path))} was chosen with `flip` "
+                f"{str(decision.flip).lower()}, so it is left out of this export"
+            )
+        if self.flip:
+            self.say(
+                "note: the model averages each embedding with that of the mirrored picture, as "
+                "siamese does, for twice the time; `flip` false leaves that out (choose a "
+                "threshold for it first: siamese-eval threshold --flip false)"
             )
         if scoring.map is not None and settings.quantize is not None:
             raise UserError(
@@ -228,8 +233,9 @@ class _Job:
 
     @property
     def graph(self) -> nn.Module:
-        """What is exported: the embedder, with its scoring where that is a map."""
-        return self.embedder if self.map is None else Mapped(self.embedder, self.map).eval()
+        """What is exported: the embedder, its averages, and its scoring where that is a map."""
+        network = Mirrored(self.embedder) if self.flip else self.embedder
+        return (network if self.map is None else Mapped(network, self.map)).eval()
 
     @property
     def baked(self) -> Baked | None:
@@ -241,7 +247,9 @@ class _Job:
         """The description that travels along."""
         people = self.settings.people
         mark = self.fingerprint if mark is None else mark
-        described = describe(self.content, mark, people=people, graph=graph, scoring=self.baked)
+        described = describe(
+            self.content, mark, people=people, graph=graph, scoring=self.baked, mirrored=self.flip
+        )
         return as_text(described)
 
     def model(self, network: nn.Module) -> Model:
@@ -382,6 +390,8 @@ def _properties(description: Mapping[str, Any], text: str) -> dict[str, str]:
     }
     if spec.get("crop") is not None:
         found["crop"] = repr(spec["crop"])
+    if description.get("mirrored", False):
+        found["mirrored"] = "averaged with the mirrored picture's embedding by the graph itself"
     if "scoring" in description:
         found["scoring"] = description["scoring"].get("kind", PLDA)
     if decision is not None:
@@ -409,9 +419,11 @@ def _checked(
     for network, last in ((job.embedder, False), (exported, pixels_last)):
         found = []
         for batch in torch.split(pictures, _BATCH):
-            given = network(batch.permute(0, 2, 3, 1) if last else batch)
             if network is job.embedder:  # by another arithmetic than the graph's
-                given = torch.from_numpy(job.scoring.apply(given.numpy()))
+                bare = embed_batch(network, batch, torch.device("cpu"), flip=job.flip)
+                given = torch.from_numpy(job.scoring.apply(bare.numpy()))
+            else:
+                given = network(batch.permute(0, 2, 3, 1) if last else batch)
             found.append(given.double())
         unit = nn.functional.normalize(torch.cat(found))
         scores.append(unit @ unit.T)
@@ -434,9 +446,7 @@ def _cost(job: _Job, network: nn.Module) -> QuantizationCost:
     settings, decision = job.settings, decision_of(job.content, job.path)
     folder = job.people("validation")
     job.say(f"judging both on {len(folder.names)} people, {len(folder.paths)} pictures")
-    options = EmbedSettings(
-        workers=settings.workers, flip=decision is not None and decision.flip, batch=_BATCH
-    )
+    options = EmbedSettings(workers=settings.workers, flip=job.flip, batch=_BATCH)
     a, b = (
         embed_folder(job.model(one), folder, options, f"{job.path} ({name})", [])
         for one, name in ((job.embedder, "float32"), (network, "int8"))

@@ -107,9 +107,7 @@ def _scores(vectors: Any) -> np.ndarray:
 @pytest.fixture(scope="module")
 def expected(place: Path) -> np.ndarray:
     """Scores of all pictures by the checkpoint itself."""
-    return _scores(
-        Embedder.load(place / "run" / "best.pt", "cpu", flip=False).embed(place / "faces")
-    )
+    return _scores(Embedder.load(place / "run" / "best.pt", "cpu").embed(place / "faces"))
 
 
 def test_onnx_takes_pixels_and_gives_the_scores_of_the_checkpoint(
@@ -209,7 +207,7 @@ def test_an_onnx_verifies_as_the_checkpoint_does(place: Path, expected: np.ndarr
     one, other = (model.verify(*files) for model in (a, b))
     assert other.score == pytest.approx(one.score, abs=1e-4)
     assert (other.threshold, other.same, other.target_fmr) == (one.threshold, one.same, 0.01)
-    found = Embedder.load(place / "run" / "best.onnx", flip=False, batch=7).embed(place / "faces")
+    found = Embedder.load(place / "run" / "best.onnx", batch=7).embed(place / "faces")
     np.testing.assert_allclose(_scores(found), expected, atol=1e-4, rtol=0)
 
 
@@ -245,7 +243,7 @@ def test_int8_is_another_model_and_its_cost_is_judged(
     assert done.cost.people.startswith("6 people")
     assert done.cost.auc.interval is not None
     assert done.size < (place / "run" / "best.onnx").stat().st_size / 2
-    model = Embedder.load(out, "cpu", flip=False)
+    model = Embedder.load(out, "cpu")
     assert model.fingerprint == done.fingerprint
     assert model.fingerprint != Embedder.load(place / "run" / "best.pt", "cpu").fingerprint
     difference = np.abs(_scores(model.embed(place / "faces")) - expected).max()

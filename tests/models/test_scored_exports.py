@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -20,6 +21,7 @@ from siamese.config import FittedName
 from siamese.config.using import ExportSettings, check_export
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint, update_checkpoint
+from siamese.models.onnx_network import OnnxNetwork
 from siamese.models.scoring import FittedOn, ScoringMap
 from siamese.report.model_export import export_model
 from siamese.verification.calibration import Calibration
@@ -184,10 +186,10 @@ def test_what_a_graph_cannot_do_is_one_line(best: Path, face_folder: Path) -> No
     with pytest.raises(UserError, match="holds all of them; choose where it is used"):
         exported(best, "safetensors", scoring="plda")
     before = out.read_bytes()
-    update_checkpoint(best, "decision", decided(flip=True, **PLDA))
-    with pytest.raises(UserError, match=r"a graph cannot map the average .*`to` safetensors"):
-        exported(best, "onnx")
+    with pytest.raises(UserError, match=r"`flip`: a \.safetensors holds weights alone"):
+        exported(best, "safetensors", flip=True)
     assert out.read_bytes() == before
+    update_checkpoint(best, "decision", decided(flip=True, **PLDA))
     weights = Embedder.load(exported(best, "safetensors"), "cpu")
     files = sorted(face_folder.glob("*/*.png"))[:2]
     assert weights.verify(*files) == Embedder.load(best, "cpu").verify(*files)
@@ -216,9 +218,6 @@ def test_a_graph_of_one_scoring_has_no_other(best: Path) -> None:
         Embedder.load(weights, "cpu", scoring="plda")
     with pytest.raises(UserError, match="holds WCCN, not PLDA; fit it with siamese-eval plda"):
         exported(best, "onnx", scoring="plda")
-    update_checkpoint(best, "decision", decided(True, scoring="wccn", map=scoring("wccn").digest))
-    with pytest.raises(UserError, match=r"chosen with WCCN and `flip` true, .*`to` safetensors"):
-        exported(best, "onnx")
 
 
 def _rewrite(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
@@ -295,11 +294,114 @@ def test_nothing_of_people_is_in_an_export(best: Path) -> None:
     assert set(content["scoring"]["fitted"]) == {"people", "pictures", "flip", "crop", "fitted_at"}
 
 
-def test_a_threshold_for_mirrored_pictures_is_told_to_other_programs(best: Path) -> None:
+# Averages with the mirrored picture, inside the graph
+
+AVERAGED = (None, "plda", "wccn")
+
+
+@pytest.fixture(scope="module")
+def averaging(tmp_path_factory: pytest.TempPathFactory) -> Callable[[FittedName | None], Path]:
+    """A checkpoint whose threshold was chosen for averages and one scoring, and its graphs."""
+
+    @cache
+    def make(kind: FittedName | None) -> Path:
+        best = tmp_path_factory.mktemp("averaging") / "run" / "best.pt"
+        if kind is None:
+            write_random_model(best, decision=decided(True))
+        else:
+            made = scoring(kind)
+            decision = decided(True, scoring=kind, map=made.digest)
+            write_random_model(best, scoring=made.as_dict(), decision=decision)
+        for to in ("onnx", "torch"):
+            exported(best, to)
+        return best
+
+    return make
+
+
+def _lopsided(place: Path) -> list[Path]:
+    """Pictures that differ much from their mirrored ones."""
+    rng = np.random.default_rng(5)
+    files = [place / f"{number}.png" for number in range(9)]
+    for file in files:
+        blocks = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((32, 32), Image.Resampling.NEAREST).save(file)
+    return files
+
+
+@pytest.mark.parametrize("kind", AVERAGED)
+def test_a_graph_averages_where_the_threshold_was_chosen_so(
+    averaging: Callable[[FittedName | None], Path], tmp_path: Path, kind: FittedName | None
+) -> None:
+    best = averaging(kind)
+    files = _lopsided(tmp_path)
+    model = Embedder.load(best, "cpu")
+    bare = np.abs(scores(model.embed(files)) - scores(model.embed(files, flip=False)))
+    assert bare.max() > 1e-3  # fifty times what is allowed below
+    pixels = torch.stack([model.prepare(one) for one in _rgb(files)]).permute(0, 2, 3, 1)
+    session = onnxruntime.InferenceSession(best.with_suffix(".onnx"))
+    (given,) = session.run(["embeddings"], {"images": pixels.numpy().copy()})
+    archive = torch.export.load(best.with_suffix(".pt2")).module()
+    for found in (given, archive(pixels).detach().numpy()):
+        np.testing.assert_allclose(found @ found.T, scores(model.embed(files)), atol=2e-5, rtol=0)
+    graph = Embedder.load(best.with_suffix(".onnx"), "cpu")
+    assert graph.flip
+    assert (graph.decision, graph.fingerprint) == (model.decision, model.fingerprint)
+    np.testing.assert_allclose(graph.embed(files), given, atol=1e-6)
+    answers = [one.verify(files[0], files[8]).score for one in (model, graph)]
+    assert answers[0] == pytest.approx(answers[1], abs=1e-4)
+    # What it gives of a mirrored picture is the same.
+    (mirrored,) = session.run(["embeddings"], {"images": pixels.numpy()[:, :, ::-1].copy()})
+    np.testing.assert_allclose(mirrored, given, atol=1e-5)
+
+
+def test_a_graph_that_averages_runs_once(
+    averaging: Callable[[FittedName | None], Path], face_folder: Path
+) -> None:
+    graph = Embedder.load(averaging(None).with_suffix(".onnx"), "cpu")
+    passes = []
+    graph.network.register_forward_hook(lambda *_: passes.append(1))
+    graph.embed(sorted(face_folder.glob("*/*.png"))[:3])
+    assert len(passes) == 1
+
+
+def test_a_graph_that_averages_is_not_asked_for_bare_embeddings(
+    averaging: Callable[[FittedName | None], Path], tmp_path: Path, face_folder: Path
+) -> None:
+    best = averaging(None)
+    out = best.with_suffix(".onnx")
+    with pytest.raises(UserError, match=r"`flip` false: the graph .*best\.onnx averages each"):
+        Embedder.load(out, "cpu", flip=False)
+    with pytest.raises(UserError, match="averages each embedding"):
+        Embedder.load(out, "cpu").embed(face_folder, flip=False)
+    with Gallery(tmp_path / "bare.db", Embedder.load(best, "cpu", flip=False)) as gallery:
+        gallery.enroll_folder(face_folder)
+        assert gallery.head.flip  # as the threshold says
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_a_threshold_for_other_embeddings_stays_behind(tmp_path: Path, chosen: bool) -> None:
+    best = tmp_path / "run" / "best.pt"
+    write_random_model(best, decision=decided(chosen))
     lines: list[str] = []
-    for flip in (True, False):
-        update_checkpoint(best, "decision", decided(flip=flip))  # the cosine's
-        settings = ExportSettings(checkpoint=str(best), scoring="cosine", workers=0)
-        export_model(settings, say=lines.append)
-        assert any("programs average them" in line for line in lines) is flip
-        lines.clear()
+    settings = ExportSettings(checkpoint=str(best), flip=not chosen, workers=0)
+    graph = Embedder.load(export_model(settings, say=lines.append).path, "cpu")
+    assert graph.decision is None
+    assert isinstance(graph.network, OnnxNetwork)
+    assert graph.network.mirrors is not chosen
+    told = f"was chosen with `flip` {str(chosen).lower()}, so it is left out"
+    assert any(told in line for line in lines)
+
+
+@pytest.mark.parametrize("given", ["yes", 1, None])
+def test_a_graph_that_says_nonsense_of_mirrors_is_refused(
+    averaging: Callable[[FittedName | None], Path], tmp_path: Path, given: object
+) -> None:
+    path = tmp_path / "best.onnx"
+    model = onnx.load(averaging(None).with_suffix(".onnx"))
+    for entry in model.metadata_props:
+        if entry.key == "siamese":
+            entry.value = json.dumps({**json.loads(entry.value), "mirrored": given})
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="is damaged, its mirrored cannot be used"):
+        Embedder.load(path, "cpu")

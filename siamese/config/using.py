@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from siamese.config.common import LimitSettings, PrecisionName, ScoringName
+from siamese.config.curation import Margin
 from siamese.config.evaluation import Resamples, Score
 from siamese.config.ranges import (
     Allowed,
@@ -174,6 +175,11 @@ class ServeSettings(GallerySettings):
     wait: NonNegativeFloat = 5.0
     """Milliseconds that a pass waits at most for pictures that are being decoded; it never waits
     where there are none."""
+    detector: str | None = None
+    """YuNet's ONNX file: the largest face of each picture that is sent is cut out and aligned
+    first, as siamese-data crop does, for a model that was trained on such faces."""
+    margin: Margin = 0.0
+    """With --detector: the --margin that siamese-data crop had."""
     host: str = "127.0.0.1"
     """The address to bind. Any but this machine's own (127.0.0.1, ::1) demands a token."""
     port: Port = 8000
@@ -204,6 +210,8 @@ def check_serve(settings: ServeSettings) -> None:
         UserError: one line that names the setting and the fix.
     """
     check_values(settings)
+    if settings.margin and settings.detector is None:
+        raise UserError("`margin`: is there with `detector` only, which cuts the faces out")
     token = settings.token
     if token is None and not is_loopback(settings.host):
         raise UserError(

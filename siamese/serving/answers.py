@@ -32,6 +32,7 @@ class Model(BaseModel):
 
     model: str = Field(description="fingerprint")
     size: int = Field(description="side of what the network sees, in pixels")
+    photographs: bool = Field(description="whether faces are cut out of the pictures first")
     threshold: float | None = Field(description="of two pictures; null: none was chosen")
     target_fmr: float | None = Field(description="the false-match rate it was chosen for")
     fmr: float | None = Field(description="the false-match rate on those it was chosen on")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,9 @@ from PIL import Image
 
 from siamese.data.decode import decode_bytes
 from siamese.models.inference import Embedder
+
+# A photograph and its name to its face, see :class:`siamese.cropping.face_cutter.FaceCutter`.
+Cut = Callable[[Image.Image, str], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,20 @@ class Seen:
     digest: str
 
 
-def prepared(sent: Sent, model: Embedder, most_pixels: int) -> Seen:
+def prepared(sent: Sent, model: Embedder, most_pixels: int, cut: Cut | None = None) -> Seen:
     """Decode and prepare a picture as in training.
+
+    Args:
+        cut: takes the face out of a photograph first; None: the picture is one.
 
     Raises:
         DecodeError: it is none, is broken, or has too many pixels.
+        UserError: of ``cut``.
     """
-    picture = decode_bytes(sent.content, sent.name, model.prepare.decode_size, most_pixels)
+    size = model.prepare.decode_size if cut is None else None  # a detector wants all pixels
+    picture = decode_bytes(sent.content, sent.name, size, most_pixels)
+    if cut is not None:
+        picture = cut(picture, sent.name)
     return Seen(model.prepare(picture), hashlib.sha256(sent.content).hexdigest())
 
 

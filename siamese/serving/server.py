@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import sys
 import warnings
 from asyncio import Transport
 
@@ -11,6 +12,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from siamese.config.using import ServeSettings
+from siamese.cropping.face_cutter import FaceCutter, read_cutter
 from siamese.errors import UserError
 from siamese.files.shown import counted, shown
 from siamese.models.inference import Embedder
@@ -53,12 +55,13 @@ def serve(model: Embedder, settings: ServeSettings) -> None:
     """Answer until Ctrl-C or SIGTERM.
 
     Raises:
-        UserError: the address cannot be bound; the gallery is of another model, or damaged.
+        UserError: the address cannot be bound; the gallery is of another model, or damaged; the
+            detector cannot be used.
     """
     warnings.filterwarnings("ignore", module="PIL")  # on odd metadata of pictures
     logging.getLogger("python_multipart").setLevel(logging.ERROR)  # on every broken form
     with _bound(settings) as listening:
-        service = Service(model, settings)
+        service = Service(model, settings, _cutter(settings, model.spec.size))
         try:
             people = len(service.keeper.people().result())
             service.warm_up()
@@ -83,6 +86,15 @@ def serve(model: Embedder, settings: ServeSettings) -> None:
             print("ended", flush=True)
         finally:
             service.close()
+
+
+def _cutter(settings: ServeSettings, size: int) -> FaceCutter | None:
+    if settings.detector is None:
+        return None
+    cutter, note = read_cutter(settings.detector, size, settings.margin)
+    if note is not None:
+        print(f"note: {note}", file=sys.stderr, flush=True)
+    return cutter
 
 
 def _bound(settings: ServeSettings) -> socket.socket:

@@ -15,6 +15,7 @@ from fastapi import HTTPException, Request
 
 from siamese import __version__
 from siamese.config.using import ServeSettings
+from siamese.cropping.face_cutter import NoFace
 from siamese.data.decode import DecodeError
 from siamese.errors import UserError
 from siamese.files.shown import shown
@@ -34,7 +35,7 @@ from siamese.serving.answers import (
 from siamese.serving.batching import Batcher
 from siamese.serving.keeper import Keeper
 from siamese.serving.limits import Uploads
-from siamese.serving.pictures import Seen, Sent, png_uri, prepared
+from siamese.serving.pictures import Cut, Seen, Sent, png_uri, prepared
 from siamese.verification.scores import normalise
 
 Result = TypeVar("Result")
@@ -46,12 +47,17 @@ class Service:
     Pictures are decoded by some threads, embedded by one (:class:`Batcher`), and the gallery has
     threads of its own (:class:`Keeper`). Nothing of a picture stays but what a gallery stores.
 
+    Args:
+        model: the embedder.
+        settings: of the service.
+        cut: takes the face out of each picture first; None: the pictures are faces.
+
     Raises (all its methods that answer):
         HTTPException: with one line that says what is wrong.
     """
 
-    def __init__(self, model: Embedder, settings: ServeSettings):
-        self.settings, self.model = settings, model
+    def __init__(self, model: Embedder, settings: ServeSettings, cut: Cut | None = None):
+        self.settings, self.model, self._cut = settings, model, cut
         self.keeper = Keeper(settings.gallery, model)
         self.batcher = Batcher(model, settings.batch, settings.wait / 1000)
         self._uploads = Uploads(settings.limits)
@@ -160,6 +166,7 @@ class Service:
         return Model(
             model=self.model.fingerprint,
             size=self.model.spec.size,
+            photographs=self._cut is not None,
             threshold=said.threshold,
             target_fmr=said.target_fmr,
             fmr=said.fmr,
@@ -178,12 +185,12 @@ class Service:
         loop, pixels = asyncio.get_running_loop(), int(self.settings.limits.pixels * 1e6)
         with self.batcher.coming():
             decoding = [
-                loop.run_in_executor(self._decoders, prepared, one, self.model, pixels)
+                loop.run_in_executor(self._decoders, prepared, one, self.model, pixels, self._cut)
                 for one in sent
             ]
             try:
                 seen = await asyncio.gather(*decoding)
-            except DecodeError as error:
+            except (DecodeError, NoFace) as error:
                 raise HTTPException(422, str(error)) from None
             embedding = self.batcher.embed(torch.stack([one.pixels for one in seen]), flip=flip)
         vectors = await asyncio.wrap_future(embedding)

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
 from siamese.config import LimitSettings
 from siamese.config.reading import build_settings, flat_settings
@@ -365,9 +364,7 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         if trainer.profile and context.distribution.first
         else None,
     )
-    # One that finds a broken gradient of another process's columns, too.
-    scalers = torch.amp.GradScaler if prepared.shared is None else ShardedGradScaler
-    scaler = scalers(context.device.type, enabled=prepared.scales_loss)
+    scaler = _scaler(prepared, context.device)
     loop = Loop(task, optimizer, schedule, scaler, options, context.distribution, prepared.shared)
     if context.content is not None:
         assert context.source is not None
@@ -376,6 +373,16 @@ def _loop(runs: TaskRuns, prepared: Prepared, context: RunContext, folder: Path)
         instead = f"resume from best.pt, or {runs.anew}" if other else runs.anew
         loop.load(context.content, settings.name, instead)
     return loop
+
+
+def _scaler(prepared: Prepared, device: torch.device) -> torch.amp.GradScaler:
+    """What scales the loss in fp16."""
+    if prepared.shared is None:
+        return torch.amp.GradScaler(device.type, enabled=prepared.scales_loss)
+    # One that finds a broken gradient of another process's columns, too. It takes a second to load.
+    from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
+
+    return ShardedGradScaler(device.type, enabled=prepared.scales_loss)
 
 
 def _open_log(prepared: Prepared, loop: Loop, context: RunContext, folder: Path) -> RunLog:

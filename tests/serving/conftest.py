@@ -51,11 +51,11 @@ def make_client(checkpoint: Path, tmp_path: Path) -> Iterator[Callable[..., Test
 
     def make(**settings: object) -> TestClient:
         given = {"gallery": str(tmp_path / "g.db"), **settings}
-        limits = given.pop("limits", {})
+        limits, cut = given.pop("limits", {}), given.pop("cut", None)
         options = ServeSettings(**given)
         for name, value in {"rate": 10**6, **limits}.items():
             setattr(options.limits, name, value)
-        service = Service(Embedder.load(checkpoint, "cpu"), options)
+        service = Service(Embedder.load(checkpoint, "cpu"), options, cut)
         services.append(service)
         client = TestClient(make_app(service, options), HERE, raise_server_exceptions=False)
         client.service = service
@@ -85,7 +85,8 @@ def running(
     )  # fmt: skip
     try:
         assert process.stdout is not None
-        greeting = process.stdout.readline()
+        while (greeting := process.stdout.readline()).startswith("note: "):
+            pass
         assert " answers" in greeting, greeting + process.stdout.read()
         yield greeting.split(" ")[0], process
     finally:

@@ -124,7 +124,7 @@
   for (const kind of ["dragover", "drop"]) addEventListener(kind, (event) => event.preventDefault());
   const asSeen = (one, data) => {
     one.answered = true;
-    one.show(data, `as the network sees it, ${model.size} × ${model.size} pixels`);
+    one.show(data, `${model.photographs ? "the largest face " : ""}as the network sees it, ${model.size} × ${model.size} pixels`);
   };
 
   // The model, asked for once.

@@ -27,8 +27,8 @@ FLOORS = {
     "recognition": 7,
     "training": 7,
     "cropping": 8,
-    "serving": 8,
     "tasks": 8,
+    "serving": 9,
     "studies": 9,
     "cli": 10,
 }

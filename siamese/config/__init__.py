@@ -70,6 +70,7 @@ from siamese.config.training import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    MULTI_SIMILARITY,
     AugmentSettings,
     BatchSettings,
     FitName,

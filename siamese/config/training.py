@@ -236,9 +236,9 @@ class LossSettings:
     2204.00964). normalized_softmax: plain class weights, the calmest start from random weights."""
     margin: Finite | None = None
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35,
-    adaface 0.4; contrastive: impostor similarity tolerated, 0; multi_similarity: lambda, 0.5."""
+    adaface 0.4; contrastive: impostor similarity tolerated, 0; multi_similarity: lambda, 1."""
     scale: Finite | None = None
-    """Scale: circle 256; multi_similarity 50 (its beta); arcface and its kin: sqrt(2) ln(people -
+    """Scale: circle 256; multi_similarity 10 (its beta); arcface and its kin: sqrt(2) ln(people -
     1), at least 3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
     temperature: Finite | None = None
     """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
@@ -380,6 +380,10 @@ LOSS_OPTIONS: dict[str, frozenset[str]] = {
     "normalized_softmax": frozenset({"temperature"}),
 }
 
+
+# Margin and scale of multi_similarity: lambda as in the paper (Wang 2019), and a beta of 10. Its 50
+# learns little from random weights (scripts/RESULTS.md).
+MULTI_SIMILARITY = (1.0, 10.0)
 
 # Losses with one learnt vector per training identity.
 CLASS_WEIGHT_LOSSES = frozenset(

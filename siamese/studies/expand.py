@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese.config import USUAL_BETAS, default_betas
+from siamese.config import MULTI_SIMILARITY, USUAL_BETAS, default_betas
 from siamese.config.common import plain
 from siamese.config.reading import build_settings, flatten
 from siamese.errors import UserError
@@ -279,6 +279,9 @@ def settings_hash(settings: Any, processes: int = 1) -> str:
         flat["optimizer.betas"] = default_betas(name) if task.name == "face" else USUAL_BETAS
     if flat["optimizer.lr"] is None and _is_new_default(settings):
         flat["optimizer.lr"] = learning_rate(settings)
+    if flat.get("loss.name") == "multi_similarity":  # others before
+        for name, value in zip(("loss.margin", "loss.scale"), MULTI_SIMILARITY, strict=True):
+            flat[name] = value if flat[name] is None else flat[name]
     for name in task.folders & flat.keys():  # the same folder, however it is written
         if flat[name] is not None:
             flat[name] = os.path.abspath(os.path.expanduser(flat[name]))

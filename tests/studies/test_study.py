@@ -172,6 +172,12 @@ def test_a_default_that_changed_is_another_run():
     assert settings_hash(left_open) == settings_hash(rated)
     rated.optimizer.lr = 1e-4
     assert settings_hash(left_open) != settings_hash(rated)
+    left_open.loss.name = rated.loss.name = "multi_similarity"
+    rated.optimizer.lr = None
+    rated.loss.margin, rated.loss.scale = 1.0, 10.0  # 0.5 and 50 before
+    assert settings_hash(left_open) == settings_hash(rated)
+    rated.loss.margin, rated.loss.scale = 0.5, 50.0
+    assert settings_hash(left_open) != settings_hash(rated)
 
 
 def test_equal_numbers_hash_alike():

@@ -433,7 +433,7 @@ def _too_few(split: Split) -> list[str]:
 
 def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say) -> None:
     """Tell a scale that the user left to the number of people."""
-    if chosen.scale is not None and given.scale is None:
+    if chosen.scale is not None and given.scale is None and chosen.name != "multi_similarity":
         say(
             f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
             "people (AdaCos, arXiv 1905.00292); `loss.scale` sets another"

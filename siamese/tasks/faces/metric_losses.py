@@ -12,7 +12,7 @@ from pytorch_metric_learning import distances, losses, miners, reducers
 from pytorch_metric_learning.utils import loss_and_miner_utils
 from torch import nn
 
-from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings
+from siamese.config import CLASS_WEIGHT_LOSSES, MULTI_SIMILARITY, LossSettings
 from siamese.errors import UserError
 from siamese.tasks.faces.adaface import AdaFaceLoss
 from siamese.tasks.faces.partial_classes import PartialClasses
@@ -20,12 +20,11 @@ from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.sharing import SharedColumns
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
-# it (ntxent); Sun 2020, face setting (circle); Wang 2019 (multi_similarity); Deng 2019 (arcface,
+# it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface,
 # degrees); Wang 2018 (cosface); Kim 2022 (adaface); Zhai 2019 (normalized_softmax). arcface and its
 # kin take their scale from the number of classes, see :func:`fixed_scale`.
 _MARGIN = {
     "triplet": 0.1,
-    "multi_similarity": 0.5,
     "contrastive": 0.0,
     "circle": 0.25,
     "arcface": 28.6,
@@ -33,12 +32,18 @@ _MARGIN = {
     "cosface": 0.35,
     "adaface": 0.4,
 }
-_SCALE = {"circle": 256.0, "multi_similarity": 50.0}
+_SCALE = {"circle": 256.0}
 _TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
 # Losses whose scale follows the number of people.
 _SCALED = frozenset({"arcface", "subcenter_arcface", "cosface", "adaface"})
-# What runs took before the scale followed the number of people; they go on with it.
-_EARLIER_SCALE = {"arcface": 64.0, "subcenter_arcface": 64.0, "cosface": 64.0}
+# What runs took before these values changed; they go on with it.
+_EARLIER_SCALE = {
+    "arcface": 64.0,
+    "subcenter_arcface": 64.0,
+    "cosface": 64.0,
+    "multi_similarity": 50.0,
+}
+_EARLIER_MARGIN = {"multi_similarity": 0.5}
 _FEWEST_CLASSES = 10
 # Where a loss has no triplet margin, active triplets are counted at this one.
 _ACTIVE_MARGIN = 0.1
@@ -55,18 +60,29 @@ def fixed_scale(classes: int) -> float:
 
 
 def with_scale(settings: LossSettings, classes: int) -> LossSettings:
-    """The settings with the scale of arcface and its kin filled in where the user gave none."""
-    if settings.name not in _SCALED:
-        return settings
-    return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
+    """The settings with the scale of arcface and its kin filled in where the user gave none, and
+    margin and scale of multi_similarity.
+    """
+    if settings.name in _SCALED:
+        return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
+    if settings.name == "multi_similarity":
+        margin, scale = MULTI_SIMILARITY
+        return replace(
+            settings, margin=_given(settings.margin, margin), scale=_given(settings.scale, scale)
+        )
+    return settings
 
 
 def with_earlier_scale(settings: LossSettings) -> LossSettings:
-    """The settings of a checkpoint, with the scale that was meant where none was stored.
+    """The settings of a checkpoint, with the values that were meant where none were stored.
 
-    Runs store their scale since it follows the number of people; before, it was 64 for any number.
+    Runs store them since they have changed; before, the scale was 64 for any number of people.
     """
-    return replace(settings, scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)))
+    return replace(
+        settings,
+        margin=_given(settings.margin, _EARLIER_MARGIN.get(settings.name)),
+        scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)),
+    )
 
 
 def sharing_classes(optimizer: str, loss: str, distribution: Distribution) -> Distribution:

@@ -139,6 +139,16 @@ def test_the_scale_follows_the_number_of_people(people: int) -> None:
         assert loss.loss.scale == fixed_scale(people)
 
 
+def test_runs_store_what_multi_similarity_takes_and_older_ones_keep_theirs() -> None:
+    left_open = LossSettings(name="multi_similarity")
+    stored = LossSettings(name="multi_similarity", margin=1.0, scale=10.0)
+    assert with_scale(left_open, 44) == stored
+    earlier = LossSettings(name="multi_similarity", margin=0.5, scale=50.0)
+    assert with_earlier_scale(left_open) == earlier
+    assert with_earlier_scale(stored) == with_scale(stored, 44) == stored
+    assert with_scale(earlier, 44) == earlier
+
+
 def test_a_given_scale_and_other_losses_stay() -> None:
     for given in (
         LossSettings(name="arcface", scale=64.0),

@@ -159,16 +159,17 @@ def test_triplets_beside_softmax_see_the_embeddings_before_the_neck() -> None:
     assert loss.active_share(wide, labels) == alone.active_share(after, labels)
 
 
-def test_multi_similarity_takes_its_scale() -> None:
+@pytest.mark.parametrize(("given", "lam"), [({}, 1.0), ({"scale": 10.0, "margin": 0.5}, 0.5)])
+def test_multi_similarity_by_the_formula_of_its_paper(given: dict[str, float], lam: float) -> None:
     rows, labels = _batch()
     scores, terms = _unit(rows) @ _unit(rows).T, []
     for a in range(12):
         same = [float(scores[a, i]) for i in range(12) if i != a and labels[i] == labels[a]]
         other = [float(scores[a, i]) for i in range(12) if labels[i] != labels[a]]
-        pull = math.log1p(sum(math.exp(-2 * (s - 0.5)) for s in same)) / 2
-        push = math.log1p(sum(math.exp(10 * (s - 0.5)) for s in other)) / 10
+        pull = math.log1p(sum(math.exp(-2 * (s - lam)) for s in same)) / 2
+        push = math.log1p(sum(math.exp(10 * (s - lam)) for s in other)) / 10
         terms.append(pull + push)
-    loss = MetricLoss(LossSettings(name="multi_similarity", scale=10.0), 4, 8)
+    loss = MetricLoss(LossSettings(name="multi_similarity", **given), 4, 8)
     assert float(loss(rows, labels)) == pytest.approx(sum(terms) / 12, rel=1e-5)
 
 

@@ -216,17 +216,19 @@ def kill_serve(place: Path, times: int, rng: random.Random) -> str:
     images, clients = 4, 4
     faces = write_demo_faces(place / "faces", 8, images, 32, 0)
     whole(place, "train", "--data", faces, *MODEL)
-    people = [sorted(folder.glob("*.jpg")) for folder in sorted(faces.iterdir())]
+    people = [sorted(folder.glob("*.jpg")) for folder in sorted(faces.glob("demo_*"))]
     forms = [form([("pictures", path.read_bytes()) for path in paths]) for paths in people]
-    checkpoint, told = place / "checkpoints/run/best.pt", set[str]()
+    checkpoint, told, refused = place / "checkpoints/run/best.pt", set[str](), list[str]()
 
     def enrol(address: tuple[str, int], client: str) -> None:
         connection = http.client.HTTPConnection(*address, timeout=60)
         with contextlib.suppress(OSError, http.client.HTTPException):  # it was killed
             for number in range(10**6):
                 name = f"{client}-{number}"
-                if ask(connection, "PUT", f"/people/{name}", forms[number % len(forms)]) != 200:
-                    raise SystemExit("serve: an enrolment was refused")
+                status = ask(connection, "PUT", f"/people/{name}", forms[number % len(forms)])
+                if status != 200:
+                    refused.append(f"serve: an enrolment was refused with {status}")
+                    return
                 told.add(name)
 
     with tqdm(total=times, desc="serve", unit="kill", disable=None) as bar:
@@ -239,12 +241,14 @@ def kill_serve(place: Path, times: int, rng: random.Random) -> str:
                 ]
                 for thread in threads:
                     thread.start()
-                while len(told) < before + clients:
+                while len(told) < before + clients and not refused:
                     time.sleep(0.002)
                 time.sleep(rng.uniform(0, 0.3))
                 os.kill(process, signal.SIGKILL)
                 for thread in threads:
                     thread.join()
+            if refused:
+                raise SystemExit(refused[0])
             with Gallery(place / "g.db", create=False) as opened:
                 there = {one.name: one.pictures for one in opened.people()}
             if set(there.values()) != {images}:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from siamese.config import (
+    CLASS_WEIGHT_LOSSES,
     DEMO_IMAGES,
     DEMO_PEOPLE,
     DEMO_SEED,
@@ -44,8 +45,8 @@ from siamese.tasks.faces.from_data import with_choices
 from siamese.tasks.faces.metric_losses import (
     MetricLoss,
     sharing_classes,
-    with_earlier_scale,
-    with_scale,
+    with_earlier_values,
+    with_values,
 )
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
 from siamese.training.fitting import require_gpu
@@ -226,9 +227,9 @@ class FaceRuns:
             settings = replace(settings, optimizer=replace(settings.optimizer, betas=betas))
         settings = with_choices(settings, list(train.counts().values()), say)
         if context.content is not None:
-            return replace(settings, loss=with_earlier_scale(settings.loss))
+            return replace(settings, loss=with_earlier_values(settings.loss))
         people = len(train.names)
-        loss = with_scale(settings.loss, people)
+        loss = with_values(settings.loss, people)
         _say_scale(loss, settings.loss, people, context.say)
         return replace(settings, loss=loss)
 
@@ -433,7 +434,8 @@ def _too_few(split: Split) -> list[str]:
 
 def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say) -> None:
     """Tell a scale that the user left to the number of people."""
-    if chosen.scale is not None and given.scale is None and chosen.name != "multi_similarity":
+    follows = chosen.name in CLASS_WEIGHT_LOSSES
+    if follows and chosen.scale is not None and given.scale is None:
         say(
             f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
             "people (AdaCos, arXiv 1905.00292); `loss.scale` sets another"

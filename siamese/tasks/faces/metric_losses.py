@@ -20,9 +20,9 @@ from siamese.training.distribution import SINGLE, Distribution
 from siamese.training.sharing import SharedColumns
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
-# it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface,
-# degrees); Wang 2018 (cosface); Kim 2022 (adaface); Zhai 2019 (normalized_softmax). arcface and its
-# kin take their scale from the number of classes, see :func:`fixed_scale`.
+# it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
+# Kim 2022 (adaface); Zhai 2019 (normalized_softmax). :func:`with_values` gives arcface and its kin
+# their scale, and multi_similarity both.
 _MARGIN = {
     "triplet": 0.1,
     "contrastive": 0.0,
@@ -59,7 +59,7 @@ def fixed_scale(classes: int) -> float:
     return math.sqrt(2) * math.log(max(classes, _FEWEST_CLASSES) - 1)
 
 
-def with_scale(settings: LossSettings, classes: int) -> LossSettings:
+def with_values(settings: LossSettings, classes: int) -> LossSettings:
     """The settings with the scale of arcface and its kin filled in where the user gave none, and
     margin and scale of multi_similarity.
     """
@@ -73,7 +73,7 @@ def with_scale(settings: LossSettings, classes: int) -> LossSettings:
     return settings
 
 
-def with_earlier_scale(settings: LossSettings) -> LossSettings:
+def with_earlier_values(settings: LossSettings) -> LossSettings:
     """The settings of a checkpoint, with the values that were meant where none were stored.
 
     Runs store them since they have changed; before, the scale was 64 for any number of people.
@@ -127,7 +127,7 @@ class MetricLoss(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
-        settings = with_scale(settings, classes)
+        settings = with_values(settings, classes)
         self.name, self.embedding_dim = settings.name, embedding_dim
         margin = _given(settings.margin, _MARGIN.get(settings.name))
         scale = _given(settings.scale, _SCALE.get(settings.name))

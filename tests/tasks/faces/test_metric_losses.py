@@ -18,8 +18,8 @@ from siamese.errors import UserError
 from siamese.tasks.faces.metric_losses import (
     MetricLoss,
     fixed_scale,
-    with_earlier_scale,
-    with_scale,
+    with_earlier_values,
+    with_values,
 )
 
 
@@ -133,7 +133,7 @@ SCALES = {1: 3.1073, 2: 3.1073, 9: 3.1073, 10: 3.1073, 44: 5.3191, 2000: 10.7486
 def test_the_scale_follows_the_number_of_people(people: int) -> None:
     assert fixed_scale(people) == pytest.approx(SCALES[people], abs=1e-4)
     for name in ("arcface", "subcenter_arcface", "cosface"):
-        chosen = with_scale(LossSettings(name=name), people)
+        chosen = with_values(LossSettings(name=name), people)
         assert chosen == LossSettings(name=name, scale=fixed_scale(people))
         loss = MetricLoss(LossSettings(name=name), people, 8)
         assert loss.loss.scale == fixed_scale(people)
@@ -142,11 +142,11 @@ def test_the_scale_follows_the_number_of_people(people: int) -> None:
 def test_runs_store_what_multi_similarity_takes_and_older_ones_keep_theirs() -> None:
     left_open = LossSettings(name="multi_similarity")
     stored = LossSettings(name="multi_similarity", margin=1.0, scale=10.0)
-    assert with_scale(left_open, 44) == stored
+    assert with_values(left_open, 44) == stored
     earlier = LossSettings(name="multi_similarity", margin=0.5, scale=50.0)
-    assert with_earlier_scale(left_open) == earlier
-    assert with_earlier_scale(stored) == with_scale(stored, 44) == stored
-    assert with_scale(earlier, 44) == earlier
+    assert with_earlier_values(left_open) == earlier
+    assert with_earlier_values(stored) == with_values(stored, 44) == stored
+    assert with_values(earlier, 44) == earlier
 
 
 def test_a_given_scale_and_other_losses_stay() -> None:
@@ -157,7 +157,7 @@ def test_a_given_scale_and_other_losses_stay() -> None:
         LossSettings(name="supcon"),
         LossSettings(),
     ):
-        assert with_scale(given, 44) == with_earlier_scale(given) == given
+        assert with_values(given, 44) == with_earlier_values(given) == given
 
 
 @pytest.mark.parametrize("people", [2, 3])

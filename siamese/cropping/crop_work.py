@@ -13,7 +13,7 @@ from PIL import Image
 
 from siamese.config import CropFaces, CropFormat
 from siamese.cropping.alignment import Unalignable, align
-from siamese.cropping.detection import Detector, FoundFace, find_faces
+from siamese.cropping.detection import Detector, DetectorFailed, FoundFace, find_faces
 from siamese.data.cache_files import stamp_of
 from siamese.data.decode import check_header, decode
 from siamese.errors import UserError
@@ -109,10 +109,8 @@ class CropWork:
             return Looked(stamp, NOT_READ, "not enough memory to decode it")
         try:
             found = find_faces(picture, self.detector, self.side)
-        except UserError:  # of the detector, and of all photographs
-            raise
-        except Exception as error:  # OpenCV's
-            return Looked(stamp, NOT_READ, f"the detector failed ({type(error).__name__})")
+        except DetectorFailed as error:
+            return Looked(stamp, NOT_READ, str(error))
         return self._cropped(picture, stamp, found, path)
 
     def _cropped(

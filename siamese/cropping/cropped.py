@@ -41,6 +41,10 @@ class Cropped:
         """Faces that were written, now or earlier."""
         return sum(len(entry.written()) for entry in self.entries)
 
+    def people(self) -> set[str]:
+        """Those of whom a face was written."""
+        return _people(entry for entry in self.entries if entry.written())
+
     def several(self) -> list[Entry]:
         """Photographs in a person's folder with several faces, of which some were written."""
         return [
@@ -53,7 +57,7 @@ class Cropped:
         """What was done, what to look at, and the next command."""
         known = len(self.entries) - self.looked_at
         there = f" ({known} of them were done)" if known else ""
-        people = _people(entry for entry in self.entries if entry.written())
+        people = self.people()
         faces = counted(self.faces(), "face")
         of_people = f" of {counted(len(people), 'person').replace('persons', 'people')}"
         lines = [
@@ -87,7 +91,7 @@ class Cropped:
             )
             some = first_few([entry.photograph for entry in without])
             yield f"{counted(len(without), 'photograph')} without a face ({details}): {some}"
-            if lost := sorted(_people(without) - _people(e for e in self.entries if e.written())):
+            if lost := sorted(_people(without) - self.people()):
                 yield f"people of whom no face was found: {len(lost)}: {first_few(lost)}"
         if self.left_out:
             some = first_few([item.path for item in self.left_out])

@@ -69,6 +69,10 @@ class FoundFace:
         )
 
 
+class DetectorFailed(Exception):  # noqa: N818 - of one picture
+    """A detector that fails on a picture; says so in a few words."""
+
+
 class Detector(Protocol):
     """What finds faces; it is pickled into the processes that share the work."""
 
@@ -83,6 +87,10 @@ def find_faces(picture: Image.Image, detector: Detector, side: int) -> list[Foun
     It is looked at with its longer side reduced to ``side`` pixels (never enlarged); where nothing
     is found, once more at half of that: YuNet is made for faces of 10 to 300 pixels, and a portrait
     has larger ones.
+
+    Raises:
+        DetectorFailed: of this picture.
+        UserError: of the detector, and of all pictures.
     """
     longer = max(picture.size)
     for longest in (side, side // 2):
@@ -90,11 +98,20 @@ def find_faces(picture: Image.Image, detector: Detector, side: int) -> list[Foun
         if longer > longest:
             width, height = (max(1, round(edge * longest / longer)) for edge in picture.size)
             small = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
-        found = [face for face in detector.find(small) if _is_whole(face)]
+        found = [face for face in _found(small, detector) if _is_whole(face)]
         if found or longer <= side // 2:
             faces = [face.enlarged(longer / max(small.size)) for face in found]
             return sorted(faces, key=lambda face: (-face.area, -face.score, face.box))
     return []
+
+
+def _found(picture: Image.Image, detector: Detector) -> list[FoundFace]:
+    try:
+        return detector.find(picture)
+    except UserError:
+        raise
+    except Exception as error:  # OpenCV's
+        raise DetectorFailed(f"the detector failed ({type(error).__name__})") from error
 
 
 def _is_whole(face: FoundFace) -> bool:

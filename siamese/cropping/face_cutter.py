@@ -10,7 +10,7 @@ from PIL import Image
 
 from siamese.config import CropSettings
 from siamese.cropping.alignment import Unalignable, align
-from siamese.cropping.detection import Detector, find_faces
+from siamese.cropping.detection import Detector, DetectorFailed, find_faces
 from siamese.cropping.detector_file import read_detector
 from siamese.errors import UserError
 
@@ -49,10 +49,8 @@ class FaceCutter:
             self._own.detector = copy.copy(self._detector)
         try:
             found = find_faces(photograph, self._own.detector, CropSettings.detect_at)
-        except UserError:  # of the detector, and of all photographs
-            raise
-        except Exception as error:  # OpenCV's
-            raise NoFace(f"{name}: the detector failed ({type(error).__name__})") from None
+        except DetectorFailed as error:
+            raise NoFace(f"{name}: {error}") from None
         if not found:
             raise NoFace(f"{name}: no face was found in it")
         side, least = found[0].shorter_side, CropSettings.min_side

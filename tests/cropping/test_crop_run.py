@@ -35,9 +35,9 @@ from siamese.curation import convert
 from siamese.curation.contents import OWN_FILES, walk_folder
 from siamese.data.folder import scan_folder
 from siamese.errors import UserError
-from tests.cropping.dots import dots, drawn
+from tests.cropping.dots import dots
 from tests.cropping.stub import SHAPE, Counting, photograph
-from tests.cropping.yunet_network import BLUE, yunet_like
+from tests.cropping.yunet_network import network_of_squares, photograph_with_square, yunet_like
 from tests.file_names import raw_names
 
 Run = Callable[..., CompletedProcess[str]]
@@ -668,16 +668,11 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(photos, out, monke
 @pytest.fixture
 def command(tmp_path: Path) -> list[object]:
     """Photographs of 1280 x 960 pixels with a blue square of 64 that marks a face below it."""
-    offsets = (template(112) - 56) * 2 / 112 + [0.5, 3.5]
-    (tmp_path / "net.onnx").write_bytes(
-        yunet_like([(float(x), float(y)) for x, y in offsets], (0.5, 3.5, 2, 2))
-    )
+    (tmp_path / "net.onnx").write_bytes(network_of_squares())
     for person in ("Ann", "夏子"):
         (tmp_path / "photos" / person).mkdir(parents=True)
         for at in range(3):
-            corner = np.array([64 * (3 + at), 128])
-            picture = drawn(offsets * 64 + corner, (1280, 960), 5)
-            picture.paste(BLUE, (*corner, *(corner + 64)))
+            picture, _ = photograph_with_square(64 * (3 + at), 128)
             picture.save(tmp_path / "photos" / person / f"{at}.png")
     return ["data", "crop", "photos", "--out", "faces", "--detector", "net.onnx"]
 

@@ -5,10 +5,31 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
+from siamese.cropping.alignment import Points, template
+from tests.cropping.dots import drawn
 
 BLUE = (0, 0, 255)  # RGB; the network sees BGR, and red would count against a face
 STRIDES = (8, 16, 32)
 Offsets = Sequence[tuple[float, float]]
+
+
+# Of a face below its blue square, in cells of 64 pixels of a photograph.
+OFFSETS: Points = (template(112) - 56) * 2 / 112 + [0.5, 3.5]
+
+
+def network_of_squares() -> bytes:
+    """A network that finds the faces of :func:`photograph_with_square`."""
+    return yunet_like([(float(x), float(y)) for x, y in OFFSETS], (0.5, 3.5, 2, 2))
+
+
+def photograph_with_square(x: int, y: int) -> tuple[Image.Image, Points]:
+    """1280 x 960 pixels with a blue square of 64 that marks a face below it, and its landmarks."""
+    landmarks = OFFSETS * 64 + [x, y]
+    picture = drawn(landmarks, (1280, 960), 5)
+    picture.paste(BLUE, (x, y, x + 64, y + 64))
+    return picture, landmarks
 
 
 def yunet_like(

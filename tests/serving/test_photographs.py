@@ -2,15 +2,14 @@
 
 import base64
 import io
-import json
 import threading
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,13 +17,12 @@ from starlette.testclient import TestClient
 
 from siamese import Embedder
 from siamese.config.using import ServeSettings, check_serve
-from siamese.cropping.alignment import align, template
+from siamese.cropping.alignment import align
 from siamese.cropping.detection import FoundFace
 from siamese.cropping.face_cutter import FaceCutter, NoFace
 from siamese.errors import UserError
-from tests.cropping.dots import drawn
 from tests.cropping.stub import Counting, photograph
-from tests.cropping.yunet_network import BLUE, yunet_like
+from tests.cropping.yunet_network import network_of_squares, photograph_with_square
 from tests.serving.conftest import running
 from tests.serving.test_app import one_line, png, several, two
 
@@ -127,30 +125,12 @@ def test_a_detector_that_fails_is_one_line() -> None:
 
 
 def test_the_process_with_a_network_of_yunets_form(tmp_path: Path, checkpoint: Path) -> None:
-    offsets = (template(112) - 56) * 2 / 112 + [0.5, 3.5]
-    (tmp_path / "net.onnx").write_bytes(
-        yunet_like([(float(x), float(y)) for x, y in offsets], (0.5, 3.5, 2, 2))
-    )
-    corner = np.array([256, 128])
-    photo = drawn(offsets * 64 + corner, (1280, 960), 5)
-    photo.paste(BLUE, (*corner, *(corner + 64)))
-    boundary = "xyz"
-    parts = b"".join(
-        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"; filename="a.png"\r\n'
-        "Content-Type: image/png\r\n\r\n".encode()
-        + png(photo)
-        + b"\r\n"
-        for name in "ab"
-    )
+    (tmp_path / "net.onnx").write_bytes(network_of_squares())
+    photo, landmarks = photograph_with_square(256, 128)
     with running(tmp_path, checkpoint, "--detector", "net.onnx") as (address, _):
-        request = urllib.request.Request(
-            f"{address}/verify?pictures=true",
-            parts + f"--{boundary}--\r\n".encode(),
-            {"Content-Type": f"multipart/form-data; boundary={boundary}"},
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            told = json.load(answer)
-    expected, whole = align(photo, offsets * 64 + corner, SIZE), photo.resize((SIZE, SIZE))
+        files = two(png(photo), png(photo))
+        told = httpx.post(f"{address}/verify?pictures=true", files=files, timeout=60).json()
+    expected, whole = align(photo, landmarks, SIZE), photo.resize((SIZE, SIZE))
     seen = shown_in(told["a"]).astype(int)
     errors = [np.abs(seen - np.asarray(other)).mean() for other in (expected, whole)]
     assert errors[0] < errors[1] / 3  # looked at with half the side, so not to the last bit

@@ -56,6 +56,11 @@ from siamese.verification.metrics import error_rates
 MOST_DIFFERENT = 1e-4  # of a score, where the arithmetic is float32 before and after
 CHECKED = 64  # pictures
 _BATCH = 32
+_AVERAGES = (
+    "note: the model averages each embedding with that of the mirrored picture, as siamese does, "
+    "for twice the time; `flip` false leaves that out (choose a threshold for it first: "
+    "siamese-eval threshold --flip false)"
+)
 Say = Callable[[str], None]
 Rates = tuple[float, float]
 
@@ -165,14 +170,17 @@ class _Job:
             raise UserError(f"{path}: is exported already; give the checkpoint that it was made of")
         decision_of(self.content, path)  # where it is damaged, before the work
         self.spec: EmbedderSpec = spec_of(self.content)
-        self.map: ScoringMap | None = None
         self.flip = False
         if settings.to == "safetensors":  # which holds what the checkpoint does
-            found = stored_map(self.content, path)
-            self.map = found if isinstance(found, ScoringMap) else None
-            self.scoring = Scoring()
+            self.scoring, found = Scoring(), stored_map(self.content, path)
         else:
             self.scoring = self._scoring()
+            found = self.scoring.map
+            self.flip = mirrors_of(self.content, path, self.scoring, settings.flip)
+            self._leave_out_threshold()
+        self.map = found if isinstance(found, ScoringMap) else None
+        if self.flip:
+            self.say(_AVERAGES)
         self.fingerprint = self.scoring.fingerprint(fingerprint(self.spec, self.content["model"]))
         self.out = _target(settings, path)
         self.network: nn.Module | None = None
@@ -190,41 +198,36 @@ class _Job:
             )
 
     def _scoring(self) -> Scoring:
-        """What the exported graph is to compute; a threshold of another scoring stays behind.
+        """What the exported graph is to compute.
 
         Raises:
             UserError: the checkpoint does not have it, or a graph cannot do it.
         """
-        settings, path = self.settings, self.path
-        scoring = scoring_of(self.content, path, settings.scoring)
-        if isinstance(scoring.map, ScoringMap):
-            self.map = scoring.map
-        decision = decision_of(self.content, path)
-        self.flip = mirrors_of(self.content, path, scoring, settings.flip)
-        if holding(decision, scoring) is None and decision is not None:
-            self.content.pop("decision")
-            self.say(
-                f"note: the threshold of {shown(str(path))} was chosen with `scoring` "
-                f"{decision.scoring}, so it is left out of this export"
-            )
-        elif decision is not None and decision.flip != self.flip:
-            self.content.pop("decision")
-            self.say(
-                f"note: the threshold of {shown(str(path))} was chosen with `flip` "
-                f"{str(decision.flip).lower()}, so it is left out of this export"
-            )
-        if self.flip:
-            self.say(
-                "note: the model averages each embedding with that of the mirrored picture, as "
-                "siamese does, for twice the time; `flip` false leaves that out (choose a "
-                "threshold for it first: siamese-eval threshold --flip false)"
-            )
+        settings = self.settings
+        scoring = scoring_of(self.content, self.path, settings.scoring)
         if scoring.map is not None and settings.quantize is not None:
             raise UserError(
                 f"`quantize` {settings.quantize}: is there with `scoring` cosine only; export in "
                 "float32, or with `scoring` cosine"
             )
         return scoring
+
+    def _leave_out_threshold(self) -> None:
+        """A threshold of other scores than the graph's stays behind."""
+        decision = decision_of(self.content, self.path)
+        if decision is None:
+            return
+        if holding(decision, self.scoring) is None:
+            chosen = f"`scoring` {decision.scoring}"
+        elif decision.flip != self.flip:
+            chosen = f"`flip` {str(decision.flip).lower()}"
+        else:
+            return
+        self.content.pop("decision")
+        self.say(
+            f"note: the threshold of {shown(str(self.path))} was chosen with {chosen}, so it is "
+            "left out of this export"
+        )
 
     @property
     def embedder(self) -> nn.Module:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from tests.warm import Started, run_siamese
+
 # Before anything asks for it: the hub would try to reach the network for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -89,21 +91,16 @@ def real_faces() -> Path:
 
 @pytest.fixture(scope="session")
 def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Function that runs `siamese-train`, `-eval` or `-data` as its first argument says."""
+    """Function that runs `siamese-train`, `-eval` or `-data`, as its first argument says, in a
+    process of its own.
+    """
 
     def run(
-        command: str, *arguments: object, cwd: Path | None = None, timeout: float = 300
+        name: str, *arguments: object, cwd: Path | None = None, timeout: float = 300
     ) -> subprocess.CompletedProcess[str]:
-        code = f"from siamese.cli.{command} import main; main()"
-        return subprocess.run(
-            [sys.executable, "-c", code, *map(str, arguments)],
-            cwd=cwd,
-            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
-            text=True,
-            capture_output=True,
-            timeout=timeout,
-            check=False,
-        )
+        started = Started(run_siamese, name, *arguments, cwd=cwd)
+        told = started.communicate(timeout)
+        return subprocess.CompletedProcess([name, *arguments], started.wait(), *told)
 
     return run
 
@@ -112,7 +109,7 @@ def run_cli() -> Callable[..., subprocess.CompletedProcess[str]]:
 def run_here(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """`run_cli` without a process of its own, which would load torch anew each time."""
+    """`run_cli` without a process of its own."""
 
     def run(
         command: str, *arguments: object, cwd: Path | None = None

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -20,6 +21,7 @@ import pytest
 from siamese.cli import train as train_command
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint
+from tests.warm import Started, run_siamese
 
 Cli = Callable[..., CompletedProcess[str]]
 
@@ -158,23 +160,21 @@ def test_a_finished_run_goes_on_with_more_epochs(trained: Path, run_here: Cli) -
     assert (trained / "runs/run/metrics.csv").read_text().count("\n") == 4
 
 
+def _started(place: Path, *arguments: object, **options: Any) -> Started:
+    return Started(run_siamese, "train", *arguments, cwd=place, **options)
+
+
 @pytest.mark.parametrize(
     ("workers", "sent"), [(0, signal.SIGINT), (2, signal.SIGINT), (2, signal.SIGTERM)]
 )
 def test_a_stop_saves_and_says_how_to_go_on(
     face_folder: Path, run_cli: Cli, tmp_path: Path, workers: int, sent: signal.Signals
 ) -> None:
-    command = ["train", "--data", face_folder, "--name", "run", "--epochs", 500, *SMALL]
-    code = "from siamese.cli.train import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, command[1:]), "--workers", str(workers)],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
+    process = _started(
+        tmp_path,
+        *("--data", face_folder, "--name", "run", "--epochs", 500, *SMALL, "--workers", workers),
         start_new_session=True,
     )
-    assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch 3/"):
             break
@@ -190,13 +190,6 @@ def test_a_stop_saves_and_says_how_to_go_on(
     assert numbers == [str(k + 1) for k in range(rows + 2)]
 
 
-def _started(place: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    code = "from siamese.cli.train import main; main()"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)], cwd=place, text=True, **options
-    )
-
-
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_dropped_connection_saves_the_run_unless_it_was_told_to_go_on(
     face_folder: Path, tmp_path: Path, ignored: bool
@@ -206,11 +199,10 @@ def test_a_dropped_connection_saves_the_run_unless_it_was_told_to_go_on(
     process = _started(
         tmp_path,
         *("--data", face_folder, "--name", "run", "--epochs", epochs, "--workers", 0, *SMALL),
-        stdout=inner,
-        stderr=inner,
+        output=inner,
         start_new_session=True,
         # Whatever the tests were started with: under nohup it would be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, hang_up),
+        prepare=partial(signal.signal, signal.SIGHUP, hang_up),
     )
     os.close(inner)
     told = b""
@@ -236,10 +228,11 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
     monkeypatch.chdir(tmp_path)
     arguments = [*("--data", face_folder, "--name", "run", "--workers", 0), *SMALL]
     process = _started(
-        tmp_path, *arguments, "--epochs", 500, "--batches.images_per_epoch", 100_000,
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    assert process.stdout is not None
+        tmp_path,
+        *arguments,
+        *("--epochs", 500, "--batches.images_per_epoch", 100_000),
+        start_new_session=True,
+    )
     for line in process.stdout:
         if line.startswith("watch:"):
             break

@@ -1,7 +1,6 @@
 """``siamese-eval`` in several processes gives what it gives in one, bit for bit."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from siamese.cli.eval import _command
 from siamese.config import TrainSettings
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.tasks.faces.face_runs import train_faces
+from tests.warm import in_processes
 
 COMMANDS = [
     ["roc", "--out", "roc"],
@@ -23,24 +24,7 @@ COMMANDS = [
     ["embed", "--cache", "cache", "--out", "e.npz"],
     ["embed", "--out", "rows.npy"],
 ]
-ALL = """
-import json, sys
-from siamese.cli.eval import _command
-for words in json.loads(sys.argv[1]):
-    _command(words)
-"""
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3"]
-
-
-def _start(place: Path, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +53,15 @@ def _content(place: Path) -> dict[str, Any]:
     return found | {"rows": np.load(place / "rows.npy").tobytes()}
 
 
+def _judge(lines: list[list[str]]) -> None:
+    for words in lines:
+        _command(words)
+
+
 def test_three_processes_judge_as_one(place: Path) -> None:
     """Batches of 5 pictures, so that the last is short and one process has one batch more."""
     results = []
-    for number, start in enumerate(([], TORCHRUN)):
+    for number in (1, 3):
         out = place / str(number)
         out.mkdir()
         for name in ("faces", "checkpoints"):
@@ -80,11 +69,7 @@ def test_three_processes_judge_as_one(place: Path) -> None:
         common = ["--data", "faces", "--device", "cpu", "--workers", "0", "--batch", "5"]
         model = ["--checkpoint", "checkpoints/run/best.pt"]
         lines = [[*words, *common, *([] if words[0] == "compare" else model)] for words in COMMANDS]
-        script = out / "all.py"
-        script.write_text(ALL)
-        done = _start(out, *start, str(script), json.dumps(lines))
-        printed, errors = done.communicate(timeout=240)
-        assert done.returncode == 0, errors[-2000:]
+        printed = in_processes(number, _judge, lines, cwd=out)
         results.append((_content(out), printed))
     (alone, alone_printed), (together, printed) = results
     assert {"roc.json", "pr.json", "compare.json", "embeddings", "rows"} <= alone.keys()
@@ -99,10 +84,12 @@ def test_an_error_ends_all_with_one_line(place: Path) -> None:
         (broken / person).mkdir(parents=True)
         (broken / person / "1.jpg").write_bytes((place / "faces/.demo.json").read_bytes())
     words = ["-m", "siamese.cli.eval", "roc", "none", "--checkpoint", "checkpoints/run/best.pt"]
-    done = _start(place, *TORCHRUN, *words)
-    _, errors = done.communicate(timeout=120)
+    done = subprocess.run(
+        [sys.executable, *TORCHRUN, *words],
+        cwd=place, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode
-    lines = [line for line in errors.splitlines() if line.startswith("siamese-eval: error: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("siamese-eval: error: ")]
     assert len(lines) == 1
     assert "none" in lines[0]
-    assert "siamese/report" not in errors  # no traceback
+    assert "siamese/report" not in done.stderr  # no traceback

@@ -3,9 +3,6 @@
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from siamese.training.loop import StepLoss
 from siamese.training.monitoring import RunLog
 from siamese.training.probing import Arithmetic, PlannedRun
 from tests.runs import interrupt_at, same
+from tests.warm import in_processes, run_siamese
 
 Settings = ClassificationSettings
 
@@ -366,22 +364,11 @@ def test_a_run_is_not_overwritten_nor_resumed_as_another(
         resume()
 
 
-def _together(settings: Settings, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Train in two processes."""
+def _together(settings: Settings, folder: Path) -> str:
+    """Train in two processes; what they print."""
     source = folder / "settings.yaml"
     source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--master_port=0", "--standalone", "-m", "siamese.cli.zoo"]
-    done = subprocess.run(
-        [*command, "train", "--config", str(source)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done
+    return in_processes(2, run_siamese, "zoo", "train", "--config", source)
 
 
 def test_two_processes_judge_the_network_that_is_saved(
@@ -407,8 +394,7 @@ def test_two_processes_train_as_one_does(classification: Settings, tmp_path: Pat
         batches={"ghost": 8},
     )
     together = _elsewhere(settings, tmp_path / "together")
-    done = _together(together, tmp_path)
-    assert done.stdout.count("done:") == 1
+    assert _together(together, tmp_path).count("done:") == 1
     train_classifier(settings)
     mine, theirs = _last(settings)["model"], _last(together)["model"]
     for name, value in mine.items():

@@ -25,7 +25,8 @@ from siamese.tasks.faces.face_runs import resume_training, train_faces
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss
 from siamese.training import launch
-from siamese.training.distribution import Distribution
+from siamese.training.distribution import joined
+from tests.warm import in_processes, run_siamese
 
 TRANSFORMER = "test_vit"  # has no batch norm
 
@@ -52,13 +53,10 @@ def _together(settings: TrainSettings, folder: Path, *more: str) -> str:
 
 
 def _in_two_processes(arguments: list[str]) -> str:
-    done = _start(arguments)
-    printed, errors = done.communicate(timeout=240)
-    assert done.returncode == 0, errors[-2000:]
-    return printed
+    return in_processes(2, run_siamese, "train", *arguments)
 
 
-def _start(arguments: list[str], restarts: int = 0) -> "subprocess.Popen[str]":
+def _under_torchrun(arguments: list[str], restarts: int) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--standalone", f"--max-restarts={restarts}", "-m", "siamese.cli.train"]
     return subprocess.Popen(
@@ -160,7 +158,7 @@ def test_killed_processes_go_on(settings: TrainSettings, tmp_path: Path) -> None
     settings.optimizer.name, settings.optimizer.lr = "radam_schedulefree", 1e-3  # no schedule
     source, last = tmp_path / "settings.yaml", tmp_path / "checkpoints" / "run" / "last.pt"
     source.write_text(yaml.safe_dump(settings.as_dict()), encoding="utf-8")
-    job = _start(["--config", str(source)], restarts=1)
+    job = _under_torchrun(["--config", str(source)], restarts=1)
     seen = 0
     for killed in (0, 1):
         while not last.exists() or last.stat().st_mtime_ns == seen:
@@ -212,10 +210,9 @@ class _WithoutBob:
         return torch.full((3, 32, 32), 128, dtype=torch.uint8)
 
 
-def _recalibrate(rank: int, meeting: str, folder: str) -> None:
+def _recalibrate(folder: str) -> None:
     """One of two processes, with one person of a batch each, asks for twelve batches."""
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    try:
+    with joined("cpu") as processes:
         names = ("Ann", "Bob", "Cy")
         paths = [f"{name}/{number}.png" for name in names for number in range(2)]
         people = FaceFolder(Path(folder), names, tuple(paths), (0, 0, 1, 1, 2, 2), ())
@@ -233,9 +230,9 @@ def _recalibrate(rank: int, meeting: str, folder: str) -> None:
             0,
             lambda path, reason: None,
             _WithoutBob(),
-            Distribution(rank, 2, rank),
+            processes,
         )
-        if rank == 0:  # which shows examples, without waiting for the other
+        if processes.rank == 0:  # which shows examples, without waiting for the other
             assert len(list(task.fixed_batches(1))) == 1
         empty = [len(images) == 0 for images in task.fixed_batches(12)]
         every: list[Any] = [None, None]
@@ -246,11 +243,8 @@ def _recalibrate(rank: int, meeting: str, folder: str) -> None:
         left = list(task.recalibration_inputs(12))
         assert all(len(images) == 2 for images in left)
         assert 0 < len(left) == sum(not (one or other) for one, other in zip(*every, strict=True))
-    finally:
-        dist.destroy_process_group()
 
 
 def test_processes_leave_out_the_same_batches(tmp_path: Path) -> None:
     """Batch norms over all processes' pictures would wait for a missing one for ever."""
-    meeting = (tmp_path / "meeting").as_uri()
-    torch.multiprocessing.spawn(_recalibrate, (meeting, str(tmp_path)), nprocs=2)
+    in_processes(2, _recalibrate, str(tmp_path))

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -89,7 +90,7 @@ class Started:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
+        self._process.kill()
 
     def communicate(self, timeout: float) -> tuple[str, str]:
         """What is left of its stdout, and its stderr, once it has ended; after `timeout` seconds
@@ -162,7 +163,11 @@ def in_processes(number: int, work: Callable[..., None], *arguments: object, **m
         own = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
         environment = {**os.environ, **shared, **own}
         started.append(Started(work, *arguments, environment=environment, **more))
-    told = [process.communicate(timeout=240) for process in started]
-    for process, (_, errors) in zip(started, told, strict=True):
-        assert process.returncode == 0, errors[-2000:]
-    return "".join(printed for printed, _ in told)
+    with ThreadPoolExecutor(number) as waiting:
+        told = {waiting.submit(process.communicate, 240): process for process in started}
+        for ended in as_completed(told):
+            if told[ended].returncode:  # the others would wait for it
+                for process in started:
+                    process.kill()
+                raise AssertionError(ended.result()[1][-2000:])
+    return "".join(ended.result()[0] for ended in told)

@@ -11,6 +11,7 @@ import torch
 from siamese.config import TrainSettings
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
+from siamese.drawing.figure import fix_margins
 from siamese.files.shown import shown
 from siamese.files.writing import write_json, writing
 from siamese.report.verification_plots import pr_figure, roc_figure, score_figure
@@ -48,9 +49,13 @@ class FaceLog(RunLog):
             f"{len(validated.names)} validation people of {validated.root.name}",
         )
         points = curve(validation.counts)
-        self.writer.add_figure("roc", roc_figure(points, validation.figures, title), step)
-        self.writer.add_figure("pr", pr_figure(points, validation.figures, title), step)
-        self.writer.add_figure("scores", score_figure(validation.counts, title), step)
+        for tag, figure in (
+            ("roc", roc_figure(points, validation.figures, title)),
+            ("pr", pr_figure(points, validation.figures, title)),
+            ("scores", score_figure(validation.counts, title)),
+        ):
+            fix_margins(figure)
+            self.writer.add_figure(tag, figure, step)
         for name in ("genuine", "impostor"):
             self._add_histogram(f"scores/{name}", validation.counts, name, step)
         if best:

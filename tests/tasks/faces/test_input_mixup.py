@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 
 from siamese.config import (
     CLASS_WEIGHT_LOSSES,
@@ -25,8 +24,9 @@ from siamese.tasks.faces.face_runs import resume_training, train_faces
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.input_mixup import InputMixup, MixedBatch
 from siamese.tasks.faces.metric_losses import MetricLoss
-from siamese.training.distribution import Distribution
+from siamese.training.distribution import Distribution, joined
 from tests.runs import interrupt_at, same, short_run
+from tests.warm import in_processes
 
 PEOPLE, SIDE = 8, 32
 
@@ -148,11 +148,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(
     assert not torch.equal(last["model"]["head.weight"], contents[0]["model"]["head.weight"])
 
 
-def _step(rank: int, meeting: str, place: str) -> None:
+def _step(place: str) -> None:
     """A mixed step of one of two processes against all of it in one."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    try:
+    with joined("cpu") as processes:
         paths = tuple(f"{person}/{at}.png" for person in range(4) for at in range(2))
         labels = tuple(person for person in range(4) for _ in range(2))
         faces = FaceFolder(Path(place), ("a", "b", "c", "d"), paths, labels, ())
@@ -165,8 +163,7 @@ def _step(rank: int, meeting: str, place: str) -> None:
             model = SiameseEmbedder("zoo/resnet20", 8, size=SIDE)
             return model.eval(), MetricLoss(settings.loss, 4, 8, distribution)
 
-        distribution = Distribution(rank, 2, rank)
-        model, loss = parts(distribution)
+        model, loss = parts(processes)
         task = FaceTask(
             settings,
             Split(faces, faces, None),
@@ -177,7 +174,7 @@ def _step(rank: int, meeting: str, place: str) -> None:
             torch.float32,
             0,
             lambda path, reason: None,
-            distribution=distribution,
+            distribution=processes,
         )
         task.batches(1, 2)
         generator = torch.Generator().manual_seed(5)
@@ -185,7 +182,7 @@ def _step(rank: int, meeting: str, place: str) -> None:
         images = torch.randint(0, 256, size, dtype=torch.uint8, generator=generator)
         people = torch.tensor([0, 0, 2, 2, 3, 3])
         shares = [slice(0, 2), slice(2, 6)]
-        mine = shares[rank]
+        mine = shares[processes.rank]
         batch = Batch(images[mine], people[mine], torch.arange(6)[mine], [], 6)
         value = task.step_loss(batch, True)
 
@@ -201,13 +198,10 @@ def _step(rank: int, meeting: str, place: str) -> None:
         expected = mixed.share * alone(rows, people) + (1 - mixed.share) * alone(rows, others)
         torch.testing.assert_close(value.value, expected, rtol=1e-4, atol=1e-5)
         assert not torch.equal(others, people)
-    finally:
-        dist.destroy_process_group()
 
 
 def test_processes_mix_their_own_pictures_and_share_the_loss(tmp_path: Path) -> None:
-    meeting = (tmp_path / "meeting").as_uri()
-    torch.multiprocessing.spawn(_step, (meeting, str(tmp_path)), nprocs=2)
+    in_processes(2, _step, str(tmp_path))
 
 
 def test_mixed_people_need_class_weights() -> None:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,8 @@ from torch.func import functional_call
 from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings, TrainSettings, check_settings
 from siamese.errors import UserError
 from siamese.tasks.faces.metric_losses import MetricLoss
-from siamese.training.distribution import SINGLE, Distribution
+from siamese.training.distribution import SINGLE, Distribution, joined
+from tests.warm import in_processes
 
 CLASSES, DIMENSION, INPUTS = 7, 8, 5
 LIMIT = 0.5  # gradients of this batch are longer
@@ -144,21 +144,16 @@ def test_drawn_classes_are_those_of_a_loss_without_others(
     _compare(settings, labels, SINGLE, optimizer)
 
 
-def _process(rank: int, world: int, meeting: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=world)
-    try:
+def _process() -> None:
+    with joined("cpu") as distribution:
         for settings, labels in CASES:
             for optimizer in (_sgd, _adam):
-                _compare(settings, labels, Distribution(rank, world, rank), optimizer)
-    finally:
-        dist.destroy_process_group()
+                _compare(settings, labels, distribution, optimizer)
 
 
 @pytest.mark.parametrize("world", [2, 3])
-def test_processes_that_share_the_classes_make_the_steps_of_one(world: int, tmp_path: Path) -> None:
-    meeting = (tmp_path / "meeting").as_uri()
-    torch.multiprocessing.spawn(_process, (world, meeting), nprocs=world)  # raises what one raises
+def test_processes_that_share_the_classes_make_the_steps_of_one(world: int) -> None:
+    in_processes(world, _process)
 
 
 @pytest.mark.parametrize("name", NAMES)

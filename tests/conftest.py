@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tests.warm import Started, run_siamese
+from tests.forked import Started, run_siamese
 
 # Before anything asks for it: the hub would try to reach the network for a minute.
 os.environ["HF_HUB_OFFLINE"] = "1"

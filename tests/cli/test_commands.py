@@ -21,7 +21,7 @@ import pytest
 from siamese.cli import train as train_command
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint
-from tests.warm import Started, run_siamese
+from tests.forked import Started, run_siamese
 
 Cli = Callable[..., CompletedProcess[str]]
 

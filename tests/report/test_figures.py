@@ -16,7 +16,7 @@ from matplotlib import font_manager
 from PIL import Image
 from scipy.stats import norm
 
-from siamese.drawing.figure import blank_figure, name_ticks, save_figure, svg_of
+from siamese.drawing.figure import blank_figure, fix_margins, name_ticks, save_figure, svg_of
 from siamese.drawing.text import drawable, font_note
 from siamese.report.verification_plots import (
     Against,
@@ -221,6 +221,31 @@ def test_pictures_are_the_same_bytes_each_time_and_hold_their_fonts_as_truetype(
     assert b"CreationDate" not in first[2]
     assert b"/FontFile2" in first[2]
     assert b"/Type3" not in first[2]
+
+
+@pytest.mark.parametrize("kind", ["roc", "pr", "scores"])
+def test_fixed_margins_hold_the_labels_as_measured_ones_do(kind):
+    """Of what a run draws after each epoch."""
+    figure = draw(kind, scores(), ("a run, epoch 12", "10 validation people of faces"))
+    fix_margins(figure)
+    figure.canvas.draw()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.width
+        assert box.y1 <= figure._suptitle.get_window_extent().y0
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes))
+
+
+def test_a_saved_figure_is_laid_out_anew_when_it_changes(tmp_path):
+    """Though its second and third file took the layout of the first."""
+    figure = draw("pr", scores())
+    save_figure(figure, tmp_path / "a")
+    place = figure.axes[0].get_position().x0
+    figure.axes[0].set_ylabel("a label\nof three\nlines")
+    figure.canvas.draw()
+    assert figure.axes[0].get_position().x0 > place
 
 
 @pytest.mark.parametrize("kind", ALL)

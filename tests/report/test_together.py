@@ -13,7 +13,7 @@ from siamese.cli.eval import _command
 from siamese.config import TrainSettings
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.tasks.faces.face_runs import train_faces
-from tests.warm import in_processes
+from tests.forked import in_processes
 
 COMMANDS = [
     ["roc", "--out", "roc"],

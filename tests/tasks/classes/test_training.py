@@ -22,8 +22,8 @@ from siamese.tasks.classes.evaluate import evaluate
 from siamese.training.loop import StepLoss
 from siamese.training.monitoring import RunLog
 from siamese.training.probing import Arithmetic, PlannedRun
+from tests.forked import in_processes, run_siamese
 from tests.runs import interrupt_at, same
-from tests.warm import in_processes, run_siamese
 
 Settings = ClassificationSettings
 

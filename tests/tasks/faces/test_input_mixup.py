@@ -25,8 +25,8 @@ from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.input_mixup import InputMixup, MixedBatch
 from siamese.tasks.faces.metric_losses import MetricLoss
 from siamese.training.distribution import Distribution, joined
+from tests.forked import in_processes
 from tests.runs import interrupt_at, same, short_run
-from tests.warm import in_processes
 
 PEOPLE, SIDE = 8, 32
 

@@ -14,7 +14,7 @@ from siamese.config import CLASS_WEIGHT_LOSSES, LossSettings, TrainSettings, che
 from siamese.errors import UserError
 from siamese.tasks.faces.metric_losses import MetricLoss
 from siamese.training.distribution import SINGLE, Distribution, joined
-from tests.warm import in_processes
+from tests.forked import in_processes
 
 CLASSES, DIMENSION, INPUTS = 7, 8, 5
 LIMIT = 0.5  # gradients of this batch are longer

@@ -26,7 +26,7 @@ from siamese.tasks.faces.face_task import FaceTask
 from siamese.tasks.faces.metric_losses import MetricLoss
 from siamese.training import launch
 from siamese.training.distribution import joined
-from tests.warm import in_processes, run_siamese
+from tests.forked import in_processes, run_siamese
 
 TRANSFORMER = "test_vit"  # has no batch norm
 

@@ -112,8 +112,6 @@ def _work(
     session: bool,
     prepare: Callable[[], object] | None,
 ) -> None:
-    import torch
-
     if session:
         os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -127,7 +125,9 @@ def _work(
     os.environ.update(variables)
     os.chdir(place)
     multiprocessing.set_start_method(way, force=True)
-    if threads := variables.get("OMP_NUM_THREADS"):  # torch, long loaded, reads it no more
+    if threads := variables.get("OMP_NUM_THREADS"):
+        import torch  # which is loaded already, and reads it no more
+
         torch.set_num_threads(int(threads))
     try:
         work(*arguments)

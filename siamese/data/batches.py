@@ -206,10 +206,10 @@ class _Batches(Sampler[list[Draw]]):
         self._key = (self.seed, TRAINING, epoch)
         self._range = range(first_batch, self.batches_per_epoch)
 
-    def start_recalibration(self, batches: int) -> None:
+    def start_recalibration(self, batches: int, first_batch: int = 0) -> None:
         """Let the next iteration draw the fixed batches of batch-norm recalibration."""
         self._key = (self.seed, RECALIBRATION, 0)
-        self._range = range(batches)
+        self._range = range(first_batch, batches)
 
     def __len__(self) -> int:
         return len(self._range)
@@ -344,10 +344,10 @@ class SampledBatches(_Batches):
             set_epoch(epoch)
         super().start_epoch(epoch, first_batch)
 
-    def start_recalibration(self, batches: int) -> None:
+    def start_recalibration(self, batches: int, first_batch: int = 0) -> None:
         """Let the next iteration draw an epoch's first batches, for batch-norm recalibration."""
         self.start_epoch(0)
-        super().start_recalibration(min(batches, self.batches_per_epoch))
+        super().start_recalibration(min(batches, self.batches_per_epoch), first_batch)
 
     def __iter__(self) -> Iterator[list[Draw]]:
         drawn = islice(self._sampler, self._range.start, self._range.stop)

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from siamese.config import (
     TrainerSettings,
     TrainSettings,
 )
+from siamese.data.decode import decode
 from siamese.errors import Diverged, UserError
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.verification_report import judge
@@ -478,12 +480,57 @@ def test_tensorboard_shows_everything(settings: TrainSettings) -> None:
     assert {f"validation/{name}" for name in wanted} <= set(tags["scalars"])
     assert set(tags["images"]) == {"roc", "pr", "scores", "augmented training pictures"}
     assert set(tags["histograms"]) == {"scores/genuine", "scores/impostor"}
+    # Epochs of a second would wait for their curves: those of the last one are drawn at the end.
+    assert [image.step for image in events.Images("roc")] == [16]
     assert len(events.Scalars("train/loss")) == 16
     assert len(events.Scalars("validation/auc")) == 4
     assert list(folder.glob("*/validation_people/sprite.png"))
     assert {"settings.yaml", "metrics.csv", "data_report.txt", "split.json"} <= set(
         os.listdir(folder)
     )
+
+
+def test_long_epochs_show_their_curves_and_a_stopped_run_its_newest(
+    settings: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def drawn() -> list[int]:
+        events = EventAccumulator(str(Path(settings.runs) / "run"), size_guidance={"images": 0})
+        events.Reload()
+        assert all(len(events.Images(tag)) == len(events.Images("roc")) for tag in ("pr", "scores"))
+        return [image.step for image in events.Images("roc")]
+
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, "epoch", 2)
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(settings)
+    assert drawn() == [8]
+    monkeypatch.setattr("siamese.tasks.faces.face_log._REDRAWN", 0.0)
+    resume_training("run", settings.checkpoints, lambda saved: settings)
+    assert drawn() == [8, 12, 16]
+
+
+def test_what_is_the_same_in_each_epoch_is_read_once_unless_there_is_no_room(
+    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Counter[str]()
+
+    def counted(path: Path, size: int | None) -> Any:
+        read[where] += 1
+        return decode(path, size)
+
+    monkeypatch.setattr("siamese.data.batches.decode", counted)
+    again = _elsewhere(settings, tmp_path / "again")
+    where = "kept"
+    train_faces(settings)
+    where = "not kept"
+    monkeypatch.setattr("siamese.tasks.faces.face_task._KEPT", 0)
+    train_faces(again)
+    # Two people with six pictures are judged, batch norms measured on three batches of nine.
+    assert read["not kept"] - read["kept"] == 3 * (2 * 6 + 3 * 9) + 9  # those shown at the start
+    same(_last(settings), _last(again))
+    assert _metrics(settings) == _metrics(again)
 
 
 def test_the_saved_settings_repeat_the_run(settings: TrainSettings, tmp_path: Path) -> None:

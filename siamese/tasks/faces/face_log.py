@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 import torch
@@ -13,7 +16,7 @@ from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
 from siamese.drawing.figure import fix_margins
 from siamese.files.shown import shown
-from siamese.files.writing import write_json, writing
+from siamese.files.writing import CannotWrite, write_json, writing
 from siamese.report.verification_plots import pr_figure, roc_figure, score_figure
 from siamese.tasks.faces.collapse import collapse_warning
 from siamese.tasks.faces.face_task import FaceTask, Validation
@@ -25,6 +28,7 @@ from siamese.verification.metrics import curve
 _PROJECTED = 400  # pictures in TensorBoard's projector
 _SPRITE = 48  # side of each in pixels
 _HISTOGRAM = 200  # bars of a histogram
+_REDRAWN = 30.0  # seconds from one drawing of the curves to the next: it takes a third of one
 
 
 class FaceLog(RunLog):
@@ -36,13 +40,37 @@ class FaceLog(RunLog):
         super().__init__(folder, settings, step, epoch)
         self.task = task
         self._best: Validation | None = None
+        self._drawn = time.monotonic()
+        self._undrawn: Figures | None = None  # the newest epoch's row, until its curves are drawn
 
     @written
     def epoch(self, row: Figures, best: bool) -> None:
-        """Figures, curves and histograms of a validated epoch, its table row and its line."""
+        """Figures and histograms of a validated epoch, its table row and its line.
+
+        Its curves, too, unless they were drawn a moment ago: short epochs would wait for them.
+        """
         step = int(row["step"])
         validation = self.task.latest
         assert validation is not None, "the loop validates before it reports"
+        self._undrawn = row
+        if time.monotonic() - self._drawn >= _REDRAWN:
+            self._draw()
+        for name in ("genuine", "impostor"):
+            self._add_histogram(f"scores/{name}", validation.counts, name, step)
+        if best:
+            self._best = validation
+        super().epoch(row, best)
+        if warning := collapse_warning(self.task.loss, row):
+            self.say(warning)
+            self.writer.add_text("collapse", warning, step)
+
+    @written
+    def _draw(self) -> None:
+        """The curves of the newest epoch, unless they are drawn already."""
+        row, self._undrawn = self._undrawn, None
+        validation = self.task.latest
+        if row is None or validation is None:
+            return
         validated = self.task.split.validation
         title = (
             f"{self.folder.name}, epoch {int(row['epoch'])}",
@@ -55,15 +83,8 @@ class FaceLog(RunLog):
             ("scores", score_figure(validation.counts, title)),
         ):
             fix_margins(figure)
-            self.writer.add_figure(tag, figure, step)
-        for name in ("genuine", "impostor"):
-            self._add_histogram(f"scores/{name}", validation.counts, name, step)
-        if best:
-            self._best = validation
-        super().epoch(row, best)
-        if warning := collapse_warning(self.task.loss, row):
-            self.say(warning)
-            self.writer.add_text("collapse", warning, step)
+            self.writer.add_figure(tag, figure, int(row["step"]))
+        self._drawn = time.monotonic()
 
     def _add_histogram(self, tag: str, counts: PairCounts, name: str, step: int) -> None:
         score, pairs = counts.score, getattr(counts, name)
@@ -99,11 +120,24 @@ class FaceLog(RunLog):
 
         Where the best epoch lies before a resume, the projector shows the latest validation.
         """
+        self._draw()
         shown = self._best or self.task.latest
         if shown is not None:
             self._projector(shown)
         self.add_settings(epoch, ("auc", "ap", "eer"), "best")
         self.close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # After a stop there is time to draw; an error is told at once.
+        if isinstance(error, KeyboardInterrupt):
+            with suppress(CannotWrite):
+                self._draw()
+        super().__exit__(kind, error, traceback)
 
     def _projector(self, validation: Validation) -> None:
         folder = self.task.split.validation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ from siamese.data.batches import (
     training_loader,
 )
 from siamese.data.folder import FaceFolder
+from siamese.data.kept_batches import KeptBatches
 from siamese.data.split import Split
 from siamese.data.split_lists import pictures_by_person
 from siamese.data.transforms import Preprocess, augmentation
@@ -48,6 +49,8 @@ from siamese.verification.metrics import summarise
 
 # Batches of the validation loss: enough for a steady mean, cheap as they reuse the embeddings.
 _VALIDATION_LOSS_BATCHES = 50
+# Bytes of pictures that each epoch judges and measures batch norms on: 7,000 of 112 px.
+_KEPT = 256 * 2**20
 
 
 @dataclass
@@ -119,6 +122,7 @@ class FaceTask:
         )
         mixup = settings.augment.mixup
         self._mixup = InputMixup(mixup, settings.seed, distribution.rank) if mixup > 0 else None
+        self._kept = KeptBatches(_KEPT)
         self.latest: Validation | None = None
 
     def _draws(self) -> PKBatches | SampledBatches:
@@ -208,9 +212,12 @@ class FaceTask:
         A batch of which nothing can be decoded is empty. No process waits here for another: the
         first one alone shows examples.
         """
-        self.draws.start_recalibration(batches)
-        for batch in self._loader:
-            self._note_failed(batch)
+
+        def load(first: int) -> DataLoader[Any]:
+            self.draws.start_recalibration(batches, first)
+            return self._loader
+
+        for batch in self._noting(self._kept.read("recalibration", batches, load)):
             yield self._to_device(batch.images)
 
     def validate(self) -> Figures:
@@ -218,30 +225,37 @@ class FaceTask:
 
         With ``trainer.test_curve`` the test people, too, under names that begin with ``test_``.
         """
-        self.latest = self._judge(self.split.validation)
+        self.latest = self._judge("validation", self.split.validation)
         figures = self.latest.figures
         if not self.loss.knows_training_only:
             labels = np.asarray(self.split.validation.labels)[self.latest.indices.numpy()]
             figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
         if self.settings.trainer.test_curve and self.split.test is not None:
-            tested = self._judge(self.split.test).figures
+            tested = self._judge("test", self.split.test).figures
             figures |= {f"test_{name}": tested[name] for name in ("auc", "ap", "eer")}
         return figures
 
-    def _judge(self, folder: FaceFolder) -> Validation:
-        """Embed a part's pictures once and count all their pairs."""
-        loader = evaluation_loader(
-            folder,
-            self._prepare,
-            self._prepare.decode_size,
-            batch_size=self.settings.trainer.embed_batch,
-            workers=self.workers,
-            pin_memory=self.device.type == "cuda",
-            cache=self._cache,
-            positions=self.distribution.positions(len(folder.paths)),
-        )
+    def _judge(self, part: str, folder: FaceFolder) -> Validation:
+        """Embed a part's pictures and count all their pairs."""
+        size = self.settings.trainer.embed_batch
+        shared = self.distribution.positions(len(folder.paths))
+        mine = range(len(folder.paths)) if shared is None else shared
+
+        def load(first: int) -> DataLoader[Any]:
+            return evaluation_loader(
+                folder,
+                self._prepare,
+                self._prepare.decode_size,
+                batch_size=size,
+                workers=self.workers,
+                pin_memory=self.device.type == "cuda",
+                cache=self._cache,
+                positions=mine[first * size :],
+            )
+
+        batches = self._kept.read(part, math.ceil(len(mine) / size), load)
         embeddings, indices = embed(
-            self.model, self._noting(loader), device=self.device, precision=self.precision
+            self.model, self._noting(batches), device=self.device, precision=self.precision
         )
         embeddings, indices = self.distribution.gather_shares(embeddings, indices)
         labels = np.asarray(folder.labels)[indices.numpy()]
@@ -303,7 +317,7 @@ class FaceTask:
         for path, reason in batch.failed:
             self._report_failed(path, reason)
 
-    def _noting(self, loader: DataLoader[Any]) -> Iterator[Batch]:
-        for batch in loader:
+    def _noting(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        for batch in batches:
             self._note_failed(batch)
             yield batch

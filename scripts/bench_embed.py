@@ -35,6 +35,7 @@ from siamese.data.folder import FaceFolder, scan_folder
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import embed_batch
+from siamese.models.folding import folded
 from siamese.models.inference import Embedder
 
 
@@ -73,10 +74,12 @@ def ways(
     def product() -> int:
         return len(embedder.embed_listed(folder, workers=workers)[0])
 
+    network = folded(embedder.network, len(folder.paths))  # as the product does
+
     def ceiling() -> int:
         turns = max(1, len(folder.paths) // arguments.batch)
         for _ in range(turns):
-            embed_batch(embedder.network, resident, device, precision)
+            embed_batch(network, resident, device, precision)
         return turns * arguments.batch
 
     def pipeline() -> int:

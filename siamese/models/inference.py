@@ -28,6 +28,7 @@ from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
 from siamese.models.embedding import PictureBatch, embed, embed_batch
 from siamese.models.fingerprint import fingerprint as fingerprint_of
+from siamese.models.folding import folded
 from siamese.models.loading import (
     averages_itself,
     decision_of,
@@ -389,7 +390,7 @@ class Embedder:
                 for position in range(start, min(start + self.batch, total))
             ],
         )
-        self.network.eval()
+        network = folded(self.network.eval(), total)
         flip = self._mirrored(flip)
         with _bar(total, first, shown=part[0] == 0) as bar:
             for batch in loader:
@@ -397,9 +398,7 @@ class Embedder:
                     raise DecodeError(batch.failed[0][1])  # which names the picture
                 vectors = torch.empty(0, self.dimensions)
                 if len(batch.images):
-                    vectors = embed_batch(
-                        self.network, batch.images, self.device, self.precision, flip
-                    )
+                    vectors = embed_batch(network, batch.images, self.device, self.precision, flip)
                     vectors = torch.from_numpy(self.scoring.apply(vectors.numpy()))
                 yield EmbeddedBatch(vectors.numpy(), batch.indices.numpy(), tuple(batch.failed))
                 bar.update(batch.wanted * part[1])

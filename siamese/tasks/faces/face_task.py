@@ -37,6 +37,7 @@ from siamese.models.chunked import Chunked, parts
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed
+from siamese.models.folding import folded
 from siamese.tasks.faces.input_mixup import InputMixup
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
 from siamese.training.compiling import compiled
@@ -255,7 +256,10 @@ class FaceTask:
 
         batches = self._kept.read(part, math.ceil(len(mine) / size), load)
         embeddings, indices = embed(
-            self.model, self._noting(batches), device=self.device, precision=self.precision
+            folded(self.model.eval(), len(folder.paths)),
+            self._noting(batches),
+            device=self.device,
+            precision=self.precision,
         )
         embeddings, indices = self.distribution.gather_shares(embeddings, indices)
         labels = np.asarray(folder.labels)[indices.numpy()]

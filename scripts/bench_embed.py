@@ -74,7 +74,7 @@ def ways(
     def product() -> int:
         return len(embedder.embed_listed(folder, workers=workers)[0])
 
-    network = folded(embedder.network, len(folder.paths))  # as the product does
+    network = folded(embedder.network, len(folder.paths), precision)  # as the product does
 
     def ceiling() -> int:
         turns = max(1, len(folder.paths) // arguments.batch)

@@ -152,7 +152,7 @@ def resident(task: Any, optimizer: PairedOptimizer, scaler: Any, steps: int) -> 
             scaler.scale(result.value).backward()
             optimizer.step(scaler)
             optimizer.inner.zero_grad(set_to_none=True)
-            float(result.value.detach())
+        float(result.value.detach())  # a GPU is done then, too
         yield steps * len(batch.labels) / (time.perf_counter() - started)
 
 

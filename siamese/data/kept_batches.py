@@ -20,7 +20,7 @@ class KeptBatches:
     """
 
     def __init__(self, room: int):
-        self._room = room
+        self._room, self._full = room, False
         self._kept: dict[str, list[Batch]] = {}
 
     def read(
@@ -44,8 +44,9 @@ class KeptBatches:
 
     def _keep(self, kept: list[Batch], batch: Batch) -> None:
         size = batch.images.nbytes
-        if size > self._room:
-            self._room = 0  # what follows is no list's beginning any more
+        # Behind the first one that does not fit none is kept: no list has a gap.
+        self._full |= size > self._room
+        if self._full:
             return
         self._room -= size
         kept.append(

@@ -390,7 +390,7 @@ class Embedder:
                 for position in range(start, min(start + self.batch, total))
             ],
         )
-        network = folded(self.network.eval(), total)
+        network = folded(self.network.eval(), total, self.precision)
         flip = self._mirrored(flip)
         with _bar(total, first, shown=part[0] == 0) as bar:
             for batch in loader:

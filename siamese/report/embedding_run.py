@@ -24,6 +24,7 @@ from siamese.models.inference import Embedder
 
 _PICTURES = 4096  # between two notes of how far the run is, about
 _LIMIT = 2**28  # bytes of a note
+_ARITHMETIC = 2  # to be raised where the same network gives rows that differ in their last bits
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _key(embedder: Embedder, folder: FaceFolder) -> str:
     """What changes when the rows would: model, arithmetic, batches, and the pictures' files."""
     how = (
         embedder.fingerprint, embedder.crop, embedder.flip, embedder.batch,
-        str(embedder.precision), embedder.device.type,
+        str(embedder.precision), embedder.device.type, _ARITHMETIC,
     )  # fmt: skip
     digest = hashlib.sha256(json.dumps(how).encode())
     for path in folder.paths:

@@ -126,7 +126,9 @@ class Distribution:
             return rows, positions
         parts: list[Any] = [None] * self.world
         dist.all_gather_object(parts, (rows, positions))
-        everything, places = (torch.cat(kind) for kind in zip(*parts, strict=True))
+        # Who has none does not know how wide a row is.
+        some = [part for part in parts if len(part[1])] or parts[:1]
+        everything, places = (torch.cat(kind) for kind in zip(*some, strict=True))
         order = torch.argsort(places)
         return everything[order], places[order]
 

@@ -67,7 +67,7 @@ class PlannedRun:
     def key(self, images: torch.Tensor, arithmetic: str) -> str:
         """What a measurement holds for: network, batch, machine and version of torch."""
         device = images.device
-        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{_bf16_flags()}"
         if device.type == "cuda":
             machine = torch.cuda.get_device_name(device)
         shape = "x".join(map(str, images.shape))
@@ -91,6 +91,16 @@ class PlannedRun:
             write_json(self.place / name, {key: asdict(one) for key, one in records.items()})
         except UserError as error:
             self.say(f"the measurement is not kept: {error}")
+
+
+def _bf16_flags() -> str:
+    """What a CPU can do for bf16, which torch's name for it does not tell; Linux alone does."""
+    try:
+        listed = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    known = sorted({"avx512_bf16", "amx_bf16", "bf16"} & set(listed.split()))
+    return "".join(f" {flag}" for flag in known)
 
 
 @contextmanager

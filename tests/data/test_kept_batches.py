@@ -51,6 +51,23 @@ def test_lists_share_the_room_and_a_gap_is_never_kept() -> None:
     assert second.loaded == [0, 1, 2, 1, 2]
 
 
+def test_an_empty_batch_behind_one_that_does_not_fit_is_not_kept() -> None:
+    """Of a batch in which not one picture can be decoded there is nothing that needs room."""
+    batches, load, empty = KeptBatches(2 * SIZE), Loader(4), Loader(1)
+    sizes = [2, 2, 2, 0]
+
+    def some(first: int) -> Iterator[Batch]:
+        for one in load(first):
+            size = sizes[int(one.images[0, 0, 0, 0])]
+            yield Batch(one.images[:size], one.labels[:size], one.indices[:size], [], 2)
+
+    for _ in range(3):
+        assert [len(one.images) for one in batches.read("a", 4, some)] == sizes
+        assert [int(one.images[0, 0, 0, 0]) for one in batches.read("b", 1, empty)] == [0]
+    assert load.loaded == [0, 1, 2, 3, 2, 3, 2, 3]
+    assert empty.loaded == [0, 0, 0]
+
+
 def test_fewer_and_then_more_batches_of_a_list() -> None:
     batches = KeptBatches(9 * SIZE)
     assert numbers(batches, "a", 1, Loader(1)) == [0]

@@ -125,6 +125,7 @@ def test_a_few_pictures_and_other_networks_are_left_alone() -> None:
     network = with_statistics(SiameseEmbedder("test_resnet", 16, size=32))
     assert folded(network, 255) is network
     assert folded(network, 256) is not network
+    assert folded(network, 256, torch.bfloat16) is network
     other = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)).eval()
     assert folded(other, 1000) is other
 

@@ -15,6 +15,7 @@ from siamese.config import TrainSettings
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
 from siamese.drawing.figure import fix_margins
+from siamese.errors import Diverged
 from siamese.files.shown import shown
 from siamese.files.writing import CannotWrite, write_json, writing
 from siamese.report.verification_plots import pr_figure, roc_figure, score_figure
@@ -41,7 +42,7 @@ class FaceLog(RunLog):
         self.task = task
         self._best: Validation | None = None
         self._drawn = time.monotonic()
-        self._undrawn: Figures | None = None  # the newest epoch's row, until its curves are drawn
+        self._undrawn: tuple[Figures, Validation] | None = None  # the newest epoch
 
     @written
     def epoch(self, row: Figures, best: bool) -> None:
@@ -52,7 +53,7 @@ class FaceLog(RunLog):
         step = int(row["step"])
         validation = self.task.latest
         assert validation is not None, "the loop validates before it reports"
-        self._undrawn = row
+        self._undrawn = row, validation
         if time.monotonic() - self._drawn >= _REDRAWN:
             self._draw()
         for name in ("genuine", "impostor"):
@@ -67,10 +68,9 @@ class FaceLog(RunLog):
     @written
     def _draw(self) -> None:
         """The curves of the newest epoch, unless they are drawn already."""
-        row, self._undrawn = self._undrawn, None
-        validation = self.task.latest
-        if row is None or validation is None:
+        if self._undrawn is None:
             return
+        (row, validation), self._undrawn = self._undrawn, None
         validated = self.task.split.validation
         title = (
             f"{self.folder.name}, epoch {int(row['epoch'])}",
@@ -133,8 +133,9 @@ class FaceLog(RunLog):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # After a stop there is time to draw; an error is told at once.
-        if isinstance(error, KeyboardInterrupt):
+        # After a stop there is time to draw, and where training went wrong one looks at them; any
+        # other error is told at once.
+        if isinstance(error, KeyboardInterrupt | Diverged):
             with suppress(CannotWrite):
                 self._draw()
         super().__exit__(kind, error, traceback)

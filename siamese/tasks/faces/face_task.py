@@ -218,7 +218,9 @@ class FaceTask:
             self.draws.start_recalibration(batches, first)
             return self._loader
 
-        for batch in self._noting(self._kept.read("recalibration", batches, load)):
+        # Which pictures the first ones are depends on how many batches are drawn.
+        name = f"{batches} for batch norms"
+        for batch in self._noting(self._kept.read(name, batches, load)):
             yield self._to_device(batch.images)
 
     def validate(self) -> Figures:
@@ -256,7 +258,7 @@ class FaceTask:
 
         batches = self._kept.read(part, math.ceil(len(mine) / size), load)
         embeddings, indices = embed(
-            folded(self.model.eval(), len(folder.paths)),
+            folded(self.model.eval(), len(folder.paths), self.precision),
             self._noting(batches),
             device=self.device,
             precision=self.precision,

@@ -248,3 +248,20 @@ def _recalibrate(folder: str) -> None:
 def test_processes_leave_out_the_same_batches(tmp_path: Path) -> None:
     """Batch norms over all processes' pictures would wait for a missing one for ever."""
     in_processes(2, _recalibrate, str(tmp_path))
+
+
+def _gather_from_one() -> None:
+    """One of two processes has nothing: fewer pictures than processes, or only broken ones."""
+    with joined("cpu") as processes:
+        rows, places = torch.tensor([[3.0, 4.0], [1.0, 2.0]]), torch.tensor([2, 0])
+        if processes.rank == 0:
+            rows, places = torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+        gathered, order = processes.gather_shares(rows, places)
+        assert gathered.tolist() == [[1.0, 2.0], [3.0, 4.0]]
+        assert order.tolist() == [0, 2]
+        nothing = torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
+        assert all(len(part) == 0 for part in processes.gather_shares(*nothing))
+
+
+def test_a_process_without_pictures_takes_part() -> None:
+    in_processes(2, _gather_from_one)

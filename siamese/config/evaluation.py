@@ -57,8 +57,9 @@ class EmbedSettings:
     checkpoint's threshold was chosen, without one true."""
     scoring: ScoringName = "auto"
     """What is compared by its cosine: embeddings as they are (cosine), or mapped as siamese-eval
-    plda has fitted it (plda), or beside what siamese-eval wccn has fitted (wccn, the mean of two
-    cosines); auto: as the checkpoint's threshold was chosen, without one cosine."""
+    plda has fitted it (plda; Ioffe, ECCV 2006), or beside what siamese-eval wccn has fitted (wccn,
+    the mean of two cosines; Hatch et al., Interspeech 2006); auto: as the checkpoint's threshold
+    was chosen, without one cosine."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, cuda, cuda:1, mps."""
     precision: PrecisionName = "auto"

@@ -61,10 +61,10 @@ class OptimizerSettings:
     """The optimizer."""
 
     name: OptimizerName = "radam_schedulefree"
-    """radam_schedulefree (no schedule, no warm-up), adamw_schedulefree, sgd_schedulefree; sgd,
-    adam, amsgrad, adamw, radam, adabound, adaboundw, lars, lamb go by the schedule. adam,
-    amsgrad, radam, adabound, sgd and lars add the decay to the gradient (L2), the others take it
-    off the weights."""
+    """radam_schedulefree (no schedule, no warm-up), adamw_schedulefree, sgd_schedulefree (arXiv
+    2405.15682); sgd, adam, amsgrad, adamw, radam, adabound, adaboundw, lars, lamb go by the
+    schedule. adam, amsgrad, radam, adabound, sgd and lars add the decay to the gradient (L2), the
+    others take it off the weights."""
     lr: PositiveFloat | None = None
     """Learning rate; null: a value for the optimizer and the task, printed when the run starts."""
     betas: Betas | None = None
@@ -81,16 +81,18 @@ class OptimizerSettings:
     final_lr: PositiveFloat = 0.1
     """adabound and adaboundw: the SGD learning rate that the bounds close in on."""
     lookahead: NonNegativeInt = 0
-    """Steps between two synchronisations of the slow weights (Lookahead, often 5); 0: off."""
+    """Steps between two synchronisations of the slow weights (Lookahead, arXiv 1907.08610, often
+    5); 0: off."""
     lookahead_alpha: UnitAboveZero = 0.5
     """Lookahead: how far the slow weights go towards the fast ones."""
     ema: OpenUnit | None = None
     """Decay of an exponential moving average of the weights, which is validated and saved (often
-    0.999); null: off. After t steps it is at most (1 + t) / (10 + t), so that short runs do not end
-    near their random beginning. Not with schedule-free optimizers, which average anyway."""
+    0.999; Polyak & Juditsky 1992 average evenly); null: off. After t steps it is at most (1 + t) /
+    (10 + t), so that short runs do not end near their random beginning. Not with schedule-free
+    optimizers, which average anyway."""
     head_lr_factor: PositiveFloat = 1.0
     """Learning rate of a face embedder's head and its loss's class weights relative to the
-    backbone's."""
+    backbone's (discriminative rates, arXiv 1801.06146, of two groups)."""
     layer_decay: UnitAboveZero = 1.0
     """Learning rate of each layer of a face embedder's backbone relative to the layer above (as in
     BEiT, arXiv 2106.08254, by timm's groups); 1: all alike."""
@@ -106,9 +108,9 @@ class ScheduleSettings:
     """auto: cosine, and none for schedule-free optimizers. constant, cosine (one half wave),
     multistep (times gamma at milestones), sgdr (cosine with warm restarts), linear, polynomial."""
     warmup: Warmup = 0.05
-    """Warm-up: a share of the run's steps (below 1) or epochs (1 or more); 0: none. The schedule,
-    counted from the first step, times a rise from 0 to 1: it ends on the schedule and does not
-    shift it, so milestones stay where they are."""
+    """Warm-up (arXiv 1706.02677): a share of the run's steps (below 1) or epochs (1 or more); 0:
+    none. The schedule, counted from the first step, times a rise from 0 to 1: it ends on the
+    schedule and does not shift it, so milestones stay where they are."""
     warmup_shape: Literal["linear", "exponential"] = "linear"
     """How the learning rate rises; always linear for schedule-free optimizers."""
     warmup_start: UnitAboveZero | None = None

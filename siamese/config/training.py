@@ -98,24 +98,27 @@ class AugmentSettings:
     flip: Probability = 0.5
     """Probability of a horizontal flip; 0: off."""
     crop_scale: AreaShares | None = (0.8, 1.0)
-    """Random resized crop: share of the area kept; null: off."""
+    """Random resized crop: share of the area kept (arXiv 1409.4842); null: off."""
     crop_ratio: Ratios = (0.75, 1.3333333333333333)
     """Random resized crop: range of the aspect ratio."""
     rotation: Degrees = 0.0
     """Random rotation by up to this many degrees either way; 0: off."""
     color_jitter: Probability = 0.0
-    """Strength of random brightness, contrast and saturation in [0, 1] (hue: a tenth); 0: off."""
+    """Strength of random brightness, contrast and saturation in [0, 1], hue a tenth (torchvision's
+    ColorJitter, as in arXiv 2002.05709); 0: off."""
     grayscale: Probability = 0.0
-    """Probability of turning a picture grey; 0: off."""
+    """Probability of turning a picture grey (arXiv 2002.05709); 0: off."""
     blur: Probability = 0.0
-    """Probability of a Gaussian blur (sigma 0.1 to 2 px); 0: off."""
+    """Probability of a Gaussian blur, sigma 0.1 to 2 px (arXiv 2002.05709); 0: off."""
     erasing: Probability = 0.0
-    """Probability of erasing a random rectangle; 0: off."""
+    """Probability of erasing a random rectangle (arXiv 1708.04896); 0: off."""
     low_resolution: Probability = 0.0
     """Probability of shrinking a picture to a random share of its side, from a quarter to all of it
-    (log-uniform), and enlarging it again, as small pictures are; 0: off."""
+    (log-uniform), and enlarging it again, as small pictures are (Real-ESRGAN, arXiv 2107.10833,
+    degrades so, then compresses); 0: off."""
     jpeg: Probability = 0.0
-    """Probability of compression as JPEG, quality 20 to 90, as messengers do; 0: off."""
+    """Probability of compression as JPEG, quality 20 to 90, as messengers do (arXiv 2107.10833);
+    0: off."""
     randaugment: NonNegativeInt = 0
     """RandAugment operations per picture (torchvision's; arXiv 1909.13719); 0: off."""
     randaugment_magnitude: Magnitude = 9
@@ -200,18 +203,20 @@ class ModelSettings:
     weights: str | None = None
     """Start from this file instead: backbone weights (timm format), or a siamese checkpoint."""
     freeze_backbone: NonNegativeInt = 0
-    """Epochs at the start in which only the head learns (frozen batch norms stay in eval mode)."""
+    """Epochs at the start in which only the head learns, frozen batch norms in eval mode (gradual
+    unfreezing, arXiv 1801.06146, in one step)."""
     dropout: UnitBelowOne = 0.0
-    """Dropout before the linear head, in [0, 1)."""
+    """Dropout before the linear head, in [0, 1) (Srivastava et al., JMLR 2014)."""
     drop_path: UnitBelowOne = 0.0
-    """Stochastic depth of the backbone, where it has it, in [0, 1)."""
+    """Stochastic depth of the backbone, where it has it, in [0, 1) (arXiv 1603.09382)."""
     pooling: PoolingName = "avg"
     """How the backbone's last feature maps become one vector: avg (the backbone's own), or gem, a
     generalised mean with a learnt exponent that starts at 3 (arXiv 1711.02512)."""
     neck: NeckName = "none"
     """What follows the linear head: none, or batch_norm (BNNeck, arXiv 1903.07071)."""
     embedding_dropout: UnitBelowOne = 0.0
-    """Dropout of the embeddings that the loss sees, in [0, 1)."""
+    """Dropout of the embeddings that the loss sees, in [0, 1) (ArcFace's E block has one, arXiv
+    1801.07698)."""
     grad_checkpointing: bool = False
     """Keep few activations of the backbone and compute the others again: less memory, a second
     forward pass. Batch norms count each picture twice, until `trainer.recalibration_batches`
@@ -228,12 +233,14 @@ class LossSettings:
     """The metric-learning loss (pytorch-metric-learning); unset values are its usual ones."""
 
     name: LossName = "triplet"
-    """triplet: the safe default. contrastive: simplest, for few people. multi_similarity: weighs
-    every pair, often fastest from good weights. supcon: strong with large batches. ntxent: like
-    supcon, one positive at a time. circle: self-paced pairs. arcface: many people, clean labels.
-    subcenter_arcface: the same with noisy labels. cosface: like arcface, easier to start.
-    adaface: the margin follows each picture's quality, by the length of its embedding (arXiv
-    2204.00964). normalized_softmax: plain class weights, the calmest start from random weights."""
+    """triplet: the safe default (arXiv 1503.03832). contrastive: simplest, for few people (Hadsell
+    et al., CVPR 2006). multi_similarity: weighs every pair (1904.06627). supcon: strong with large
+    batches (2004.11362). ntxent: like supcon, one positive at a time (1807.03748). circle:
+    self-paced pairs (2002.10857). arcface: many people, clean labels (1801.07698).
+    subcenter_arcface: the same with noisy labels (Deng et al., ECCV 2020). cosface: like arcface,
+    easier to start (1801.09414). adaface: the margin follows each picture's quality, by the length
+    of its embedding (2204.00964). normalized_softmax: plain class weights, the calmest start from
+    random weights (1811.12649)."""
     margin: Finite | None = None
     """Margin: triplet 0.1, circle 0.25, arcface and subcenter_arcface 28.6 (degrees), cosface 0.35,
     adaface 0.4; contrastive: impostor similarity tolerated, 0; multi_similarity: lambda, 1."""
@@ -243,8 +250,9 @@ class LossSettings:
     temperature: Finite | None = None
     """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
     miner: MinerName = "none"
-    """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard, hard,
-    batch_hard (one hardest pair per image), multi_similarity."""
+    """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard (arXiv
+    1503.03832), hard, batch_hard (one hardest pair per image, 1703.07737), multi_similarity
+    (1904.06627)."""
     miner_after: NonNegativeInt = 0
     """Epochs before the miner begins to choose."""
     triplet_weight: NonNegativeFloat = 0.0

@@ -76,7 +76,7 @@ def figure_text(study: Study, value: float) -> str:
 
 def figure_name(study: Study) -> str:
     """What the figure is called, with its unit."""
-    words = {"auc": "AUC", "ap": "AP", "eer": "EER"}
+    words = {"auc": "AUC", "ap": "AP", "eer": "EER", "tar": "TAR", "far": "FAR"}
     parts = [words.get(part, part) for part in study.figure.split("_")]
     if parts[0] in words.values():
         parts.insert(0, "validation")

@@ -105,7 +105,9 @@ def test_a_run_learns_and_judges_what_the_lists_say(settings: TrainSettings) -> 
             at = NAMES.index(name)
             assert f"  {name}: pictures of {NAMES[at]}, {NAMES[at + 1]}" in report
     with open("runs/run/metrics.csv", encoding="utf-8") as rows:
-        assert all(float(row["test_auc"]) >= 0 for row in csv.DictReader(rows))
+        judged = list(csv.DictReader(rows))
+    for name in ("test_auc", "test_ap", "test_eer", "test_tar_at_far_1e-2"):
+        assert all(0 <= float(row[name]) <= 1 for row in judged)
     shutil.rmtree("lists")
     for part, people in parts.items():
         people_of = embed_people(

@@ -50,6 +50,7 @@ from siamese.verification.metrics import summarise
 
 # Batches of the validation loss: enough for a steady mean, cheap as they reuse the embeddings.
 _VALIDATION_LOSS_BATCHES = 50
+_OF_TEST_PEOPLE = ("auc", "ap", "eer", "tar_at_far_1e-2")
 # Bytes of pictures that each epoch judges and measures batch norms on: 7,000 of 112 px.
 _KEPT = 256 * 2**20
 
@@ -235,7 +236,7 @@ class FaceTask:
             figures["validation_loss"] = self._validation_loss(self.latest.embeddings, labels)
         if self.settings.trainer.test_curve and self.split.test is not None:
             tested = self._judge("test", self.split.test).figures
-            figures |= {f"test_{name}": tested[name] for name in ("auc", "ap", "eer")}
+            figures |= {f"test_{name}": tested[name] for name in _OF_TEST_PEOPLE}
         return figures
 
     def _judge(self, part: str, folder: FaceFolder) -> Validation:

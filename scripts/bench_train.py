@@ -11,8 +11,9 @@ by the run's own clock. After each epoch of it the others do as many steps:
                   articles show); CIFAR: torchvision's data set with two loader processes.
 `PML trainer`     pytorch-metric-learning's MetricLossOnly with as many loader processes (faces).
 The first round warms up and does not count. `judging` is recalibration, validation and checkpoints,
-as a share of an epoch of 10,000 pictures, and how long each takes. What a step spends its time on
-tells siamese-train --trainer.profile true.
+as a share of an epoch of 10,000 pictures, and how long each takes; in the first round pictures are
+decoded for it that are kept then. The log is not in it. What a step spends its time on tells
+siamese-train --trainer.profile true.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class TakingTurns:
         self.others, self.clocks, self.before = others, clocks, (0.0, 0.0)
         self.rounds: list[dict[str, float]] = []
         self.judging: list[float] = []
+        self.first_judging = 0.0
         self.judged: list[dict[str, float]] = []
         self.since = time.perf_counter()
 
@@ -114,10 +116,13 @@ class TakingTurns:
         speeds = {"product": images / seconds} | {name: next(w) for name, w in self.others.items()}
         told = ", ".join(f"{name} {speed:.1f}" for name, speed in speeds.items())
         warm_up = row["epoch"] == 1
+        share = judging / (judging + 10_000 / speeds["product"])
         print(f"round {int(row['epoch'])}: img/s: {told}" + "  (warm-up)" * warm_up, flush=True)
-        if not warm_up:
+        if warm_up:
+            self.first_judging = share
+        else:
             self.rounds.append(speeds)
-            self.judging.append(judging / (judging + 10_000 / speeds["product"]))
+            self.judging.append(share)
             self.judged.append(judged)
         self.since = time.perf_counter()
 
@@ -127,7 +132,8 @@ class TakingTurns:
             print(f"{name}: product / {other}: {_middle(ratios)}")
         medians = {p: statistics.median(row[p] for row in self.judged) for p in self.clocks}
         told = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in medians.items())
-        print(f"{name}: judging: {_middle(self.judging)}; {told}", flush=True)
+        first = f"first {self.first_judging:.3f}"
+        print(f"{name}: judging: {_middle(self.judging)}, {first}; {told}", flush=True)
 
 
 _CLOCK = ("seconds", "images_seen")

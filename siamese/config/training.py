@@ -248,7 +248,8 @@ class LossSettings:
     """Scale: circle 256; multi_similarity 10 (its beta); arcface and its kin: sqrt(2) ln(people -
     1), at least 3.1 (AdaCos, arXiv 1905.00292; the usual 64 is for tens of thousands of people)."""
     temperature: Finite | None = None
-    """Temperature: supcon 0.1, ntxent 0.07, normalized_softmax 0.05."""
+    """Temperature: supcon 0.1, ntxent 0.07; normalized_softmax: 1 over the scale that arcface would
+    have (0.05 is usual for many people)."""
     miner: MinerName = "none"
     """Which pairs or triplets of a batch count: none (the loss's own: all), all, semihard (arXiv
     1503.03832), hard, batch_hard (one hardest pair per image, 1703.07737), multi_similarity

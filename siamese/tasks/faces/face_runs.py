@@ -433,13 +433,14 @@ def _too_few(split: Split) -> list[str]:
 
 
 def _say_scale(chosen: LossSettings, given: LossSettings, people: int, say: Say) -> None:
-    """Tell a scale that the user left to the number of people."""
-    follows = chosen.name in CLASS_WEIGHT_LOSSES
-    if follows and chosen.scale is not None and given.scale is None:
-        say(
-            f"{chosen.name}: scale {chosen.scale:.4g}, which follows from the {people} training "
-            "people (AdaCos, arXiv 1905.00292); `loss.scale` sets another"
-        )
+    """Tell a scale, or a temperature, that the user left to the number of people."""
+    for kind in ("scale", "temperature"):
+        value = getattr(chosen, kind)
+        if chosen.name in CLASS_WEIGHT_LOSSES and value != getattr(given, kind):
+            say(
+                f"{chosen.name}: {kind} {value:.4g}, which follows from the {people} training "
+                f"people (AdaCos, arXiv 1905.00292); `loss.{kind}` sets another"
+            )
 
 
 def _build_model(settings: TrainSettings, say: Say, backbone: nn.Module | None) -> SiameseEmbedder:

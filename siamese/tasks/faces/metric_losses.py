@@ -21,8 +21,8 @@ from siamese.training.sharing import SharedColumns
 
 # Usual values: FaceNet-like triplets on cosine; Khosla 2020 (supcon); van den Oord 2018 as PML sets
 # it (ntxent); Sun 2020, face setting (circle); Deng 2019 (arcface, degrees); Wang 2018 (cosface);
-# Kim 2022 (adaface); Zhai 2019 (normalized_softmax). :func:`with_values` gives arcface and its kin
-# their scale, and multi_similarity both.
+# Kim 2022 (adaface). :func:`with_values` gives arcface and its kin their scale, normalized_softmax
+# (Zhai 2019) its temperature, and multi_similarity both.
 _MARGIN = {
     "triplet": 0.1,
     "contrastive": 0.0,
@@ -33,7 +33,7 @@ _MARGIN = {
     "adaface": 0.4,
 }
 _SCALE = {"circle": 256.0}
-_TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07, "normalized_softmax": 0.05}
+_TEMPERATURE = {"supcon": 0.1, "ntxent": 0.07}
 # Losses whose scale follows the number of people.
 _SCALED = frozenset({"arcface", "subcenter_arcface", "cosface", "adaface"})
 # What runs took before these values changed; they go on with it.
@@ -44,6 +44,7 @@ _EARLIER_SCALE = {
     "multi_similarity": 50.0,
 }
 _EARLIER_MARGIN = {"multi_similarity": 0.5}
+_EARLIER_TEMPERATURE = {"normalized_softmax": 0.05}
 _FEWEST_CLASSES = 10
 # Where a loss has no triplet margin, active triplets are counted at this one.
 _ACTIVE_MARGIN = 0.1
@@ -60,11 +61,14 @@ def fixed_scale(classes: int) -> float:
 
 
 def with_values(settings: LossSettings, classes: int) -> LossSettings:
-    """The settings with the scale of arcface and its kin filled in where the user gave none, and
-    margin and scale of multi_similarity.
+    """The settings with the scale of arcface and its kin filled in where the user gave none (for
+    normalized_softmax its inverse, the temperature), and margin and scale of multi_similarity.
     """
     if settings.name in _SCALED:
         return replace(settings, scale=_given(settings.scale, fixed_scale(classes)))
+    if settings.name == "normalized_softmax":
+        temperature = _given(settings.temperature, 1 / fixed_scale(classes))
+        return replace(settings, temperature=temperature)
     if settings.name == "multi_similarity":
         margin, scale = MULTI_SIMILARITY
         return replace(
@@ -76,12 +80,14 @@ def with_values(settings: LossSettings, classes: int) -> LossSettings:
 def with_earlier_values(settings: LossSettings) -> LossSettings:
     """The settings of a checkpoint, with the values that were meant where none were stored.
 
-    Runs store them since they have changed; before, the scale was 64 for any number of people.
+    Runs store them since they have changed; before, the scale was 64 for any number of people, and
+    the temperature of normalized_softmax 0.05.
     """
     return replace(
         settings,
         margin=_given(settings.margin, _EARLIER_MARGIN.get(settings.name)),
         scale=_given(settings.scale, _EARLIER_SCALE.get(settings.name)),
+        temperature=_given(settings.temperature, _EARLIER_TEMPERATURE.get(settings.name)),
     )
 
 

@@ -137,6 +137,11 @@ def test_the_scale_follows_the_number_of_people(people: int) -> None:
         assert chosen == LossSettings(name=name, scale=fixed_scale(people))
         loss = MetricLoss(LossSettings(name=name), people, 8)
         assert loss.loss.scale == fixed_scale(people)
+    softmax = LossSettings(name="normalized_softmax")
+    assert with_values(softmax, people).temperature == pytest.approx(1 / SCALES[people], rel=1e-4)
+    built = MetricLoss(softmax, people, 8).loss
+    assert built.temperature == pytest.approx(1 / SCALES[people], rel=1e-4)
+    assert with_earlier_values(softmax).temperature == 0.05
 
 
 def test_runs_store_what_multi_similarity_takes_and_older_ones_keep_theirs() -> None:
@@ -152,7 +157,7 @@ def test_runs_store_what_multi_similarity_takes_and_older_ones_keep_theirs() -> 
 def test_a_given_scale_and_other_losses_stay() -> None:
     for given in (
         LossSettings(name="arcface", scale=64.0),
-        LossSettings(name="normalized_softmax"),
+        LossSettings(name="normalized_softmax", temperature=0.1),
         LossSettings(name="circle"),
         LossSettings(name="supcon"),
         LossSettings(),

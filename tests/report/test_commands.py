@@ -156,8 +156,9 @@ def test_lfws_protocol_on_another_systems_embeddings(
 
 
 def test_embeddings_that_cannot_be_found_by_a_list(
-    tmp_path: Path, evaluate: Callable[..., str]
+    tmp_path: Path, evaluate: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     lfw_of_another_system(tmp_path)
     with np.load(tmp_path / "lfw.npz") as file:
         vectors, paths = file["features"], file["paths"]

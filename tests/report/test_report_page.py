@@ -49,7 +49,10 @@ def test_two_models_side_by_side(trained: Path, evaluate) -> None:
     assert "the checkpoint's own, for FMR 0.3" in page
 
 
-def test_a_folder_with_strangers_is_named(tmp_path: Path, evaluate) -> None:
+def test_a_folder_with_strangers_is_named(
+    tmp_path: Path, evaluate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(40), 30)
     centres = rng.normal(size=(40, 32))

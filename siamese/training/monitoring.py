@@ -17,6 +17,7 @@ from torchvision.utils import make_grid
 from tqdm import tqdm
 
 from siamese.config.reading import flatten
+from siamese.errors import Diverged
 from siamese.files.writing import CannotWrite, write_csv, write_text, writing
 from siamese.training.loop import Figures
 from siamese.training.runs import read_metrics
@@ -118,6 +119,9 @@ class RunLog:
         """What is left to write of a run that is over, whose figures are an epoch's."""
         self.close()
 
+    def show_newest(self) -> None:
+        """What of the newest epoch waits to be drawn; nothing here."""
+
     @written
     def close(self) -> None:
         """Flush and close the event file."""
@@ -132,6 +136,11 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # After a stop there is time to draw, and where training went wrong one looks at it; any
+        # other error is told at once.
+        if isinstance(error, KeyboardInterrupt | Diverged):
+            with suppress(CannotWrite):
+                self.show_newest()
         # What ended the run is told, not that its log cannot be written either.
         with suppress(*() if error is None else (CannotWrite,)):
             self.close()

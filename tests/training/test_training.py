@@ -65,6 +65,19 @@ def _metrics(settings: TrainSettings) -> list[dict[str, str]]:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
+def _stopped_and_resumed(
+    settings: TrainSettings, place: Path, kind: str, number: int
+) -> TrainSettings:
+    """The run elsewhere, after Ctrl-C at a step or epoch and a resume."""
+    stopped = _elsewhere(settings, place)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_at(patch, kind, number)
+        with pytest.raises(KeyboardInterrupt):
+            train_faces(stopped)
+    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    return stopped
+
+
 def _elsewhere(settings: TrainSettings, place: Path) -> TrainSettings:
     return replace(settings, runs=str(place / "runs"), checkpoints=str(place / "checkpoints"))
 
@@ -116,12 +129,7 @@ def test_a_resumed_run_measures_batch_norms_on_the_same_pictures(
     few = draw_people(tmp_path / "few", images=3)
     settings = replace(settings, data=str(few), batches=replace(settings.batches, images=4))
     train_faces(settings)
-    stopped = _elsewhere(settings, tmp_path / "stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, "epoch", 1)
-        with pytest.raises(KeyboardInterrupt):
-            train_faces(stopped)
-    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    stopped = _stopped_and_resumed(settings, tmp_path / "stopped", "epoch", 1)
     same(_last(settings), _last(stopped))
 
 
@@ -131,12 +139,7 @@ def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
 ) -> None:
     settings = replace(settings, model=replace(settings.model, freeze_backbone=1))
     train_faces(settings)
-    stopped = _elsewhere(settings, tmp_path / "stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, "step", step)
-        with pytest.raises(KeyboardInterrupt):
-            train_faces(stopped)
-    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    stopped = _stopped_and_resumed(settings, tmp_path / "stopped", "step", step)
     same(_last(settings), _last(stopped))
 
 
@@ -161,12 +164,7 @@ def test_recipes_go_on_exactly(
     settings = replace(settings, loss=loss, optimizer=optimizer, images=images)
     settings = replace(settings, model=replace(settings.model, drop_path=0.0, **model))
     train_faces(settings)
-    stopped = _elsewhere(settings, tmp_path / "stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        interrupt_at(patch, "step", 9)
-        with pytest.raises(KeyboardInterrupt):
-            train_faces(stopped)
-    resume_training("run", stopped.checkpoints, lambda saved: stopped)
+    stopped = _stopped_and_resumed(settings, tmp_path / "stopped", "step", 9)
     same(_last(settings), _last(stopped))
     assert _metrics(settings) == _metrics(stopped)
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import torch
@@ -15,9 +13,8 @@ from siamese.config import TrainSettings
 from siamese.data.split import Split
 from siamese.data.split_lists import merged_folders
 from siamese.drawing.figure import fix_margins
-from siamese.errors import Diverged
 from siamese.files.shown import shown
-from siamese.files.writing import CannotWrite, write_json, writing
+from siamese.files.writing import write_json, writing
 from siamese.report.verification_plots import pr_figure, roc_figure, score_figure
 from siamese.tasks.faces.collapse import collapse_warning
 from siamese.tasks.faces.face_task import FaceTask, Validation
@@ -55,7 +52,7 @@ class FaceLog(RunLog):
         assert validation is not None, "the loop validates before it reports"
         self._undrawn = row, validation
         if time.monotonic() - self._drawn >= _REDRAWN:
-            self._draw()
+            self.show_newest()
         for name in ("genuine", "impostor"):
             self._add_histogram(f"scores/{name}", validation.counts, name, step)
         if best:
@@ -66,7 +63,7 @@ class FaceLog(RunLog):
             self.writer.add_text("collapse", warning, step)
 
     @written
-    def _draw(self) -> None:
+    def show_newest(self) -> None:
         """The curves of the newest epoch, unless they are drawn already."""
         if self._undrawn is None:
             return
@@ -120,25 +117,12 @@ class FaceLog(RunLog):
 
         Where the best epoch lies before a resume, the projector shows the latest validation.
         """
-        self._draw()
+        self.show_newest()
         shown = self._best or self.task.latest
         if shown is not None:
             self._projector(shown)
         self.add_settings(epoch, ("auc", "ap", "eer"), "best")
         self.close()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        # After a stop there is time to draw, and where training went wrong one looks at them; any
-        # other error is told at once.
-        if isinstance(error, KeyboardInterrupt | Diverged):
-            with suppress(CannotWrite):
-                self._draw()
-        super().__exit__(kind, error, traceback)
 
     def _projector(self, validation: Validation) -> None:
         folder = self.task.split.validation

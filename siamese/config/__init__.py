@@ -86,4 +86,5 @@ from siamese.config.training import (
     default_betas,
     default_lr,
     demo_settings,
+    parts_of_single_pictures,
 )

@@ -10,6 +10,7 @@ from siamese.config.optimization import OptimizerSettings, ScheduleSettings, che
 from siamese.config.ranges import (
     AreaShares,
     AtLeastTwo,
+    Compiling,
     InputSide,
     NonNegativeFloat,
     NonNegativeInt,
@@ -155,9 +156,10 @@ class ClassTrainerSettings:
     channels_last: SwitchOrAuto = "auto"
     """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
     of one process gets shorter without."""
-    compile: SwitchOrAuto = "auto"
+    compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
-    long run gets shorter by it. Not in several processes."""
+    long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
+    small batches on a GPU. Not in several processes."""
     select: Literal["error", "loss"] = "error"
     """Figure on the validation images that decides which epoch is best."""
     validate_every: PositiveInt = 1

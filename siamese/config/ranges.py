@@ -82,6 +82,13 @@ SwitchOrAuto = Annotated[
     bool | Literal["auto"],
     Allowed("true, false or auto", lambda v: isinstance(v, bool) or v == "auto"),
 ]
+Compiling = Annotated[
+    bool | Literal["auto", "reduce-overhead"],
+    Allowed(
+        "true, false, auto or reduce-overhead",
+        lambda v: isinstance(v, bool) or v in ("auto", "reduce-overhead"),
+    ),
+]
 FolderName = Annotated[str, Allowed("a folder", lambda v: v != "")]
 
 

@@ -15,7 +15,6 @@ from siamese.config.optimization import (
     USUAL_BETAS,
     OptimizerSettings,
     ScheduleSettings,
-    check_optimization,
 )
 from siamese.config.ranges import (
     LARGEST_DIMENSION,
@@ -24,6 +23,7 @@ from siamese.config.ranges import (
     AreaShares,
     AtLeastTwo,
     AtLeastTwoOrAuto,
+    Compiling,
     FolderName,
     NonNegativeFloat,
     NonNegativeInt,
@@ -123,6 +123,10 @@ class AugmentSettings:
     """RandAugment operations per picture (torchvision's; arXiv 1909.13719); 0: off."""
     randaugment_magnitude: Magnitude = 9
     """Strength of RandAugment's operations, 0 to 30."""
+    in_batches: SwitchOrAuto = "auto"
+    """Crop, flip and erase whole batches on the network's device instead of single pictures in the
+    loader processes; auto: on a GPU, where none of the parts above is on that has no such form. A
+    CPU is faster picture by picture."""
     mixup: NonNegativeFloat = 0.0
     """Mixup: each picture of a batch is mixed with another one, by shares from Beta(alpha, alpha)
     (arXiv 1710.09412), and the loss alike; this is alpha. For losses with class weights, but not
@@ -290,9 +294,10 @@ class TrainerSettings:
     channels_last: SwitchOrAuto = "auto"
     """The memory layout that convolutions like; auto: yes, unless a few steps say that a long run
     of one process gets shorter without."""
-    compile: SwitchOrAuto = "auto"
+    compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
-    long run gets shorter by it. Not with `batches.chunk`, nor in several processes."""
+    long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
+    small batches on a GPU. Not with `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
     recalibration_batches: NonNegativeInt | None = None
@@ -394,6 +399,17 @@ LOSS_OPTIONS: dict[str, frozenset[str]] = {
 # learns little from random weights (scripts/RESULTS.md).
 MULTI_SIMILARITY = (1.0, 10.0)
 
+# Augmentation that is made picture by picture; crop, flip and erasing have a form for batches.
+_OF_SINGLE_PICTURES = (
+    "rotation",
+    "color_jitter",
+    "grayscale",
+    "blur",
+    "low_resolution",
+    "jpeg",
+    "randaugment",
+)
+
 # Losses with one learnt vector per training identity.
 CLASS_WEIGHT_LOSSES = frozenset(
     {"arcface", "subcenter_arcface", "cosface", "adaface", "normalized_softmax"}
@@ -425,6 +441,11 @@ def default_betas(optimizer: str) -> tuple[float, float]:
     return (0.9, 0.99) if optimizer == "radam_schedulefree" else USUAL_BETAS
 
 
+def parts_of_single_pictures(settings: AugmentSettings) -> list[str]:
+    """The parts that are on and cannot be made of a whole batch at once."""
+    return [name for name in _OF_SINGLE_PICTURES if getattr(settings, name) > 0]
+
+
 def check_settings(settings: TrainSettings) -> None:
     """Refuse settings that cannot work or contradict each other.
 
@@ -443,9 +464,12 @@ def check_settings(settings: TrainSettings) -> None:
     _check_lists(settings)
     _check_loss(settings.loss)
     _check_mixup(settings.augment.mixup, settings.loss)
-    check_optimization(settings.optimizer, settings.schedule)
-    usable = settings.trainer.compile is not True or settings.batches.chunk is None
-    require(usable, "trainer.compile", "true", "false or auto beside `batches.chunk`")
+    alone = [f"`augment.{name}`" for name in parts_of_single_pictures(settings.augment)]
+    usable = settings.augment.in_batches is not True or not alone
+    require(usable, "augment.in_batches", "true", f"false or auto beside {', '.join(alone)}")
+    compiling = settings.trainer.compile
+    usable = compiling in (False, "auto") or settings.batches.chunk is None
+    require(usable, "trainer.compile", compiling, "false or auto beside `batches.chunk`")
     usable = settings.batches.people != "auto" or settings.batches.chunk is None
     wanted = "a number beside `batches.chunk`, with which any batch fits"
     require(usable, "batches.people", "auto", wanted)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
+from siamese.data.batch_augmentation import BatchAugmentation
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
@@ -57,6 +58,8 @@ class Batch:
         labels: int64 (N,).
         indices: int64 (N,), positions in the list of pictures.
         wanted: how many pictures were asked for; N is less where some could not be replaced.
+        numbers: float32 (N, M), uniform random numbers in [0, 1) of each picture, for augmentation
+            of the whole batch; None where it needs none.
     """
 
     images: torch.Tensor
@@ -64,11 +67,13 @@ class Batch:
     indices: torch.Tensor
     failed: list[tuple[str, str]]
     wanted: int
+    numbers: torch.Tensor | None = None
 
     def pin_memory(self) -> Batch:
         """Called by the DataLoader, so that copies to a GPU can overlap with its work."""
         images, labels = self.images.pin_memory(), self.labels.pin_memory()
-        return replace(self, images=images, labels=labels)
+        numbers = None if self.numbers is None else self.numbers.pin_memory()
+        return replace(self, images=images, labels=labels, numbers=numbers)
 
 
 class Sample(NamedTuple):
@@ -78,6 +83,7 @@ class Sample(NamedTuple):
     label: int
     picture: int
     failed: tuple[tuple[str, str], ...]
+    numbers: torch.Tensor | None = None
 
 
 class Pictures(Dataset[Sample]):
@@ -91,6 +97,8 @@ class Pictures(Dataset[Sample]):
         read: the picture at a position; raises ``DecodeError`` where it cannot be decoded.
         change: makes the network's input of a read picture, at random with torch's global
             generator, which is seeded for each draw; None: what was read is the input.
+        numbers: how many uniform random numbers go with each picture, for a change that is made to
+            whole batches.
     """
 
     def __init__(
@@ -100,9 +108,11 @@ class Pictures(Dataset[Sample]):
         read: Callable[[int], Any],
         change: Transform | None = None,
         *,
+        numbers: int = 0,
         replace_broken: bool = False,
     ):
         self.paths, self.labels, self.read, self.change = paths, labels, read, change
+        self._numbers = numbers
         self._replacements: dict[int, list[int]] = {}
         if replace_broken:
             for position, label in enumerate(labels):
@@ -148,13 +158,15 @@ class Pictures(Dataset[Sample]):
             yield from alike[:place]
 
     def _changed(self, sample: Sample, seed: int) -> Sample:
-        if sample.image is None or self.change is None:
+        if sample.image is None or (self.change is None and self._numbers == 0):
             return sample
         # torch.manual_seed and fork_rng ask every backend and cost as much as the decoding.
         state = torch.get_rng_state()
         torch.default_generator.manual_seed(seed)
         try:
-            return sample._replace(image=self.change(sample.image))
+            image = sample.image if self.change is None else self.change(sample.image)
+            numbers = torch.rand(self._numbers) if self._numbers > 0 else None
+            return sample._replace(image=image, numbers=numbers)
         finally:
             torch.set_rng_state(state)
 
@@ -165,7 +177,7 @@ def face_pictures(
     size: int | None,
     cache: PictureReader | None = None,
     *,
-    augment: Transform | None = None,
+    augment: Transform | BatchAugmentation | None = None,
 ) -> Pictures:
     """The pictures of a face folder, augmented for training or as they are for evaluation.
 
@@ -174,10 +186,18 @@ def face_pictures(
         size: side for which large JPEGs may be decoded reduced (see
             :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
         cache: gives the preprocessed pictures instead; None: they are decoded.
+        augment: changes each picture, or is to change whole batches later; None: not for training.
     """
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
-    replaced = augment is not None
-    return Pictures(folder.paths, folder.labels, read, augment, replace_broken=replaced)
+    later = augment if isinstance(augment, BatchAugmentation) else None
+    return Pictures(
+        folder.paths,
+        folder.labels,
+        read,
+        None if isinstance(augment, BatchAugmentation) else augment,
+        numbers=0 if later is None else later.numbers,
+        replace_broken=augment is not None,
+    )
 
 
 @dataclass(frozen=True)
@@ -487,12 +507,14 @@ def collate(samples: list[Sample]) -> Batch:
     """A batch of what could be decoded."""
     good = [sample for sample in samples if sample.image is not None]
     images = [sample.image for sample in good if sample.image is not None]
+    numbers = [sample.numbers for sample in good if sample.numbers is not None]
     return Batch(
         images=torch.stack(images) if images else torch.empty(0, 3, 1, 1, dtype=torch.uint8),
         labels=torch.tensor([sample.label for sample in good], dtype=torch.int64),
         indices=torch.tensor([sample.picture for sample in good], dtype=torch.int64),
         failed=[item for sample in samples for item in sample.failed],
         wanted=len(samples),
+        numbers=torch.stack(numbers) if numbers else None,
     )
 
 

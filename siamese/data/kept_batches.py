@@ -55,6 +55,7 @@ class KeptBatches:
                 images=_own(batch.images),
                 labels=_own(batch.labels),
                 indices=_own(batch.indices),
+                numbers=None if batch.numbers is None else _own(batch.numbers),
             )
         )
 

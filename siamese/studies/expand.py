@@ -45,7 +45,7 @@ _LATER = {
     "optimizer.layer_decay": 1.0,
 }
 # The same for one task, where another has an older setting of that name.
-_LATER_IN = {"face": {"augment.mixup": 0.0}}
+_LATER_IN = {"face": {"augment.mixup": 0.0, "augment.in_batches": "auto"}}
 # What stood for a default before it was chosen by measurement, which changes rounding only.
 _BEFORE = {("trainer.channels_last", "auto"): True}
 

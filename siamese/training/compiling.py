@@ -25,6 +25,8 @@ _SHORTEST, _FEWEST = 900.0, 50_000
 _WORTH = 1.03  # a smaller gain is not told from noise
 _FILE = "compiling.json"
 
+Wanted = bool | Literal["auto", "reduce-overhead"]
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -36,10 +38,21 @@ class Gain:
     ratio: float
 
 
-def compiled(network: nn.Module) -> nn.Module:
-    """The network compiled by torch; it shares the weights, and compiles at its first step."""
-    result: nn.Module = torch.compile(network)  # type: ignore[assignment]
+def compiled(network: nn.Module, wanted: Wanted = True) -> nn.Module:
+    """The network compiled by torch; it shares the weights, and compiles at its first step.
+
+    Where it is not wanted, or was not found to be worth it, it is the network as it is.
+    """
+    if not is_compiled(wanted):
+        return network
+    mode = {} if wanted is True else {"mode": wanted}
+    result: nn.Module = torch.compile(network, **mode)  # type: ignore[call-overload]
     return result
+
+
+def is_compiled(wanted: Wanted) -> bool:
+    """Whether a run that has decided about ``auto`` trains a compiled network."""
+    return wanted not in (False, "auto")
 
 
 def earns(run: PlannedRun, arithmetic: Arithmetic) -> bool:
@@ -79,24 +92,36 @@ def earns(run: PlannedRun, arithmetic: Arithmetic) -> bool:
 
 
 def compiles(
-    wanted: bool | Literal["auto"], run: PlannedRun, arithmetic: Arithmetic, processes: int
-) -> bool:
-    """Whether a run's network is compiled: as is wanted, or as a measurement says.
+    wanted: Wanted, run: PlannedRun, arithmetic: Arithmetic, *, processes: int, new: bool
+) -> Wanted:
+    """How a run's network is compiled: as is wanted, or as a measurement says.
+
+    Args:
+        new: the run begins now. One that goes on in several processes goes on without, as nobody
+            may have wanted it.
 
     Raises:
         UserError: it is wanted and cannot be.
     """
-    if wanted is True and processes > 1:
-        raise UserError("`trainer.compile` true: several processes train as it is; set it false")
-    if wanted is False or processes > 1:
+    if processes > 1:
+        if new and is_compiled(wanted):
+            raise UserError(
+                f"`trainer.compile` {_written(wanted)}: several processes train as it is; set it "
+                "false"
+            )
         return False
-    if wanted is True:
-        require_compilable(run, arithmetic)
-        return True
-    return earns(run, arithmetic)
+    if wanted == "auto":
+        return earns(run, arithmetic)
+    if wanted is not False:
+        require_compilable(run, arithmetic, wanted)
+    return wanted
 
 
-def require_compilable(run: PlannedRun, arithmetic: Arithmetic) -> None:
+def _written(wanted: Wanted) -> str:
+    return str(wanted).lower()
+
+
+def require_compilable(run: PlannedRun, arithmetic: Arithmetic, wanted: Wanted = True) -> None:
     """Try one compiled step, before a run is begun with it.
 
     Raises:
@@ -106,11 +131,11 @@ def require_compilable(run: PlannedRun, arithmetic: Arithmetic) -> None:
     with untouched([run.network], images.device):
         step_seconds(run.network, images, arithmetic)  # what fails as it is has another reason
         try:
-            _compile(run.network, images, arithmetic)
+            _compile(run.network, images, arithmetic, wanted)
         except _NotCompiled as error:
             raise UserError(
-                f"`trainer.compile` true: the network cannot be compiled here ({error}); set it "
-                "false"
+                f"`trainer.compile` {_written(wanted)}: the network cannot be compiled here "
+                f"({error}); set it false"
             ) from None
 
 
@@ -119,7 +144,7 @@ class _NotCompiled(Exception):  # noqa: N818 - a state of the machine
 
 
 def _compile(
-    network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic
+    network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic, wanted: Wanted = True
 ) -> tuple[nn.Module, float]:
     """The compiled network, and the seconds of its first step, which compiles it.
 
@@ -127,7 +152,7 @@ def _compile(
         _NotCompiled: there is no compiler, it fails, or what it made lacks memory.
     """
     try:
-        fast = compiled(network)
+        fast = compiled(network, wanted)
         return fast, step_seconds(fast, images, arithmetic)
     except Exception as error:  # of torch's many kinds
         reason = str(error).strip().split("\n")[0][:200]

@@ -14,7 +14,7 @@ from siamese.files.writing import CannotWrite, replacing
 Found = TypeVar("Found")
 
 # The marked parts of a step, in order; what is in none of them is the rest.
-PARTS = ("wait", "copy", "forward", "loss", "backward", "optimizer")
+PARTS = ("wait", "copy", "augment", "forward", "loss", "backward", "optimizer")
 _SKIPPED, _WARM_UP, _STEPS = 10, 2, 5
 
 

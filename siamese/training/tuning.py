@@ -48,5 +48,5 @@ def tuned(
             run.network.to(memory_format=arithmetic.layout)
         if arithmetic.precision != precision:
             trainer = replace(trainer, precision="bf16")
-        found = compiles(trainer.compile, run, arithmetic, processes)
+        found = compiles(trainer.compile, run, arithmetic, processes=processes, new=new)
     return replace(trainer, channels_last=arithmetic.channels_last, compile=found), arithmetic

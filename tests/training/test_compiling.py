@@ -4,6 +4,7 @@ import copy
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling, probing
-from siamese.training.compiling import earns, require_compilable
+from siamese.training.compiling import Wanted, compiles, earns, require_compilable
 from siamese.training.probing import Arithmetic, PlannedRun
 from tests.runs import short_run
 
@@ -64,7 +65,7 @@ def test_a_gain_is_measured_once_and_remembered(
 ) -> None:
     slow, place, asked = _Slow(network, 6.0), tmp_path / "compiling.json", 0
 
-    def faster(given: nn.Module) -> nn.Module:
+    def faster(given: nn.Module, wanted: object) -> nn.Module:
         nonlocal asked
         asked += 1
         return _Slow(network, 1.0)
@@ -87,14 +88,14 @@ def test_a_gain_is_measured_once_and_remembered(
 def test_what_is_slower_compiled_stays_as_it_is(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "compiled", lambda given: _Slow(network, 4.0))
+    monkeypatch.setattr(compiling, "compiled", lambda given, wanted: _Slow(network, 4.0))
     assert not _ask(_Slow(network, 1.0), images, tmp_path)
 
 
 def test_short_runs_are_not_kept_waiting(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(given: nn.Module) -> nn.Module:
+    def never(given: nn.Module, wanted: object) -> nn.Module:
         raise AssertionError
 
     monkeypatch.setattr(compiling, "compiled", never)
@@ -106,7 +107,7 @@ def test_short_runs_are_not_kept_waiting(
 def test_measuring_leaves_no_trace(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiling, "compiled", lambda given: given)
+    monkeypatch.setattr(compiling, "compiled", lambda given, wanted: given)
     before, random = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     _ask(network, images, tmp_path)
     assert torch.equal(torch.get_rng_state(), random)
@@ -118,7 +119,7 @@ def test_measuring_leaves_no_trace(
 def test_without_a_compiler_a_run_goes_on_and_a_wish_is_refused(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(given: nn.Module) -> nn.Module:
+    def fails(given: nn.Module, wanted: object) -> nn.Module:
         raise RuntimeError("InvalidCxxCompiler: no working C++ compiler\nlong text")
 
     monkeypatch.setattr(compiling, "compiled", fails)
@@ -132,9 +133,16 @@ def test_a_compiled_run_learns_what_a_plain_one_does(
 ) -> None:
     # The compiler's own rounding is not the question, and its minutes are not needed.
     compile_with = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda module: compile_with(module, backend="aot_eager"))
+    modes: list[str | None] = []
+
+    def quickly(module: nn.Module, mode: str | None = None) -> Any:
+        modes.append(mode)
+        return compile_with(module, backend="aot_eager")
+
+    monkeypatch.setattr(torch, "compile", quickly)
     rows = []
-    for wanted in (False, True):
+    choices: list[Wanted] = [False, True, "reduce-overhead"]
+    for wanted in choices:
         settings = short_run(face_folder, tmp_path)
         settings.name = f"run-{wanted}"
         settings.trainer = replace(settings.trainer, epochs=2, compile=wanted)
@@ -144,8 +152,21 @@ def test_a_compiled_run_learns_what_a_plain_one_does(
             f"compile: {str(wanted).lower()}"
             in (tmp_path / "runs" / f"run-{wanted}" / "settings.yaml").read_text()
         )
+    assert modes == [None] * 2 + ["reduce-overhead"] * 2  # tried, then used
     loss, auc = (rows[0][0].split(",").index(name) for name in ("train_loss", "auc"))
-    for plain, compiled in zip(rows[0][1:], rows[1][1:], strict=True):
+    for epoch in zip(*(some[1:] for some in rows), strict=True):
         for column in (loss, auc):
-            a, b = (float(row.split(",")[column]) for row in (plain, compiled))
-            assert a == pytest.approx(b, abs=1e-3)
+            plain, *others = (float(row.split(",")[column]) for row in epoch)
+            assert others == pytest.approx([plain] * 2, abs=1e-3)
+
+
+def test_several_processes_go_on_without_and_do_not_begin_with(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path
+) -> None:
+    run = _run(network, images, tmp_path)
+    choices: list[Wanted] = [False, True, "auto", "reduce-overhead"]
+    for wanted in choices:
+        assert compiles(wanted, run, USUAL, processes=2, new=False) is False
+    assert compiles("auto", run, USUAL, processes=2, new=True) is False
+    with pytest.raises(UserError, match=r"`trainer\.compile` reduce-overhead: several processes"):
+        compiles("reduce-overhead", run, USUAL, processes=2, new=True)

@@ -133,6 +133,17 @@ def test_a_resumed_run_measures_batch_norms_on_the_same_pictures(
     same(_last(settings), _last(stopped))
 
 
+def test_batches_augmented_on_the_device_go_on_exactly(
+    settings: TrainSettings, tmp_path: Path
+) -> None:
+    settings = replace(settings, augment=AugmentSettings(in_batches=True, erasing=0.5))
+    train_faces(settings)
+    loaders = replace(settings, batches=replace(settings.batches, workers=2))
+    stopped = _stopped_and_resumed(loaders, tmp_path / "stopped", "step", 5)
+    same(_last(settings)["model"], _last(stopped)["model"])
+    assert _metrics(settings) == _metrics(stopped)
+
+
 @pytest.mark.parametrize("step", [1, 5])  # while it is frozen; the second step that it learns
 def test_a_run_stopped_while_its_backbone_thaws_goes_on_exactly(
     settings: TrainSettings, tmp_path: Path, step: int

@@ -144,6 +144,8 @@ def _train_faces(
     settings.optimizer.ema = None if optimizer == "radam_schedulefree" else 0.9
     settings.trainer.epochs, settings.trainer.accumulate, settings.trainer.log_every = 1, 2, 100
     settings.trainer.precision = precision
+    settings.augment.in_batches = True
+    settings.augment.erasing = 0.5
     train_faces(settings)
 
 

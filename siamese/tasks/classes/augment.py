@@ -1,12 +1,12 @@
 """Augmentation of whole batches, each image with draws of its own, on the images' device.
 
 Every function comes in two halves: the draws, from a generator of the images' device, and what they
-do, which can be checked against a loop over single images.
+do, which can be checked against a loop over single images; what faces share is in
+:mod:`siamese.data.batch_augmentation`.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -21,13 +21,20 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as pictures
 
 from siamese.config import PictureSettings
+from siamese.data.batch_augmentation import (
+    ATTEMPTS,
+    blank,
+    crop_rectangles,
+    erased_rectangles,
+    flip,
+    resized_crop,
+    up_to,
+)
 from siamese.errors import UserError
 
 Padding = Literal["zero", "reflect"]
 Edge = Literal["clipped", "inside"]
 
-# A rectangle that does not fit is drawn anew, so often, as torchvision and timm do.
-_ATTEMPTS = 10
 # Random resized crop's ratios of width to height; random erasing's share of the area (as in the
 # paper) and ratio of height to width.
 _CROP_RATIO = (3 / 4, 4 / 3)
@@ -106,8 +113,7 @@ def crop_at(images: Tensor, top: Tensor, left: Tensor, padding: int, mode: Paddi
 
 def random_flip(images: Tensor, probability: float, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with some probability; (N, C, H, W)."""
-    flipped = torch.rand(len(images), generator=generator, device=images.device) < probability
-    return torch.where(flipped[:, None, None, None], images.flip(3), images)
+    return flip(images, _numbers((len(images),), generator) < probability)
 
 
 def random_resized_crop(
@@ -118,74 +124,20 @@ def random_resized_crop(
 
     uint8 (N, C, H, W) to (N, C, size, size).
     """
-    height, width = images.shape[2:]
-    high, wide, fits = _rectangles(len(images), (height, width), scale, _CROP_RATIO, generator)
-    # Where nothing fitted: the largest central rectangle of an allowed ratio.
-    ratio = min(max(width / height, _CROP_RATIO[0]), _CROP_RATIO[1])
-    high = torch.where(fits, high, min(height, round(width / ratio)))
-    wide = torch.where(fits, wide, min(width, round(height * ratio)))
-    room = torch.stack([height - high, width - wide])
-    top, left = torch.where(fits, _up_to(room, generator), room // 2)
-    return resized_crop(images, top, left, high, wide, size)
+    attempts, place = _for_rectangles(len(images), generator)
+    shape = (images.shape[2], images.shape[3])
+    found = crop_rectangles(attempts, place, shape, scale, _CROP_RATIO)
+    return resized_crop(images, *found, size)
 
 
-def _rectangles(
-    count: int,
-    shape: tuple[int, int],
-    area: tuple[float, float],
-    ratio: tuple[float, float],
-    generator: torch.Generator,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Heights and widths, int64 (count,), of which each fits into an image, and whether one did.
-
-    The area is uniform, the ratio uniform in its logarithm; the first attempt counts that fits.
-    """
-    drawn = torch.rand((2, count, _ATTEMPTS), generator=generator, device=generator.device)
-    areas = (area[0] + (area[1] - area[0]) * drawn[0]) * (shape[0] * shape[1])
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    ratios = torch.exp(low + (high - low) * drawn[1])
-    heights = (areas / ratios).sqrt().round().long()
-    widths = (areas * ratios).sqrt().round().long()
-    fitting = (heights > 0) & (heights <= shape[0]) & (widths > 0) & (widths <= shape[1])
-    first = fitting.long().argmax(dim=1, keepdim=True)
-    return (
-        heights.gather(1, first).squeeze(1),
-        widths.gather(1, first).squeeze(1),
-        fitting.any(dim=1),
-    )
+def _for_rectangles(count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """The numbers that rectangles are made of; see :func:`crop_rectangles`."""
+    attempts = _numbers((2, count, ATTEMPTS), generator)
+    return attempts, _numbers((2, count), generator)
 
 
-def _up_to(greatest: Tensor, generator: torch.Generator) -> Tensor:
-    """Uniform integers from 0 to ``greatest`` (0 or more), one for each."""
-    drawn = torch.rand(greatest.shape, generator=generator, device=generator.device)
-    return torch.minimum((drawn * (greatest + 1)).long(), greatest)
-
-
-def resized_crop(
-    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
-) -> Tensor:
-    """Cut a rectangle of each image, int64 (N,) each, and resize it: bilinear, antialiased.
-
-    torchvision resizes one rectangle a call. Resampling is linear in rows and in columns, so a
-    batch of different rectangles is two products with matrices of weights. uint8 (N, C, H, W) to
-    (N, C, size, size).
-    """
-    rows = _resampling(top, height, size, images.shape[2])
-    columns = _resampling(left, width, size, images.shape[3])
-    resized = rows[:, None] @ images.float() @ columns[:, None].mT
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
-
-
-def _resampling(start: Tensor, length: Tensor, size: int, pixels: int) -> Tensor:
-    """Weights float32 (N, size, pixels) that resample [start, start + length) to ``size``."""
-    factor = (length / size)[:, None, None]
-    target = torch.arange(size, device=start.device)[None, :, None]
-    source = torch.arange(pixels, device=start.device)[None, None, :]
-    within = source - start[:, None, None]
-    distance = (within + 0.5 - (target + 0.5) * factor).abs()
-    weights = (1 - distance / factor.clamp(min=1)).clamp(min=0)
-    weights = weights * ((within >= 0) & (within < length[:, None, None]))
-    return weights / weights.sum(dim=2, keepdim=True)
+def _numbers(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device)
 
 
 def rand_augment(
@@ -265,7 +217,7 @@ def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) ->
     room = torch.empty((2, len(images)), dtype=torch.int64, device=images.device)
     if edge == "clipped":
         room[0], room[1] = height - 1, width - 1
-        top, left = _up_to(room, generator) - size // 2
+        top, left = up_to(room, _numbers((2, len(images)), generator)) - size // 2
     else:
         if size > min(height, width):
             raise UserError(
@@ -273,7 +225,7 @@ def cutout(images: Tensor, size: int, edge: Edge, generator: torch.Generator) ->
                 f"{width} pixels; use less, or `augment.cutout_edge` clipped"
             )
         room[0], room[1] = height - size, width - size
-        top, left = _up_to(room, generator)
+        top, left = up_to(room, _numbers((2, len(images)), generator))
     return blank(images, top, left, top + size, left + size)
 
 
@@ -284,22 +236,8 @@ def random_erasing(images: Tensor, probability: float, generator: torch.Generato
     of the area is the paper's, the ratio is drawn as both libraries draw it (uniform in its
     logarithm).
     """
-    height, width = images.shape[2:]
-    chosen = torch.rand(len(images), generator=generator, device=images.device) < probability
-    high, wide, fits = _rectangles(
-        len(images), (height, width), _ERASED_AREA, _ERASED_RATIO, generator
-    )
-    room = torch.stack([height - high, width - wide]).clamp(min=0)
-    top, left = _up_to(room, generator)
-    high = torch.where(chosen & fits, high, 0)
-    return blank(images, top, left, top + high, left + wide)
-
-
-def blank(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tensor) -> Tensor:
-    """Zeros in rows [top, bottom) and columns [left, right), int64 (N,), of each image."""
-    rows = torch.arange(images.shape[2], device=images.device)
-    columns = torch.arange(images.shape[3], device=images.device)
-    inside_rows = (rows >= top[:, None]) & (rows < bottom[:, None])
-    inside_columns = (columns >= left[:, None]) & (columns < right[:, None])
-    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return images.masked_fill(inside, 0.0)
+    chosen = _numbers((len(images),), generator) < probability
+    shape = (images.shape[2], images.shape[3])
+    numbers = _for_rectangles(len(images), generator)
+    hole = erased_rectangles(chosen, *numbers, shape, _ERASED_AREA, _ERASED_RATIO)
+    return blank(images, hole.top, hole.left, hole.top + hole.height, hole.left + hole.width)

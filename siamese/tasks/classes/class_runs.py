@@ -23,6 +23,7 @@ from siamese.tasks.classes.class_task import SMALLER, ClassificationTask
 from siamese.tasks.classes.classifier import ClassifierSpec, spec_of
 from siamese.tasks.classes.parts import Parts, load_parts
 from siamese.tasks.classes.testing import TEST, is_tested, test_once
+from siamese.training.compiling import is_compiled
 from siamese.training.launch import Prepared, RunContext, resume_run, start_run
 from siamese.training.narrow_convolutions import mend_narrow_convolutions
 from siamese.training.schedules import schedule_remarks
@@ -190,7 +191,7 @@ def _headline(
     parameters = sum(p.numel() for p in task.model.parameters())
     processes = f" in each of {task.distribution.world} processes" * (task.distribution.world > 1)
     optimizer = settings.optimizer
-    compiles = ", compiled" * (settings.trainer.compile is True)
+    compiles = ", compiled" * is_compiled(settings.trainer.compile)
     lines = [
         f"{settings.data.name}: {counts} images of {len(parts.classes)} classes",
         f"{spec.network}, {parameters:,} parameters, {spec.size} px on {task.device} in "

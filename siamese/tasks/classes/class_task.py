@@ -26,7 +26,7 @@ from siamese.tasks.classes.datasets import ImageSet
 from siamese.tasks.classes.judging import summarise_logits
 from siamese.tasks.classes.mixing import Mixed, part_edges
 from siamese.tasks.classes.parts import Parts
-from siamese.training.compiling import compiled
+from siamese.training.compiling import compiled, is_compiled
 from siamese.training.distribution import Distribution
 from siamese.training.loop import Figures, StepLoss
 from siamese.training.optimizers import PairedOptimizer
@@ -130,8 +130,8 @@ class ClassificationTask:
         )
         self.settings = replace(self.settings, trainer=trainer)
         self._layout = _layout(self.settings)
-        if trainer.compile is True:
-            self._forward = compiled(self.model)
+        if is_compiled(trainer.compile):
+            self._forward = compiled(self.model, trainer.compile)
         return self.settings
 
     def _workers(self) -> int:

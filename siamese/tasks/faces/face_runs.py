@@ -49,6 +49,7 @@ from siamese.tasks.faces.metric_losses import (
     with_values,
 )
 from siamese.tasks.faces.own_parts import DatasetReader, FaceLoss, OwnLoss, OwnParts, dataset_folder
+from siamese.training.compiling import is_compiled
 from siamese.training.fitting import require_gpu
 from siamese.training.launch import Prepared, RunContext, Say, resume_run, start_run
 from siamese.training.narrow_convolutions import mend_narrow_convolutions
@@ -337,7 +338,7 @@ def _headline(settings: TrainSettings, task: FaceTask) -> str:
     parameters = sum(p.numel() for p in task.model.parameters())
     world, optimizer = task.distribution.world, settings.optimizer
     shared = f" shared by {world} processes" * (world > 1)
-    compiles = ", compiled" * (settings.trainer.compile is True)
+    compiles = ", compiled" * is_compiled(settings.trainer.compile)
     return (
         f"{task.spec.backbone}, {parameters / 1e6:.1f} M parameters, {task.spec.size} px on "
         f"{task.device} in {str(task.precision).removeprefix('torch.')}; batches of "

@@ -9,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 from torch.utils.data import DataLoader
 
-from siamese.config import TrainSettings
+from siamese.config import TrainSettings, parts_of_single_pictures
+from siamese.data.batch_augmentation import BatchAugmentation
 from siamese.data.batches import (
     Batch,
     PictureReader,
     PKBatches,
     SampledBatches,
+    Transform,
     evaluation_loader,
     face_pictures,
     thumbnail,
@@ -102,21 +103,18 @@ class FaceTask:
         self._least = 1 if spec.neck == "none" else 2  # a neck cannot normalise a single embedding
         chunk = settings.batches.chunk
         synchronise_batch_norms(model, device, distribution.world, chunk)
-        self._forward: nn.Module = model if chunk is None else Chunked(model, chunk)
-        if settings.trainer.compile is True:
-            self._forward = compiled(model)
+        self._forward = compiled(model, settings.trainer.compile)
+        if chunk is not None:
+            self._forward = Chunked(model, chunk)
         if distribution.world > 1:
             self._forward = DistributedDataParallel(
                 self._forward,
                 device_ids=[device] if device.type == "cuda" else None,
                 find_unused_parameters=settings.model.freeze_backbone > 0,
             )
+        self._augment = self._augmentation()
         pictures = face_pictures(
-            split.train,
-            self._prepare,
-            self._prepare.decode_size,
-            cache,
-            augment=self.own.augment or augmentation(settings.augment, spec.size),
+            split.train, self._prepare, self._prepare.decode_size, cache, augment=self._augment
         )
         self.draws = self._draws()
         self._loader = training_loader(
@@ -126,6 +124,19 @@ class FaceTask:
         self._mixup = InputMixup(mixup, settings.seed, distribution.rank) if mixup > 0 else None
         self._kept = KeptBatches(_KEPT)
         self.latest: Validation | None = None
+
+    def _augmentation(self) -> Transform | BatchAugmentation:
+        """What changes training pictures: each one where it is loaded, or a batch on the device."""
+        settings, own = self.settings.augment, self.own.augment
+        wanted = settings.in_batches
+        if wanted is True and own is not None:
+            raise UserError("`augment.in_batches` true: an own `augment` changes single pictures")
+        if wanted == "auto":
+            possible = own is None and not parts_of_single_pictures(settings)
+            wanted = possible and self.device.type == "cuda"
+        if wanted:
+            return BatchAugmentation(settings)
+        return own or augmentation(settings, self.spec.size)
 
     def _draws(self) -> PKBatches | SampledBatches:
         """The batches of pictures to draw: P x K, or what the program's own sampler gives."""
@@ -181,7 +192,8 @@ class FaceTask:
             )
         with record_function("copy"):
             labels = batch.labels.to(self.device, non_blocking=True)
-            images = self._to_device(batch.images)
+        images = self._training_pictures(batch)
+        with record_function("augment"):
             mixed = None if self._mixup is None else self._mixup.mix(images, labels)
             images = images if mixed is None else mixed.images
         with record_function("forward"), autocast(self.device, self.precision):
@@ -222,7 +234,7 @@ class FaceTask:
         # Which pictures the first ones are depends on how many batches are drawn.
         name = f"{batches} for batch norms"
         for batch in self._noting(self._kept.read(name, batches, load)):
-            yield self._to_device(batch.images)
+            yield self._training_pictures(batch)
 
     def validate(self) -> Figures:
         """Embed all validation pictures once; figures over all their pairs.
@@ -314,8 +326,16 @@ class FaceTask:
         small: torch.Tensor = functional.resize(pixels, [side, side], antialias=True)
         return small.permute(1, 2, 0).numpy()
 
-    def _to_device(self, images: torch.Tensor) -> torch.Tensor:
-        images = images.to(self.device, non_blocking=True)
+    def _training_pictures(self, batch: Batch) -> torch.Tensor:
+        """A batch's pictures on the device, augmented, uint8 (N, 3, S, S)."""
+        with record_function("copy"):
+            images = batch.images.to(self.device, non_blocking=True)
+            numbers = batch.numbers
+            if numbers is not None:
+                numbers = numbers.to(self.device, non_blocking=True)
+        with record_function("augment"):
+            if numbers is not None and isinstance(self._augment, BatchAugmentation):
+                images = self._augment(images, numbers)
         if self.settings.trainer.channels_last is not False:
             images = images.contiguous(memory_format=torch.channels_last)
         return images

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,9 @@ from siamese.errors import UserError, first_few
 from siamese.files.places import is_regular
 
 Value = TypeVar("Value")
+
+# Headers that are asked for at once: a pool keeps a note of 2 kB of each.
+_AT_ONCE = 10_000
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,10 @@ def _of_headers(
     # The filters of warnings belong to the whole process: the threads must not set them.
     with warnings.catch_warnings(), ThreadPoolExecutor(max_workers=8) as pool:
         warnings.simplefilter("ignore")  # Pillow's notes on odd metadata and large pictures
-        headers = pool.map(lambda path: read(root / path), paths)
+        parts = (paths[first : first + _AT_ONCE] for first in range(0, len(paths), _AT_ONCE))
+        headers = chain.from_iterable(
+            pool.map(lambda path: read(root / path), part) for part in parts
+        )
         hidden = None if progress else True
         return list(
             tqdm(headers, "checking pictures", len(paths), unit="img", disable=hidden, leave=False)

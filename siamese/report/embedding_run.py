@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -19,10 +20,11 @@ from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
-from siamese.files.writing import held, replacing, write_csv, write_json, writing
+from siamese.files.writing import held, write_csv, write_json, writing
 from siamese.models.inference import Embedder
 
 _PICTURES = 4096  # between two notes of how far the run is, about
+_ROWS = "rows.npy"
 _LIMIT = 2**28  # bytes of a note
 _ARITHMETIC = 2  # to be raised where the same network gives rows that differ in their last bits
 
@@ -49,9 +51,10 @@ def write_rows(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64], list[tuple[str, str]]]:
     """Embed a folder's pictures into an .npy, with who is on each row in a .csv beside it.
 
-    No more than a batch is held in memory. What is done lies in a hidden folder beside ``out``
-    until all is done. A run that was stopped or killed goes on there, with the same batches, so its
-    rows are those of a run that was not; where the model or a picture has changed it begins anew.
+    No more than a batch is held in memory. What is done lies in a hidden folder beside ``out``,
+    whose rows become ``out`` when all is done. A run that was stopped or killed goes on there, with
+    the same batches, so its rows are those of a run that was not; where the model or a picture has
+    changed it begins anew.
 
     Args:
         embedder: the model.
@@ -75,15 +78,13 @@ def write_rows(
             done = _embed(embedder, folder, place, workers, cache, say)
             kept = np.fromfile(place / "kept", np.int64)
         if done.rows:
-            with replacing(out) as temporary, open(temporary, "wb") as file:
-                shape = done.rows, embedder.dimensions
-                header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, header)
-                with open(place / "rows", "rb") as rows:
-                    shutil.copyfileobj(rows, file)
             people = [folder.names[folder.labels[number]] for number in kept]
             table = zip(people, (folder.paths[number] for number in kept), strict=True)
             write_csv(out.with_suffix(".csv"), ("label", "path"), table, exact=True)
+            with writing(out):
+                with open(place / _ROWS, "r+b") as file:
+                    file.write(_header(done.rows, embedder.dimensions))
+                os.replace(place / _ROWS, out)
         shutil.rmtree(place, ignore_errors=True)
     none = np.empty((0, embedder.dimensions), np.float32)
     vectors = np.load(out, mmap_mode="r") if done.rows else none
@@ -104,8 +105,10 @@ def _embed(
     if done.pictures:
         say(f"going on at picture {done.pictures} of {total}")
     block = max(1, _PICTURES // embedder.batch) * embedder.batch
-    with open(place / "rows", "ab") as rows, open(place / "kept", "ab") as kept:
-        rows.truncate(done.rows * embedder.dimensions * 4)
+    with open(place / _ROWS, "ab") as rows, open(place / "kept", "ab") as kept:
+        rows.truncate(_size(done.rows, embedder.dimensions) if done.rows else 0)
+        if not done.rows:
+            rows.write(_header(0, embedder.dimensions))
         kept.truncate(done.rows * 8)
         pictures, number = done.pictures, done.rows
         failed = list(zip(done.paths, done.reasons, strict=True))
@@ -126,6 +129,19 @@ def _embed(
     return done
 
 
+def _header(rows: int, dimensions: int) -> bytes:
+    """What an .npy begins with; NumPy leaves room, so it is as long for any number of rows."""
+    file = io.BytesIO()
+    content = {"descr": "<f4", "fortran_order": False, "shape": (rows, dimensions)}
+    np.lib.format.write_array_header_1_0(file, content)
+    return file.getvalue()
+
+
+def _size(rows: int, dimensions: int) -> int:
+    """Bytes of an .npy of so many rows."""
+    return len(_header(rows, dimensions)) + rows * dimensions * 4
+
+
 def _noted(
     place: Path, key: str, embedder: Embedder, total: int, say: Callable[[str], None]
 ) -> _Done | None:
@@ -144,7 +160,7 @@ def _noted(
             0 <= done.rows <= done.pictures <= total
             and (done.pictures == total or done.pictures % embedder.batch == 0)
             and len(done.paths) == len(done.reasons)
-            and os.path.getsize(place / "rows") >= done.rows * embedder.dimensions * 4
+            and os.path.getsize(place / _ROWS) >= _size(done.rows, embedder.dimensions)
             and os.path.getsize(place / "kept") >= done.rows * 8
             and _within(np.fromfile(place / "kept", np.int64, done.rows), total)
         )

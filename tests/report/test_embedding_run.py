@@ -137,7 +137,7 @@ def test_another_model_or_a_changed_picture_begins_anew(
         "\0" * 100,
     ):
         stop_late(lambda text=content: (place / "done.json").write_text(text), embedder, "damaged")  # type: ignore[misc]
-    stop_late(lambda: (place / "rows").write_bytes(b"short"), embedder, "damaged")
+    stop_late(lambda: (place / "rows.npy").write_bytes(b"short"), embedder, "damaged")
     far = np.full(36, 99).tobytes()
     stop_late(lambda: (place / "kept").write_bytes(far), embedder, "damaged")
     for field, value in (("pictures", 10**9), ("pictures", 7), ("rows", -1), ("paths", ["a"])):

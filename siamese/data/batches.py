@@ -178,6 +178,7 @@ def face_pictures(
     cache: PictureReader | None = None,
     *,
     augment: Transform | BatchAugmentation | None = None,
+    keep: int = 0,
 ) -> Pictures:
     """The pictures of a face folder, augmented for training or as they are for evaluation.
 
@@ -187,8 +188,13 @@ def face_pictures(
             :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
         cache: gives the preprocessed pictures instead; None: they are decoded.
         augment: changes each picture, or is to change whole batches later; None: not for training.
+        keep: bytes of preprocessed pictures that each process keeps in memory, which it decodes
+            once then.
     """
+    read: Callable[[int], torch.Tensor]
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
+    if keep > 0:
+        read = _KeptPictures(read, keep)
     later = augment if isinstance(augment, BatchAugmentation) else None
     return Pictures(
         folder.paths,
@@ -213,6 +219,24 @@ class _Reader:
         if self.cache is not None:
             return self.cache.read(self.root, path)
         return self.preprocess(decode(self.root / path, self.size))
+
+
+class _KeptPictures:
+    """The first pictures that are read stay in memory, as many as there is room for."""
+
+    def __init__(self, read: Callable[[int], torch.Tensor], room: int):
+        self._read, self._room = read, room
+        self._kept: dict[int, torch.Tensor] = {}
+
+    def __call__(self, position: int) -> torch.Tensor:
+        kept = self._kept.get(position)
+        if kept is None:
+            kept = self._read(position)
+            if kept.nbytes > self._room:
+                return kept
+            self._room -= kept.nbytes
+            self._kept[position] = kept
+        return kept.clone()  # a program's own augmentation may write into it
 
 
 class _Batches(Sampler[list[Draw]]):

@@ -1,6 +1,7 @@
 """Whole runs on a small folder: resume, best and last, what is validated is what is saved."""
 
 import csv
+import json
 import math
 import os
 from collections import Counter
@@ -543,10 +544,10 @@ def test_long_epochs_show_their_curves_and_a_stopped_run_its_newest(
 def test_what_is_the_same_in_each_epoch_is_read_once_unless_there_is_no_room(
     settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = Counter[str]()
+    read = Counter[tuple[str, str]]()
 
     def counted(path: Path, size: int | None) -> Any:
-        read[where] += 1
+        read[where, str(path)] += 1
         return decode(path, size)
 
     monkeypatch.setattr("siamese.data.batches.decode", counted)
@@ -554,10 +555,18 @@ def test_what_is_the_same_in_each_epoch_is_read_once_unless_there_is_no_room(
     where = "kept"
     train_faces(settings)
     where = "not kept"
-    monkeypatch.setattr("siamese.tasks.faces.face_task._KEPT", 0)
+    for room in ("_KEPT", "_KEPT_DECODED"):
+        monkeypatch.setattr(f"siamese.tasks.faces.face_task.{room}", 0)
     train_faces(again)
-    # Two people with six pictures are judged, batch norms measured on three batches of nine.
-    assert read["not kept"] - read["kept"] == 3 * (2 * 6 + 3 * 9)
+    judged = set(json.loads((Path(again.runs) / "run" / "split.json").read_text())["validation"])
+    often: dict[tuple[str, bool], list[int]] = {}
+    for (where, path), times in read.items():
+        often.setdefault((where, Path(path).parent.name in judged), []).append(times)
+    assert set(often["kept", False]) == {1}
+    # Batch norms are measured on three batches of nine behind each of four epochs of four batches;
+    # one batch is shown. Each of the twelve pictures that are judged is shown once, too.
+    assert sum(often["not kept", False]) == 4 * (3 + 4) * 9 + 9
+    assert [sum(often[where, True]) for where in ("kept", "not kept")] == [2 * 12, 5 * 12]
     same(_last(settings), _last(again))
     assert _metrics(settings) == _metrics(again)
 

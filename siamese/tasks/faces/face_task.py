@@ -54,6 +54,8 @@ _VALIDATION_LOSS_BATCHES = 50
 _OF_TEST_PEOPLE = ("auc", "ap", "eer", "tar_at_far_1e-2")
 # Bytes of pictures that each epoch judges and measures batch norms on: 7,000 of 112 px.
 _KEPT = 256 * 2**20
+# Bytes of decoded training pictures, of all loader processes together: 14,000 of 112 px.
+_KEPT_DECODED = 512 * 2**20
 
 
 @dataclass
@@ -114,7 +116,12 @@ class FaceTask:
             )
         self._augment = self._augmentation()
         pictures = face_pictures(
-            split.train, self._prepare, self._prepare.decode_size, cache, augment=self._augment
+            split.train,
+            self._prepare,
+            self._prepare.decode_size,
+            cache,
+            augment=self._augment,
+            keep=_KEPT_DECODED // max(1, workers) if cache is None else 0,
         )
         self.draws = self._draws()
         self._loader = training_loader(

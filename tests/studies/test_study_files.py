@@ -88,7 +88,8 @@ def test_every_study_that_was_asked_for_is_there():
         *("schedule_free_vit", "schedule_free_vit_lr"),
         *("schedule_free_faces", "schedule_free_faces_lr"),
         *("face_recipes", "face_recipes_small", "face_recipes_screening"),
-        *("face_people", "face_from_scratch", "face_noise", "face_more_people"),
+        *("face_people", "face_people_112", "face_people_scratch"),
+        *("face_from_scratch", "face_noise", "face_more_people"),
         *("face_sizes", "face_parts_scratch", "face_overfitting"),
     }
     assert set(FILES) == published | own

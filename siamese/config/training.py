@@ -343,7 +343,8 @@ class TrainSettings(SavedSettings):
     checkpoints: str = "checkpoints"
     """Folder for best.pt and last.pt of each run."""
     cache: FolderName | None = None
-    """Folder for decoded pictures, which later epochs and runs read; null: decode each time."""
+    """Folder for decoded pictures, which later epochs and runs read; null: each run decodes them,
+    once as far as 512 MiB go."""
     images: ImageSettings = field(default_factory=ImageSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     split: SplitSettings = field(default_factory=SplitSettings)

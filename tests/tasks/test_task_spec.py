@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from siamese.config import SplitSettings, TrainSettings
 from siamese.config.reading import names_of
 from siamese.models.checkpoint import KINDS
-from siamese.tasks.task_spec import task_names, task_spec
+from siamese.tasks.task_spec import TRAINING_STEP, task_names, task_spec
 
 SPECS = [task_spec(name) for name in task_names()]
 
@@ -55,3 +56,14 @@ def test_a_folder_of_nothing_has_no_workload(tmp_path: Path):
     classes = task_spec("classification").settings()
     classes.data.name, classes.data.root = "folder", str(tmp_path)
     assert task_spec("classification").workload(classes).images is None
+
+
+def test_fewer_training_people_are_less_work(face_folder: Path):
+    """Six people with 36 pictures, one of them for validation."""
+    images = []
+    for people in (None, 4, 2):
+        split = SplitSettings(validation=1, train_people=people)
+        faces = TrainSettings(data=str(face_folder), split=split)
+        faces.trainer.epochs = 1
+        images.append(task_spec("face").workload(faces).images)
+    assert images == pytest.approx([TRAINING_STEP * drawn + 6 for drawn in (30, 24, 12)])

@@ -57,7 +57,10 @@ def _workload(settings: TrainSettings) -> Workload:
             listed = pictures_of_lists(split.lists)
             pictures = sum(listed.values())
             shares = [listed.get(part, 0) / max(pictures, 1) for part in ("validation", "test")]
-        drawn = settings.batches.images_per_epoch or max(0.0, 1 - sum(shares)) * pictures
+        trained = max(0.0, 1 - sum(shares))
+        if split.train_people is not None:
+            trained = min(trained, split.train_people / people)
+        drawn = settings.batches.images_per_epoch or trained * pictures
         epochs = settings.trainer.epochs or epochs_for(drawn)
         judged = shares[0] + (shares[1] if settings.trainer.test_curve else 0)
         images = epochs * (TRAINING_STEP * drawn + judged * pictures)

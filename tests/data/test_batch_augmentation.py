@@ -147,3 +147,11 @@ def test_the_numbers_reach_every_corner() -> None:
     lefts = np.unique(cut[:, 0, 0, 0].numpy(), return_counts=True)[1]
     assert len(lefts) == 5  # 8 - 4 + 1 columns to begin at
     assert lefts.min() > 600  # 800 expected
+
+
+def test_nothing_is_computed_on_another_device() -> None:
+    """Tensors without values stand in for those of a GPU: they mix with no others."""
+    augment = BatchAugmentation(AugmentSettings(erasing=0.5))
+    images = torch.empty(COUNT, 3, SIZE, SIZE, dtype=torch.uint8, device="meta")
+    result = augment(images, torch.empty(COUNT, augment.numbers, device="meta"))
+    assert (result.device.type, result.dtype, result.shape) == ("meta", torch.uint8, images.shape)

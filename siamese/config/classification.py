@@ -159,7 +159,8 @@ class ClassTrainerSettings:
     compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
-    small batches on a GPU. Not in several processes."""
+    small batches on a GPU (a CPU takes it as true); not with `batches.ghost`. None of it in several
+    processes."""
     select: Literal["error", "loss"] = "error"
     """Figure on the validation images that decides which epoch is best."""
     validate_every: PositiveInt = 1
@@ -259,6 +260,9 @@ def check_classification(settings: ClassificationSettings) -> None:
     size, ghost = settings.batches.size, settings.batches.ghost
     usable = ghost is None or size % ghost == 0
     require(usable, "batches.ghost", ghost, f"a divisor of `batches.size` ({size})")
+    compiling = settings.trainer.compile
+    usable = compiling != "reduce-overhead" or ghost is None
+    require(usable, "trainer.compile", compiling, "true, false or auto beside `batches.ghost`")
     if settings.model.pretrained and not settings.model.name.startswith("timm/"):
         raise UserError("`model.pretrained` true: only timm/NAME has pretrained weights")
     threshold = settings.loss.target_threshold

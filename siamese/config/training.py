@@ -15,6 +15,7 @@ from siamese.config.optimization import (
     USUAL_BETAS,
     OptimizerSettings,
     ScheduleSettings,
+    check_optimization,
 )
 from siamese.config.ranges import (
     LARGEST_DIMENSION,
@@ -125,8 +126,8 @@ class AugmentSettings:
     """Strength of RandAugment's operations, 0 to 30."""
     in_batches: SwitchOrAuto = "auto"
     """Crop, flip and erase whole batches on the network's device instead of single pictures in the
-    loader processes; auto: on a GPU, where none of the parts above is on that has no such form. A
-    CPU is faster picture by picture."""
+    loader processes; auto: on the GPU that a run begins on, where none of the parts above is on
+    that has no such form. A CPU is faster picture by picture."""
     mixup: NonNegativeFloat = 0.0
     """Mixup: each picture of a batch is mixed with another one, by shares from Beta(alpha, alpha)
     (arXiv 1710.09412), and the loss alike; this is alpha. For losses with class weights, but not
@@ -297,7 +298,8 @@ class TrainerSettings:
     compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
-    small batches on a GPU. Not with `batches.chunk`, nor in several processes."""
+    small batches on a GPU (a CPU takes it as true); not with `accumulate`. None of it with
+    `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
     recalibration_batches: NonNegativeInt | None = None
@@ -343,8 +345,8 @@ class TrainSettings(SavedSettings):
     checkpoints: str = "checkpoints"
     """Folder for best.pt and last.pt of each run."""
     cache: FolderName | None = None
-    """Folder for decoded pictures, which later epochs and runs read; null: each run decodes them,
-    once as far as 512 MiB go."""
+    """Folder for decoded pictures, which later epochs and runs read; null: decode each time, or
+    once with at most one loader process, as on CPUs, as far as 512 MiB go."""
     images: ImageSettings = field(default_factory=ImageSettings)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     split: SplitSettings = field(default_factory=SplitSettings)
@@ -465,12 +467,15 @@ def check_settings(settings: TrainSettings) -> None:
     _check_lists(settings)
     _check_loss(settings.loss)
     _check_mixup(settings.augment.mixup, settings.loss)
+    check_optimization(settings.optimizer, settings.schedule)
     alone = [f"`augment.{name}`" for name in parts_of_single_pictures(settings.augment)]
     usable = settings.augment.in_batches is not True or not alone
     require(usable, "augment.in_batches", "true", f"false or auto beside {', '.join(alone)}")
-    compiling = settings.trainer.compile
+    compiling, one_pass = settings.trainer.compile, settings.trainer.accumulate == 1
     usable = compiling in (False, "auto") or settings.batches.chunk is None
     require(usable, "trainer.compile", compiling, "false or auto beside `batches.chunk`")
+    usable = compiling != "reduce-overhead" or one_pass
+    require(usable, "trainer.compile", compiling, "true, false or auto beside `trainer.accumulate`")
     usable = settings.batches.people != "auto" or settings.batches.chunk is None
     wanted = "a number beside `batches.chunk`, with which any batch fits"
     require(usable, "batches.people", "auto", wanted)

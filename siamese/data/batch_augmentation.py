@@ -151,7 +151,8 @@ def blank(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right: Tens
 class BatchAugmentation:
     """The parts of :func:`siamese.data.transforms.augmentation` that are made of a whole batch.
 
-    They draw from the same distributions as there.
+    They draw from the same distributions as there, but that a hole may be as high or as wide as the
+    picture.
 
     Attributes:
         numbers: how many uniform random numbers each picture needs.

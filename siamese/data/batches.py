@@ -24,6 +24,7 @@ from siamese.processors import processors
 Transform = Callable[[Any], torch.Tensor]
 
 _AT_A_TIME = 16  # pictures that a loader reads before it changes them
+_BESIDE_PIXELS = 1300  # bytes that a tensor and its place take
 _GRACE = 30  # seconds that a loader of training outlives a SIGTERM
 
 
@@ -188,8 +189,8 @@ def face_pictures(
             :func:`siamese.data.decode.decode`); None where the preprocessing counts their pixels.
         cache: gives the preprocessed pictures instead; None: they are decoded.
         augment: changes each picture, or is to change whole batches later; None: not for training.
-        keep: bytes of preprocessed pictures that each process keeps in memory, which it decodes
-            once then.
+        keep: bytes that a loading process may use for preprocessed pictures, which it decodes once
+            then.
     """
     read: Callable[[int], torch.Tensor]
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
@@ -232,9 +233,10 @@ class _KeptPictures:
         kept = self._kept.get(position)
         if kept is None:
             kept = self._read(position)
-            if kept.nbytes > self._room:
+            size = kept.nbytes + _BESIDE_PIXELS
+            if size > self._room:
                 return kept
-            self._room -= kept.nbytes
+            self._room -= size
             self._kept[position] = kept
         return kept.clone()  # a program's own augmentation may write into it
 

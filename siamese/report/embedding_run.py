@@ -20,7 +20,7 @@ from siamese.data.folder import FaceFolder
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes
-from siamese.files.writing import held, write_csv, write_json, writing
+from siamese.files.writing import held, replacing, write_csv, write_json, writing
 from siamese.models.inference import Embedder
 
 _PICTURES = 4096  # between two notes of how far the run is, about
@@ -81,10 +81,12 @@ def write_rows(
             people = [folder.names[folder.labels[number]] for number in kept]
             table = zip(people, (folder.paths[number] for number in kept), strict=True)
             write_csv(out.with_suffix(".csv"), ("label", "path"), table, exact=True)
-            with writing(out):
+            with replacing(out) as temporary:
                 with open(place / _ROWS, "r+b") as file:
                     file.write(_header(done.rows, embedder.dimensions))
-                os.replace(place / _ROWS, out)
+                    file.flush()
+                    os.fsync(file.fileno())
+                _second_name(place / _ROWS, temporary)
         shutil.rmtree(place, ignore_errors=True)
     none = np.empty((0, embedder.dimensions), np.float32)
     vectors = np.load(out, mmap_mode="r") if done.rows else none
@@ -129,6 +131,15 @@ def _embed(
     return done
 
 
+def _second_name(file: Path, other: Path) -> None:
+    """Let a file have another name, too; where the disk has no such links it is copied."""
+    other.unlink()
+    try:
+        os.link(file, other)
+    except OSError:
+        shutil.copyfile(file, other)
+
+
 def _header(rows: int, dimensions: int) -> bytes:
     """What an .npy begins with; NumPy leaves room, so it is as long for any number of rows."""
     file = io.BytesIO()
@@ -148,6 +159,11 @@ def _noted(
     """How far an earlier run came; None where there is none that can go on."""
     note = place / "done.json"
     if not note.exists():
+        return None
+    if (place / "rows").exists():
+        say("an earlier version left this half done, in a form of its own: beginning anew")
+        for name in ("rows", "done.json"):
+            (place / name).unlink(missing_ok=True)
         return None
     try:
         found = parse_json(read_bytes(note, limit=_LIMIT))

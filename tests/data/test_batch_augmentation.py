@@ -2,6 +2,8 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from siamese.data.batches import PKBatches, face_pictures, training_loader
 from siamese.data.folder import scan_folder
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
+from siamese.tasks.faces.face_runs import FaceRuns
+from siamese.tasks.faces.own_parts import OwnParts
 
 SIZE, COUNT = 24, 64
 
@@ -135,6 +139,32 @@ def test_parts_that_single_pictures_alone_have_are_refused() -> None:
         check_settings(settings)
     settings.augment.in_batches = "auto"
     check_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "new", "expected"),
+    [
+        (AugmentSettings(), "cpu", True, False),
+        (AugmentSettings(), "cuda", True, True),
+        (AugmentSettings(blur=0.1), "cuda", True, False),
+        (AugmentSettings(), "cuda", False, False),  # of a run that has not stored it
+        (AugmentSettings(in_batches=True), "cpu", False, True),
+        (AugmentSettings(in_batches=False), "cuda", True, False),
+    ],
+)
+def test_a_run_decides_when_it_begins(
+    settings: AugmentSettings, device: str, new: bool, expected: bool
+) -> None:
+    context: Any = SimpleNamespace(device=torch.device(device), content=None if new else {})
+    assert FaceRuns()._augments_in_batches(settings, context) is expected
+
+
+def test_what_a_program_brings_changes_single_pictures() -> None:
+    runs = FaceRuns(OwnParts(augment=lambda image: image))
+    context: Any = SimpleNamespace(device=torch.device("cuda"), content=None)
+    assert runs._augments_in_batches(AugmentSettings(), context) is False
+    with pytest.raises(UserError, match=r"`augment\.in_batches` true: an own `augment`"):
+        runs._augments_in_batches(AugmentSettings(in_batches=True), context)
 
 
 def test_the_numbers_reach_every_corner() -> None:

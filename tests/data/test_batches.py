@@ -450,3 +450,23 @@ def test_a_full_shared_memory_is_an_error(face_folder, part):
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     assert "shared memory" in (lack(caught.value) or "")
+
+
+@pytest.mark.parametrize(("room", "kept"), [(3, 3), (100, 36)])
+def test_pictures_are_kept_as_far_as_there_is_room(face_folder, room, kept, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "siamese.data.batches.decode",
+        lambda path, size: read.append(path) or Image.new("RGB", (SIZE, SIZE), (len(read), 0, 0)),
+    )
+    folder = scan(face_folder)
+    each = 3 * SIZE * SIZE + 1300
+    pictures = face_pictures(
+        folder, Preprocess(SIZE, "squash"), SIZE, augment=torch.nn.Identity(), keep=room * each
+    )
+    everything = list(range(len(folder.paths)))
+    first = pictures.__getitems__(everything)
+    first[0].image.zero_()  # as a program's own augmentation might
+    second = pictures.__getitems__(everything)
+    assert len(read) == 36 + 36 - kept
+    assert [int(one.image[0, 0, 0]) for one in second[:kept]] == list(range(1, kept + 1))

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,6 +148,52 @@ def test_another_model_or_a_changed_picture_begins_anew(
             (place / "done.json").write_text(json.dumps({**note, field: value}))
 
         stop_late(changed, embedder, "damaged")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_run_that_ended_but_for_tidying_up_embeds_nothing_again(
+    embedder: Embedder,
+    folder: FaceFolder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    links: bool,
+) -> None:
+    if not links:
+
+        def refused(*given: Any) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(os, "link", refused)
+    out, place = tmp_path / "e.npy", tmp_path / ".e.npy.part"
+    with monkeypatch.context() as patch:
+        patch.setattr(embedding_run.shutil, "rmtree", lambda *given, **options: None)
+        expected = write_rows(embedder, folder, out, say=_quiet)[0].copy()
+    assert (place / "rows.npy").exists()
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            embedder, "embed_in_batches", lambda *given, first, **options: first // 36 * []
+        )
+        vectors, positions, _ = write_rows(embedder, folder, out, say=said.append)
+    assert said == ["going on at picture 36 of 36"]
+    assert np.array_equal(vectors, expected)
+    assert len(positions) == 36
+    assert not place.exists()
+
+
+def test_what_an_earlier_version_left_half_done_is_told(
+    embedder: Embedder, folder: FaceFolder, tmp_path: Path
+) -> None:
+    out, place = tmp_path / "e.npy", tmp_path / ".e.npy.part"
+    place.mkdir()
+    (place / "rows").write_bytes(bytes(320))
+    (place / "done.json").write_text("{}")
+    said: list[str] = []
+    vectors, _, _ = write_rows(embedder, folder, out, say=said.append)
+    assert len(said) == 1
+    assert "an earlier version" in said[0]
+    assert len(vectors) == 36
+    assert not place.exists()
 
 
 def test_two_processes_do_not_write_one_file(

@@ -10,11 +10,17 @@ import pytest
 import torch
 from torch import nn
 
+from siamese.config import (
+    ClassificationSettings,
+    TrainSettings,
+    check_classification,
+    check_settings,
+)
 from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling, probing
-from siamese.training.compiling import Wanted, compiles, earns, require_compilable
+from siamese.training.compiling import Wanted, compiled, compiles, earns, require_compilable
 from siamese.training.probing import Arithmetic, PlannedRun
 from tests.runs import short_run
 
@@ -170,3 +176,44 @@ def test_several_processes_go_on_without_and_do_not_begin_with(
     assert compiles("auto", run, USUAL, processes=2, new=True) is False
     with pytest.raises(UserError, match=r"`trainer\.compile` reduce-overhead: several processes"):
         compiles("reduce-overhead", run, USUAL, processes=2, new=True)
+
+
+def test_a_graph_is_recorded_before_a_run_begins_with_it(
+    network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step of a graph warms up, the second records, the third replays."""
+    steps: list[bool] = []
+
+    class Recording(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            steps.append(all(one.grad is None for one in network.parameters()))
+            if len(steps) == 3:
+                raise RuntimeError("no memory for the graph")
+            result: torch.Tensor = network(images)
+            return result
+
+    monkeypatch.setattr(torch, "compile", lambda module, mode: Recording())
+    with pytest.raises(UserError, match=r"reduce-overhead: .*no memory for the graph"):
+        require_compilable(_run(network, images, tmp_path), USUAL, "reduce-overhead")
+    assert steps == [True] * 3
+
+
+def test_what_a_graph_gives_outlives_its_next_step(
+    network: SiameseEmbedder, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = torch.zeros(2)
+    monkeypatch.setattr(torch, "compile", lambda module, mode: lambda images: place.add_(1))
+    replayed = compiled(network, "reduce-overhead")
+    first, second = replayed(images), replayed(images)
+    assert (first.tolist(), second.tolist()) == ([1, 1], [2, 2])
+
+
+def test_a_graph_takes_no_accumulated_gradient() -> None:
+    faces = TrainSettings(data="faces")
+    faces.trainer.compile, faces.trainer.accumulate = "reduce-overhead", 2
+    with pytest.raises(UserError, match=r"`trainer\.compile` reduce-overhead: .*accumulate"):
+        check_settings(faces)
+    classes = ClassificationSettings()
+    classes.trainer.compile, classes.batches.ghost = "reduce-overhead", 32
+    with pytest.raises(UserError, match=r"`trainer\.compile` reduce-overhead: .*ghost"):
+        check_classification(classes)

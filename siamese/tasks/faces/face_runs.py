@@ -18,6 +18,7 @@ from siamese.config import (
     DEMO_SEED,
     DEMO_SIZE,
     FACE_IMMATERIAL,
+    AugmentSettings,
     LimitSettings,
     LossSettings,
     TrainerSettings,
@@ -25,6 +26,7 @@ from siamese.config import (
     check_settings,
     default_betas,
     default_lr,
+    parts_of_single_pictures,
 )
 from siamese.data.batches import PictureReader, default_workers
 from siamese.data.cache import PictureCache, open_cache
@@ -212,7 +214,7 @@ class FaceRuns:
     def _reader(
         self, settings: TrainSettings, context: RunContext, data: Split, spec: EmbedderSpec
     ) -> PictureReader | None:
-        """What reads decoded pictures; None: each is decoded when it is drawn."""
+        """What reads decoded pictures; None: the task decodes them."""
         if self.own.dataset is None:
             return context.distribution.first_then_all(lambda: _open_cache(settings, data, spec))
         prepare = Preprocess(spec.size, settings.images.fit, spec.crop)
@@ -227,12 +229,25 @@ class FaceRuns:
             betas = default_betas(settings.optimizer.name)
             settings = replace(settings, optimizer=replace(settings.optimizer, betas=betas))
         settings = with_choices(settings, list(train.counts().values()), say)
+        in_batches = self._augments_in_batches(settings.augment, context)
+        settings = replace(settings, augment=replace(settings.augment, in_batches=in_batches))
         if context.content is not None:
             return replace(settings, loss=with_earlier_values(settings.loss))
         people = len(train.names)
         loss = with_values(settings.loss, people)
         _say_scale(loss, settings.loss, people, context.say)
         return replace(settings, loss=loss)
+
+    def _augments_in_batches(self, settings: AugmentSettings, context: RunContext) -> bool:
+        """Whether whole batches are augmented, which a run decides when it begins."""
+        wanted, own = settings.in_batches, self.own.augment is not None
+        if wanted is True and own:
+            raise UserError("`augment.in_batches` true: an own `augment` changes single pictures")
+        if wanted != "auto":
+            return wanted
+        possible = not own and not parts_of_single_pictures(settings)
+        # Earlier runs, which have not stored it, changed single pictures.
+        return possible and context.device.type == "cuda" and context.content is None
 
     def prepare(self, settings: TrainSettings, context: RunContext, data: Split) -> Prepared:
         """Build embedder and loss, with the weights to start from, and the P x K batches."""

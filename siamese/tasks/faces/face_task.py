@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 from torch.utils.data import DataLoader
 
-from siamese.config import TrainSettings, parts_of_single_pictures
+from siamese.config import TrainSettings
 from siamese.data.batch_augmentation import BatchAugmentation
 from siamese.data.batches import (
     Batch,
@@ -54,7 +54,7 @@ _VALIDATION_LOSS_BATCHES = 50
 _OF_TEST_PEOPLE = ("auc", "ap", "eer", "tar_at_far_1e-2")
 # Bytes of pictures that each epoch judges and measures batch norms on: 7,000 of 112 px.
 _KEPT = 256 * 2**20
-# Bytes of decoded training pictures, of all loader processes together: 14,000 of 112 px.
+# Bytes of decoded training pictures, of all training processes of a machine: 13,000 of 112 px.
 _KEPT_DECODED = 512 * 2**20
 
 
@@ -75,7 +75,8 @@ class FaceTask:
 
     Each process takes some people of a batch, and the loss is that of the whole batch.
     ``report_failed`` is called with (path, reason) of each picture that fails to decode; without a
-    ``cache`` pictures are decoded each time.
+    ``cache`` pictures are decoded, and training pictures kept where there is room and at most one
+    loader process.
 
     Raises:
         UserError: too few people; fewer of them in a batch than processes.
@@ -121,7 +122,8 @@ class FaceTask:
             self._prepare.decode_size,
             cache,
             augment=self._augment,
-            keep=_KEPT_DECODED // max(1, workers) if cache is None else 0,
+            # Several loaders would each decode, and keep, most of the pictures.
+            keep=_KEPT_DECODED // distribution.world if cache is None and workers <= 1 else 0,
         )
         self.draws = self._draws()
         self._loader = training_loader(
@@ -134,16 +136,10 @@ class FaceTask:
 
     def _augmentation(self) -> Transform | BatchAugmentation:
         """What changes training pictures: each one where it is loaded, or a batch on the device."""
-        settings, own = self.settings.augment, self.own.augment
-        wanted = settings.in_batches
-        if wanted is True and own is not None:
-            raise UserError("`augment.in_batches` true: an own `augment` changes single pictures")
-        if wanted == "auto":
-            possible = own is None and not parts_of_single_pictures(settings)
-            wanted = possible and self.device.type == "cuda"
-        if wanted:
+        settings = self.settings.augment
+        if settings.in_batches is True:
             return BatchAugmentation(settings)
-        return own or augmentation(settings, self.spec.size)
+        return self.own.augment or augmentation(settings, self.spec.size)
 
     def _draws(self) -> PKBatches | SampledBatches:
         """The batches of pictures to draw: P x K, or what the program's own sampler gives."""

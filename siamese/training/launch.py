@@ -235,6 +235,7 @@ _CHOSEN = (
     "batches.people",
     "batches.images",
     "optimizer.betas",
+    "augment.in_batches",
 )
 
 

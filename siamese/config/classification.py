@@ -159,8 +159,8 @@ class ClassTrainerSettings:
     compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
-    small batches on a GPU (a CPU takes it as true); not with `batches.ghost`. Not compiled at all in
-    several processes."""
+    small batches on a GPU (a CPU takes it as true), not with `batches.ghost`. Not compiled at all
+    in several processes."""
     select: Literal["error", "loss"] = "error"
     """Figure on the validation images that decides which epoch is best."""
     validate_every: PositiveInt = 1

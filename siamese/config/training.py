@@ -298,8 +298,8 @@ class TrainerSettings:
     compile: Compiling = "auto"
     """Compile the network (torch.compile); auto: where a measurement on a few steps says that a
     long run gets shorter by it. reduce-overhead: with torch's mode of that name, CUDA graphs, for
-    small batches on a GPU (a CPU takes it as true), not with `accumulate`. Not compiled
-    at all with `batches.chunk`, nor in several processes."""
+    small batches on a GPU (a CPU takes it as true), not with `accumulate`. Not compiled at all with
+    `batches.chunk`, nor in several processes."""
     select: Literal["auc", "ap", "eer"] = "auc"
     """Figure on the validation people that decides which epoch is best."""
     recalibration_batches: NonNegativeInt | None = None

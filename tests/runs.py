@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -61,6 +62,8 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: str, number: int) -> Non
 def full_disk(size: int) -> Iterator[None]:
     """Inside, no file of this process and its children grows beyond some bytes."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # Python keeps the half of a module that it could write
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
@@ -68,6 +71,7 @@ def full_disk(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
+        sys.dont_write_bytecode = bytecode
 
 
 def no_space_to_save(monkeypatch: pytest.MonkeyPatch) -> None:

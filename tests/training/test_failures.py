@@ -94,7 +94,8 @@ def test_a_disk_that_is_full_before_the_first_checkpoint(place: Path, run_here: 
 def test_a_process_on_a_full_disk_ends(place: Path) -> None:
     """TensorBoard's thread neither keeps it nor speaks at its end."""
     code = (
-        "import resource; from siamese.cli.train import main\n"
+        "import resource, sys; from siamese.cli.train import main\n"
+        "sys.dont_write_bytecode = True  # Python keeps what it could write half\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000)); main()"
     )
     done = subprocess.run(

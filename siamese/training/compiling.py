@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import nn
 
+from siamese.config.ranges import Compiling
 from siamese.errors import UserError
 from siamese.training.probing import (
     STEPS,
@@ -26,8 +26,6 @@ _WORTH = 1.03  # a smaller gain is not told from noise
 _RECORDED = 2  # steps after the first, in which CUDA graphs are recorded, then replayed
 _FILE = "compiling.json"
 
-Wanted = bool | Literal["auto", "reduce-overhead"]
-
 
 @dataclass(frozen=True)
 class Gain:
@@ -39,7 +37,7 @@ class Gain:
     ratio: float
 
 
-def compiled(network: nn.Module, wanted: Wanted = True) -> nn.Module:
+def compiled(network: nn.Module, wanted: Compiling = True) -> nn.Module:
     """The network compiled by torch; it shares the weights, and compiles at its first step.
 
     Where it is not wanted, or was not found to be worth it, it is the network as it is.
@@ -65,7 +63,7 @@ class _Replayed(nn.Module):
         return result
 
 
-def is_compiled(wanted: Wanted) -> bool:
+def is_compiled(wanted: Compiling) -> bool:
     """Whether a run that has decided about ``auto`` trains a compiled network."""
     return wanted not in (False, "auto")
 
@@ -107,8 +105,8 @@ def earns(run: PlannedRun, arithmetic: Arithmetic) -> bool:
 
 
 def compiles(
-    wanted: Wanted, run: PlannedRun, arithmetic: Arithmetic, *, processes: int, new: bool
-) -> Wanted:
+    wanted: Compiling, run: PlannedRun, arithmetic: Arithmetic, *, processes: int, new: bool
+) -> Compiling:
     """How a run's network is compiled: as is wanted, or as a measurement says.
 
     Args:
@@ -132,11 +130,11 @@ def compiles(
     return wanted
 
 
-def _written(wanted: Wanted) -> str:
+def _written(wanted: Compiling) -> str:
     return str(wanted).lower()
 
 
-def require_compilable(run: PlannedRun, arithmetic: Arithmetic, wanted: Wanted = True) -> None:
+def require_compilable(run: PlannedRun, arithmetic: Arithmetic, wanted: Compiling = True) -> None:
     """Try one compiled step, before a run is begun with it.
 
     Raises:
@@ -159,7 +157,7 @@ class _NotCompiled(Exception):  # noqa: N818 - a state of the machine
 
 
 def _compile(
-    network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic, wanted: Wanted = True
+    network: nn.Module, images: torch.Tensor, arithmetic: Arithmetic, wanted: Compiling = True
 ) -> tuple[nn.Module, float]:
     """The compiled network, and the seconds of its first step, which compiles it.
 

@@ -16,11 +16,12 @@ from siamese.config import (
     check_classification,
     check_settings,
 )
+from siamese.config.ranges import Compiling
 from siamese.errors import UserError
 from siamese.models.embedder import SiameseEmbedder
 from siamese.tasks.faces.face_runs import train_faces
 from siamese.training import compiling, probing
-from siamese.training.compiling import Wanted, compiled, compiles, earns, require_compilable
+from siamese.training.compiling import compiled, compiles, earns, require_compilable
 from siamese.training.probing import Arithmetic, PlannedRun
 from tests.runs import short_run
 
@@ -147,7 +148,7 @@ def test_a_compiled_run_learns_what_a_plain_one_does(
 
     monkeypatch.setattr(torch, "compile", quickly)
     rows = []
-    choices: list[Wanted] = [False, True, "reduce-overhead"]
+    choices: list[Compiling] = [False, True, "reduce-overhead"]
     for wanted in choices:
         settings = short_run(face_folder, tmp_path)
         settings.name = f"run-{wanted}"
@@ -170,7 +171,7 @@ def test_several_processes_go_on_without_and_do_not_begin_with(
     network: SiameseEmbedder, images: torch.Tensor, tmp_path: Path
 ) -> None:
     run = _run(network, images, tmp_path)
-    choices: list[Wanted] = [False, True, "auto", "reduce-overhead"]
+    choices: list[Compiling] = [False, True, "auto", "reduce-overhead"]
     for wanted in choices:
         assert compiles(wanted, run, USUAL, processes=2, new=False) is False
     assert compiles("auto", run, USUAL, processes=2, new=True) is False

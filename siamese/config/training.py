@@ -471,10 +471,10 @@ def check_settings(settings: TrainSettings) -> None:
     alone = [f"`augment.{name}`" for name in parts_of_single_pictures(settings.augment)]
     usable = settings.augment.in_batches is not True or not alone
     require(usable, "augment.in_batches", "true", f"false or auto beside {', '.join(alone)}")
-    compiling, one_pass = settings.trainer.compile, settings.trainer.accumulate == 1
+    compiling = settings.trainer.compile
     usable = compiling in (False, "auto") or settings.batches.chunk is None
     require(usable, "trainer.compile", compiling, "false or auto beside `batches.chunk`")
-    usable = compiling != "reduce-overhead" or one_pass
+    usable = compiling != "reduce-overhead" or settings.trainer.accumulate == 1
     require(usable, "trainer.compile", compiling, "true, false or auto beside `trainer.accumulate`")
     usable = settings.batches.people != "auto" or settings.batches.chunk is None
     wanted = "a number beside `batches.chunk`, with which any batch fits"

@@ -196,14 +196,11 @@ def face_pictures(
     read = _Reader(folder.root, folder.paths, preprocess, size, cache)
     if keep > 0:
         read = _KeptPictures(read, keep)
-    later = augment if isinstance(augment, BatchAugmentation) else None
+    replaced, numbers = augment is not None, 0
+    if isinstance(augment, BatchAugmentation):  # for which loaders only draw
+        numbers, augment = augment.numbers, None
     return Pictures(
-        folder.paths,
-        folder.labels,
-        read,
-        None if isinstance(augment, BatchAugmentation) else augment,
-        numbers=0 if later is None else later.numbers,
-        replace_broken=augment is not None,
+        folder.paths, folder.labels, read, augment, numbers=numbers, replace_broken=replaced
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 from torch.utils.data import DataLoader
@@ -106,9 +107,9 @@ class FaceTask:
         self._least = 1 if spec.neck == "none" else 2  # a neck cannot normalise a single embedding
         chunk = settings.batches.chunk
         synchronise_batch_norms(model, device, distribution.world, chunk)
-        self._forward = compiled(model, settings.trainer.compile)
-        if chunk is not None:
-            self._forward = Chunked(model, chunk)
+        self._forward: nn.Module = (
+            compiled(model, settings.trainer.compile) if chunk is None else Chunked(model, chunk)
+        )
         if distribution.world > 1:
             self._forward = DistributedDataParallel(
                 self._forward,

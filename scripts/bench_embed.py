@@ -5,6 +5,7 @@
 `product`: pictures per second of `siamese.models.inference.Embedder.embed_listed`, which is what
 `siamese-eval` runs, decoding included. They take turns, round by round, with
 `resident batch`  the same network on one batch that stays on the device: the ceiling.
+`resident, apart` the same in as many processes as embed, where those that load do: theirs.
 `pipeline`        batches decoded and prepared, and not used.
 `plain loop`      one picture decoded, prepared and embedded at a time, fp32, contiguous layout.
 `PML tester`      pytorch-metric-learning's BaseTester with as many loader processes.
@@ -27,14 +28,14 @@ from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.testers import BaseTester
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from siamese.data.batches import default_workers, evaluation_loader
+from siamese.data.batches import default_workers, evaluation_loader, start_worker
 from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder
-from siamese.models.embedding import embed_batch
+from siamese.models.embedding import BatchEmbedding, embed_batch
 from siamese.models.folding import folded
 from siamese.models.inference import Embedder
 
@@ -82,6 +83,23 @@ def ways(
             embed_batch(network, resident, device, precision)
         return turns * arguments.batch
 
+    team = BatchEmbedding(network, embedder.batch, device, precision).loaders(
+        arguments.backbone, workers, -(-len(folder.paths) // embedder.batch)
+    )
+
+    def apart(_: int) -> int:
+        return len(embed_batch(network, resident[: embedder.batch], device, precision))
+
+    def ceiling_apart() -> int:
+        turns = DataLoader(
+            range(len(folder.paths) // embedder.batch),
+            batch_size=None,
+            collate_fn=apart,
+            num_workers=team,
+            worker_init_fn=start_worker,
+        )
+        return sum(turns)
+
     def pipeline() -> int:
         loader = evaluation_loader(
             folder, embedder.prepare, arguments.size, batch_size=arguments.batch, workers=workers
@@ -97,7 +115,9 @@ def ways(
     def pml() -> int:
         return len(tester.get_all_embeddings(pictures, classic)[0])
 
-    everything = {"product": product, "resident batch": ceiling, "pipeline": pipeline}
+    everything = {"product": product, "resident batch": ceiling}
+    everything |= {"resident, apart": ceiling_apart} if team else {}
+    everything |= {"pipeline": pipeline}
     return everything if arguments.alone else everything | {"plain loop": plain, "PML tester": pml}
 
 

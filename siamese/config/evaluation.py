@@ -65,9 +65,10 @@ class EmbedSettings:
     precision: PrecisionName = "auto"
     """Arithmetic of the network; auto: fp32 where the run was set to it, else as in training."""
     batch: PositiveInt = 128
-    """Pictures per batch."""
+    """Pictures per batch; a CPU takes fewer where they are large."""
     workers: NonNegativeInt | None = None
-    """Loader processes; null: sized to the machine; 0: load in this process."""
+    """Loader processes; null: sized to the machine; 0: load in this process. A CPU embeds many
+    pictures in them, of which there are then as many as it has cores."""
     checkpoints: str = "checkpoints"
     """Folder in which the newest checkpoint is looked for."""
     cache: FolderName | None = None

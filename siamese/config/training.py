@@ -308,7 +308,8 @@ class TrainerSettings:
     test_curve: bool = False
     """Judge the test people after every epoch, too: a curve to look at, it never selects."""
     embed_batch: PositiveInt = 128
-    """Pictures per batch when validation pictures are embedded."""
+    """Pictures per batch when validation pictures are embedded; a CPU takes fewer where they are
+    large."""
     log_every: PositiveInt = 10
     """Steps between two points of TensorBoard's training curves."""
     profile: bool = False

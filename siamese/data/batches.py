@@ -434,11 +434,13 @@ def evaluation_loader(
     pin_memory: bool = False,
     cache: PictureReader | None = None,
     positions: Sequence[int] | None = None,
+    then: Callable[[Batch], Any] | None = None,
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
     Args:
         positions: of the pictures that are wanted; None: all.
+        then: what loaders make of each batch, and give instead; None: nothing.
     """
     return ordered_loader(
         face_pictures(folder, preprocess, size, cache),
@@ -446,6 +448,7 @@ def evaluation_loader(
         workers=workers,
         pin_memory=pin_memory,
         positions=positions,
+        then=then,
     )
 
 
@@ -456,18 +459,28 @@ def ordered_loader(
     workers: int,
     pin_memory: bool,
     positions: Sequence[int] | None = None,
+    then: Callable[[Batch], Any] | None = None,
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects over pictures in their order; see above."""
+    made = collate if then is None else _Then(then)
     return DataLoader(
         pictures,
         batch_size=batch_size,
         sampler=positions,
-        **loader_options(workers, pin_memory, persistent=False, collate=collate),
+        **loader_options(workers, pin_memory, persistent=False, collate=made),
     )
 
 
+def through_loaders(
+    batches: Sequence[Batch], make: Callable[[Batch], Any], workers: int
+) -> DataLoader[Any]:
+    """What loader processes make of batches that are in memory, in their order."""
+    options = loader_options(workers, False, persistent=False, collate=make)
+    return DataLoader(_Held(batches), batch_size=None, **options)
+
+
 def loader_options(
-    workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[list[Any]], Any]
+    workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[Any], Any]
 ) -> dict[str, Any]:
     """What every DataLoader here is made with."""
     options: dict[str, Any] = {
@@ -483,6 +496,27 @@ def loader_options(
     return options
 
 
+@dataclass(frozen=True)
+class _Held(Dataset[Batch]):
+    batches: Sequence[Batch]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, at: int) -> Batch:
+        return self.batches[at]
+
+
+@dataclass(frozen=True)
+class _Then:
+    """What is made of a collated batch."""
+
+    make: Callable[[Batch], Any]
+
+    def __call__(self, samples: list[Sample]) -> Any:
+        return self.make(collate(samples))
+
+
 class _Shared:
     """A batch's tensors are put into shared memory as they are collated.
 
@@ -490,10 +524,10 @@ class _Shared:
     thread that nobody listens to, and the training process would wait for the batch for ever.
     """
 
-    def __init__(self, collate: Callable[[list[Any]], Any]):
+    def __init__(self, collate: Callable[[Any], Any]):
         self._collate = collate
 
-    def __call__(self, samples: list[Any]) -> Any:
+    def __call__(self, samples: Any) -> Any:
         batch = self._collate(samples)
         for value in getattr(batch, "__dict__", {}).values():
             if isinstance(value, torch.Tensor):

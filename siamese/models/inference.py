@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,13 @@ from siamese.errors import UserError
 from siamese.files.places import is_regular
 from siamese.models.checkpoint import JUDGED, find_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
-from siamese.models.embedding import PictureBatch, embed, embed_batch
+from siamese.models.embedding import (
+    BatchEmbedding,
+    EmbeddedBatch,
+    PictureBatch,
+    embed,
+    pictures_together,
+)
 from siamese.models.fingerprint import fingerprint as fingerprint_of
 from siamese.models.folding import folded
 from siamese.models.loading import (
@@ -68,21 +74,6 @@ class Embedded:
     paths: tuple[str, ...]
     root: Path
     left_out: tuple[LeftOut, ...]
-
-
-@dataclass(frozen=True)
-class EmbeddedBatch:
-    """Some of a folder's pictures.
-
-    Attributes:
-        vectors: embeddings, float32 (n, D), not normalised.
-        kept: int64 (n,), positions of the pictures in the folder.
-        failed: path and reason of each that cannot be decoded.
-    """
-
-    vectors: Vectors
-    kept: npt.NDArray[np.int64]
-    failed: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -139,7 +130,7 @@ class Embedder:
         crop: the centre square that is taken first, see :class:`Preprocess`; None: the whole
             picture.
         flip: whether each embedding is averaged with that of the mirrored picture.
-        batch: pictures at a time.
+        batch: pictures at a time, on a CPU fewer than were asked for where they are large.
         decision: the threshold and calibration that were chosen for it and its scoring; None where
             none were.
         scoring: what is made of an embedding before its cosine is taken, or nothing.
@@ -171,7 +162,8 @@ class Embedder:
             raise UserError(f"`crop` {crop}: must be {wanted}")
         self.network = network.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.spec, self.device, self.precision = spec, device, precision
-        self.crop, self.flip, self.batch = crop, flip, batch
+        self.crop, self.flip = crop, flip
+        self.batch = pictures_together(batch, spec.size, device)
         self.scoring = Scoring() if scoring is None else scoring
         self.decision, self.origin = holding(decision, self.scoring), origin
         fit: FitName = "squash" if spec.fit == "squash" else "crop"
@@ -209,7 +201,7 @@ class Embedder:
                 and ``wccn``, mapped as ``siamese-eval plda`` or ``wccn`` has fitted it; ``auto``,
                 as the threshold was chosen, without one ``cosine``. A threshold that was chosen
                 with another scoring does not hold: ``decision`` is None then.
-            batch: pictures at a time.
+            batch: pictures at a time at most.
             checkpoints: folder of all runs' checkpoints, where a name is looked for.
 
         Raises:
@@ -299,7 +291,8 @@ class Embedder:
         Args:
             folder: where they are. Other files, hidden ones and deeper folders are left out.
             skip_broken: leave out pictures that cannot be decoded instead of raising.
-            workers: processes that decode; 0: none.
+            workers: processes that decode; 0: none. Where there is one, on a CPU, processes of one
+                thread each decode and embed, as many as torch has threads.
             flip: average with the mirrored pictures; None: as this embedder was loaded.
 
         Raises:
@@ -337,7 +330,7 @@ class Embedder:
         """Embed the pictures of a scanned folder.
 
         Args:
-            workers: processes that decode; 0: none.
+            workers: see :meth:`embed_folder`.
             cache: gives the prepared pictures; None: they are decoded.
             flip: see :meth:`embed`.
             skip_broken: leave out pictures that cannot be decoded instead of raising.
@@ -374,34 +367,36 @@ class Embedder:
                 that a whole pass gives.
             part: (0, 3): of every three batches the first.
         """
-        size = self.prepare.decode_size
         total = len(folder.paths)
+        starts = range(first + part[0] * self.batch, total, part[1] * self.batch)
+        network = folded(self.network.eval(), total, self.precision)
+        flip = self._mirrored(flip)
+        embedding = BatchEmbedding(network, self.batch, self.device, self.precision, flip)
+        team = embedding.loaders(self.spec.backbone, workers, batches=len(starts))
         loader = evaluation_loader(
             folder,
             self.prepare,
-            size,
+            self.prepare.decode_size,
             batch_size=self.batch,
-            workers=workers,
+            workers=team or workers,
             pin_memory=self.device.type == "cuda",
             cache=cache,
             positions=[
                 position
-                for start in range(first + part[0] * self.batch, total, part[1] * self.batch)
+                for start in starts
                 for position in range(start, min(start + self.batch, total))
             ],
+            then=embedding.by_loader if team else None,
         )
-        network = folded(self.network.eval(), total, self.precision)
-        flip = self._mirrored(flip)
         with _bar(total, first, shown=part[0] == 0) as bar:
-            for batch in loader:
+            for batch in map(embedding, loader):
                 if batch.failed and not skip_broken:
                     raise DecodeError(batch.failed[0][1])  # which names the picture
-                vectors = torch.empty(0, self.dimensions)
-                if len(batch.images):
-                    vectors = embed_batch(network, batch.images, self.device, self.precision, flip)
-                    vectors = torch.from_numpy(self.scoring.apply(vectors.numpy()))
-                yield EmbeddedBatch(vectors.numpy(), batch.indices.numpy(), tuple(batch.failed))
-                bar.update(batch.wanted * part[1])
+                vectors = np.empty((0, self.dimensions), np.float32)
+                if len(batch.kept):
+                    vectors = self.scoring.apply(batch.vectors)
+                yield replace(batch, vectors=vectors)
+                bar.update((len(batch.kept) + len(batch.failed)) * part[1])
 
     def verify(self, a: Picture, b: Picture, prior: float = 0.5) -> Verification:
         """Whether two pictures show one person.

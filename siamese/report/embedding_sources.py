@@ -33,7 +33,8 @@ from siamese.errors import UserError, first_few
 from siamese.files.places import is_near
 from siamese.models.checkpoint import JUDGED, newest_best, read_checkpoint
 from siamese.models.embedder import EmbedderSpec
-from siamese.models.inference import EmbeddedBatch, Embedder
+from siamese.models.embedding import EmbeddedBatch
+from siamese.models.inference import Embedder
 from siamese.models.loading import (
     decision_of,
     holding,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from siamese.models import folding, inference
+from siamese.models import embedding, folding
 from siamese.models.embedder import SiameseEmbedder, batch_norms
 from siamese.models.folding import folded
 from siamese.models.inference import Embedder
@@ -142,8 +142,8 @@ def test_folders_are_embedded_by_the_folded_network(
         seen.append(len(list(batch_norms(batch))))
         return embed_batch(batch, images, *rest)
 
-    embed_batch = inference.embed_batch
-    monkeypatch.setattr(inference, "embed_batch", spy)
+    embed_batch = embedding.embed_batch
+    monkeypatch.setattr(embedding, "embed_batch", spy)
     monkeypatch.setattr(folding, "_FEW", 36)
     after = model.embed_folder(face_folder).vectors
     assert seen == [0] * 5

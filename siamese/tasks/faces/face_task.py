@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from siamese.data.batches import (
     Transform,
     evaluation_loader,
     face_pictures,
+    through_loaders,
     thumbnail,
     training_loader,
 )
@@ -38,7 +40,12 @@ from siamese.models.checkpoint import package_versions
 from siamese.models.chunked import Chunked, parts
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
-from siamese.models.embedding import embed
+from siamese.models.embedding import (
+    BatchEmbedding,
+    EmbeddedBatch,
+    joined,
+    pictures_together,
+)
 from siamese.models.folding import folded
 from siamese.tasks.faces.input_mixup import InputMixup
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
@@ -257,7 +264,7 @@ class FaceTask:
 
     def _judge(self, part: str, folder: FaceFolder) -> Validation:
         """Embed a part's pictures and count all their pairs."""
-        size = self.settings.trainer.embed_batch
+        size = pictures_together(self.settings.trainer.embed_batch, self.spec.size, self.device)
         shared = self.distribution.positions(len(folder.paths))
         mine = range(len(folder.paths)) if shared is None else shared
 
@@ -273,14 +280,17 @@ class FaceTask:
                 positions=mine[first * size :],
             )
 
-        batches = self._kept.read(part, math.ceil(len(mine) / size), load)
-        embeddings, indices = embed(
-            folded(self.model.eval(), len(folder.paths), self.precision),
-            self._noting(batches),
-            device=self.device,
-            precision=self.precision,
-        )
-        embeddings, indices = self.distribution.gather_shares(embeddings, indices)
+        network = folded(self.model.eval(), len(folder.paths), self.precision)
+        embedding = BatchEmbedding(network, size, self.device, self.precision)
+        number = math.ceil(len(mine) / size)
+        kept = self._kept.kept(part, number)
+        team = embedding.loaders(self.spec.backbone, self.workers, batches=len(kept))
+        known = list(through_loaders(kept, embedding.by_loader, team)) if team else []
+        rest = self._kept.read(part, number, load, first=len(known))
+        done = [embedding(batch) for batch in chain(known, rest)]
+        for batch in done:
+            self._note_failed(batch)
+        embeddings, indices = self.distribution.gather_shares(*joined(done))
         labels = np.asarray(folder.labels)[indices.numpy()]
         counts = count_pairs(embeddings, labels, device=self.device)
         return Validation(embeddings, indices, counts, summarise(counts))
@@ -344,7 +354,7 @@ class FaceTask:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _note_failed(self, batch: Batch) -> None:
+    def _note_failed(self, batch: Batch | EmbeddedBatch) -> None:
         for path, reason in batch.failed:
             self._report_failed(path, reason)
 

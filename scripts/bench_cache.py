@@ -24,16 +24,16 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the commands set it, see c
 import torch
 
 from siamese.config import AugmentSettings, LossSettings
-from siamese.data.batches import (
-    Batch,
-    PKBatches,
-    default_workers,
-    evaluation_loader,
-    face_pictures,
-    training_loader,
-)
+from siamese.data.batches import PKBatches
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import (
+    Batch,
+    default_workers,
+    evaluation_loader,
+    training_loader,
+)
+from siamese.data.pictures import face_pictures
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.models.device import autocast, choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder

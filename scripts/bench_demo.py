@@ -23,9 +23,9 @@ from siamese.config import (
     TrainSettings,
     demo_settings,
 )
-from siamese.data.batches import evaluation_loader
 from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import evaluation_loader
 from siamese.data.split import split_by_identity
 from siamese.data.transforms import Preprocess
 from siamese.demo.demo_faces import write_demo_faces

@@ -30,9 +30,9 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from torch.utils.data import DataLoader, Dataset
 
-from siamese.data.batches import default_workers, evaluation_loader, start_worker
 from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import default_workers, evaluation_loader, start_worker
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import BatchEmbedding, embed_batch

@@ -53,8 +53,8 @@ from siamese.config import (
     TrainerSettings,
     TrainSettings,
 )
-from siamese.data.batches import default_workers
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import default_workers
 from siamese.data.split import Split, make_split
 from siamese.models.device import choose_device
 from siamese.models.embedder import SiameseEmbedder

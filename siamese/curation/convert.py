@@ -21,10 +21,10 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from siamese.config import ConvertFit, ConvertSettings, PictureFormat
-from siamese.data.batches import loader_options
 from siamese.data.cache_files import stamp_of
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, LeftOut, require_folder, scan_folder
+from siamese.data.loaders import loader_options
 from siamese.data.picture_names import without_suffix
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError, first_few

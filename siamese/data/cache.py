@@ -23,7 +23,6 @@ import torch
 from PIL import features
 from tqdm import tqdm
 
-from siamese.data.batches import evaluation_loader
 from siamese.data.cache_files import (
     Entry,
     PixelReader,
@@ -38,6 +37,7 @@ from siamese.data.cache_files import (
 )
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder
+from siamese.data.loaders import evaluation_loader
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.libraries import torchvision

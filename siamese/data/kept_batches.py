@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from siamese.data.batches import Batch
+from siamese.data.loaders import Batch
 
 
 class KeptBatches:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from siamese.data.batches import Batch
+from siamese.data.loaders import Batch
 from siamese.models.device import autocast
 from siamese.models.embedder import MODULE, SiameseEmbedder
 from siamese.processors import processors

@@ -17,10 +17,11 @@ from torch import nn
 from tqdm import tqdm
 
 from siamese.config import FitName, PrecisionName, ScoringName
-from siamese.data.batches import PictureReader, evaluation_loader
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
 from siamese.data.in_memory import Picture, rgb_pictures
+from siamese.data.loaders import evaluation_loader
+from siamese.data.pictures import PictureReader
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.files.places import is_regular

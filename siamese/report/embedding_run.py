@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from siamese.data.batches import PictureReader
 from siamese.data.cache_files import stamp_of
 from siamese.data.folder import FaceFolder
+from siamese.data.pictures import PictureReader
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes

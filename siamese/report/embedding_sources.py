@@ -24,9 +24,9 @@ from siamese.config import (
     ScoringName,
 )
 from siamese.crew import crew
-from siamese.data.batches import default_workers
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder, shared_names, shorter_sides
+from siamese.data.loaders import default_workers
 from siamese.data.split_lists import names_of, read_again
 from siamese.demo.demo_faces import write_demo_faces
 from siamese.errors import UserError, first_few

@@ -16,8 +16,8 @@ from torch import nn
 
 from siamese.config import EmbedSettings
 from siamese.config.using import EXPORT_SUFFIXES, ExportSettings, check_export
-from siamese.data.batches import Batch, default_workers, evaluation_loader
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import Batch, default_workers, evaluation_loader
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.files.shown import shown

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese.config import ReportSettings
-from siamese.data.batches import thumbnail
 from siamese.data.decode import DecodeError
+from siamese.data.pictures import thumbnail
 from siamese.drawing.figure import svg_of
 from siamese.drawing.page import (
     Chart,

@@ -36,19 +36,15 @@ from siamese.config import (
     TrainerSettings,
     TrainSettings,
 )
-from siamese.data import batches as batches_module
 from siamese.data import cache as cache_module
 from siamese.data import cache_files
-from siamese.data.batches import (
-    Batch,
-    PKBatches,
-    evaluation_loader,
-    face_pictures,
-    training_loader,
-)
+from siamese.data import pictures as pictures_module
+from siamese.data.batches import PKBatches
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.loaders import Batch, evaluation_loader, training_loader
+from siamese.data.pictures import face_pictures
 from siamese.data.split import make_split
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
@@ -84,7 +80,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         paths.append("/".join(path.parts[-2:]))
         return decode(path, size)
 
-    for module in (batches_module, cache_module):
+    for module in (pictures_module, cache_module):
         monkeypatch.setattr(module, "decode", counting)
     return paths
 
@@ -330,7 +326,7 @@ def test_a_run_is_the_same_with_and_without(training, place, monkeypatch, capsys
     def refuse(path: Path, size: int | None = None) -> Image.Image:
         raise AssertionError(f"{path} is decoded")
 
-    for module in (batches_module, cache_module):
+    for module in (pictures_module, cache_module):
         monkeypatch.setattr(module, "decode", refuse)
     run = elsewhere(training, "read", place / "2", 0)
     train_faces(run)
@@ -508,7 +504,7 @@ def test_the_disk_s_trouble_is_not_the_picture_s(face_folder, place, monkeypatch
     def fail(path: Path, size: int | None = None) -> Image.Image:
         raise DecodeError(f"{path}: cannot be decoded ({type(trouble).__name__}: {trouble})")
 
-    monkeypatch.setattr(batches_module, "decode", fail)
+    monkeypatch.setattr(pictures_module, "decode", fail)
     cache = opened(place, folder)
     monkeypatch.undo()
     assert_right(cache, folder)
@@ -530,7 +526,7 @@ def build_slowly(root: Path, place: Path, log: Path, workers: int, pause: float)
         time.sleep(pause)
         return decode(path, size)
 
-    batches_module.decode = slow  # type: ignore[attr-defined]
+    pictures_module.decode = slow  # type: ignore[attr-defined]
     cache_files.say = cache_module.say = note  # type: ignore[attr-defined]
     cache_module._BATCH, cache_module._PATIENCE = 2, 0.0  # type: ignore[misc]
     torch.set_num_threads(1)

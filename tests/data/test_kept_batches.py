@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from siamese.data.batches import Batch
 from siamese.data.kept_batches import KeptBatches
+from siamese.data.loaders import Batch
 
 SIZE = 2 * 3 * 4 * 4  # bytes of a batch's pictures
 

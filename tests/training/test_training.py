@@ -26,8 +26,8 @@ from siamese.config import (
     TrainerSettings,
     TrainSettings,
 )
-from siamese.data.batches import through_loaders
 from siamese.data.decode import decode
+from siamese.data.loaders import through_loaders
 from siamese.errors import Diverged, UserError
 from siamese.models import embedding
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
@@ -580,7 +580,7 @@ def test_what_is_the_same_in_each_epoch_is_read_once_unless_there_is_no_room(
         read[where, str(path)] += 1
         return decode(path, size)
 
-    monkeypatch.setattr("siamese.data.batches.decode", counted)
+    monkeypatch.setattr("siamese.data.pictures.decode", counted)
     again = _elsewhere(settings, tmp_path / "again")
     where = "kept"
     train_faces(settings)

@@ -8,7 +8,8 @@ import torch
 from tqdm import tqdm
 
 from siamese.config import PictureSettings
-from siamese.data.batches import RECALIBRATION, TRAINING, training_loader
+from siamese.data.batches import RECALIBRATION, TRAINING
+from siamese.data.loaders import training_loader
 from siamese.errors import UserError
 from siamese.tasks.classes.augment import augment_pixels
 from siamese.tasks.classes.class_batches import (

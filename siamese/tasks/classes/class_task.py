@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import record_function
 
 from siamese.config import ClassificationSettings
-from siamese.data.batches import default_workers
+from siamese.data.loaders import default_workers
 from siamese.errors import UserError
 from siamese.models.checkpoint import package_versions
 from siamese.models.device import autocast, choose_precision

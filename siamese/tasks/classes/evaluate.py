@@ -9,7 +9,7 @@ import numpy as np
 
 from siamese.config import ClassificationSettings, ClassifierEvalSettings
 from siamese.config.reading import build_settings, flat_settings
-from siamese.data.batches import default_workers
+from siamese.data.loaders import default_workers
 from siamese.drawing.figure import save_figure
 from siamese.errors import UserError
 from siamese.files.writing import replacing, write_csv, write_json

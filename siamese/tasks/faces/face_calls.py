@@ -14,8 +14,8 @@ from siamese.config import TrainSettings, demo_settings
 from siamese.config.common import plain
 from siamese.config.reading import build_settings, flat_settings, read_yaml
 from siamese.config.starting import starting_point
-from siamese.data.batches import Transform
 from siamese.data.folder import require_folder
+from siamese.data.pictures import Transform
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.embedder import backbone_name
 from siamese.tasks.faces.face_runs import FaceRuns

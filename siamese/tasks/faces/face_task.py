@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -17,20 +18,22 @@ from torch.utils.data import DataLoader
 
 from siamese.config import TrainSettings
 from siamese.data.batch_augmentation import BatchAugmentation
-from siamese.data.batches import (
-    Batch,
-    PictureReader,
-    PKBatches,
-    SampledBatches,
-    Transform,
-    evaluation_loader,
-    face_pictures,
-    through_loaders,
-    thumbnail,
-    training_loader,
-)
+from siamese.data.batches import PKBatches, SampledBatches
 from siamese.data.folder import FaceFolder
 from siamese.data.kept_batches import KeptBatches
+from siamese.data.kept_pictures import KeptPictures
+from siamese.data.loaders import (
+    Batch,
+    evaluation_loader,
+    through_loaders,
+    training_loader,
+)
+from siamese.data.pictures import (
+    PictureReader,
+    Transform,
+    face_pictures,
+    thumbnail,
+)
 from siamese.data.split import Split
 from siamese.data.split_lists import pictures_by_person
 from siamese.data.transforms import Preprocess, augmentation
@@ -130,8 +133,7 @@ class FaceTask:
             self._prepare.decode_size,
             cache,
             augment=self._augment,
-            # Several loaders would each decode, and keep, most of the pictures.
-            keep=_KEPT_DECODED // distribution.world if cache is None and workers <= 1 else 0,
+            kept=self._kept_pictures() if cache is None else None,
         )
         self.draws = self._draws()
         self._loader = training_loader(
@@ -148,6 +150,17 @@ class FaceTask:
         if settings.in_batches is True:
             return BatchAugmentation(settings)
         return self.own.augment or augmentation(settings, self.spec.size)
+
+    def _kept_pictures(self) -> KeptPictures | None:
+        """Where training pictures stay when they are decoded; None where loaders share no memory.
+
+        Each would decode, and keep, most of them.
+        """
+        shared = self.workers > 1
+        if shared and multiprocessing.get_start_method() != "fork":
+            return None
+        number, room = len(self.split.train.paths), _KEPT_DECODED // self.distribution.world
+        return KeptPictures(number, self.spec.size, room, shared=shared)
 
     def _draws(self) -> PKBatches | SampledBatches:
         """The batches of pictures to draw: P x K, or what the program's own sampler gives."""

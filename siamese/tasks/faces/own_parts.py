@@ -13,9 +13,9 @@ from PIL import Image
 from torch import nn
 
 from siamese.config import LossSettings, TrainSettings
-from siamese.data.batches import Transform
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder
+from siamese.data.pictures import Transform
 from siamese.errors import UserError
 from siamese.libraries import functional
 from siamese.tasks.faces.metric_losses import MetricLoss, active_share

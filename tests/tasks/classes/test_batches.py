@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from siamese.config import PictureSettings
-from siamese.data.batches import RECALIBRATION, TRAINING, Batch, training_loader
+from siamese.data.batches import RECALIBRATION, TRAINING
+from siamese.data.loaders import Batch, training_loader
 from siamese.errors import UserError
 from siamese.tasks.classes.class_batches import (
     EpochOrder,

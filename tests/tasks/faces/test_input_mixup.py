@@ -14,8 +14,8 @@ from siamese.config import (
     TrainSettings,
     check_settings,
 )
-from siamese.data.batches import Batch
 from siamese.data.folder import FaceFolder
+from siamese.data.loaders import Batch
 from siamese.data.split import Split
 from siamese.errors import UserError
 from siamese.models.checkpoint import read_checkpoint

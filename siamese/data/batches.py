@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import BatchSampler, Sampler
 
-from siamese.data.pictures import Draw
+from siamese.data.labelled_pictures import Draw
 from siamese.errors import UserError
 
 # Purposes of random streams: each has draws of its own.

@@ -11,7 +11,14 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from siamese.data.folder import FaceFolder
-from siamese.data.pictures import Draw, PictureReader, Pictures, Sample, Transform, face_pictures
+from siamese.data.labelled_pictures import (
+    Draw,
+    PictureReader,
+    Pictures,
+    Sample,
+    Transform,
+    face_pictures,
+)
 from siamese.processors import processors
 
 _GRACE = 30  # seconds that a loader of training outlives a SIGTERM

@@ -20,8 +20,8 @@ from siamese.config import FitName, PrecisionName, ScoringName
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder, LeftOut, check_headers, require_folder, scan_folder
 from siamese.data.in_memory import Picture, rgb_pictures
+from siamese.data.labelled_pictures import PictureReader
 from siamese.data.loaders import evaluation_loader
-from siamese.data.pictures import PictureReader
 from siamese.data.transforms import Preprocess
 from siamese.errors import UserError
 from siamese.files.places import is_regular

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from siamese.data.cache_files import stamp_of
 from siamese.data.folder import FaceFolder
-from siamese.data.pictures import PictureReader
+from siamese.data.labelled_pictures import PictureReader
 from siamese.errors import UserError
 from siamese.files.fields import built, parse_json
 from siamese.files.places import read_bytes

@@ -14,7 +14,7 @@ from typing import Any
 
 from siamese.config import ReportSettings
 from siamese.data.decode import DecodeError
-from siamese.data.pictures import thumbnail
+from siamese.data.labelled_pictures import thumbnail
 from siamese.drawing.figure import svg_of
 from siamese.drawing.page import (
     Chart,

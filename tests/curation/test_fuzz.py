@@ -20,7 +20,7 @@ from PIL import Image
 from siamese.curation import check
 from siamese.data.cache import open_cache
 from siamese.data.folder import scan_folder
-from siamese.data.pictures import Draw, face_pictures
+from siamese.data.labelled_pictures import Draw, face_pictures
 from siamese.data.transforms import Preprocess
 from siamese.files.shown import table_cell
 from siamese.models.checkpoint import KEYS, write_checkpoint

@@ -15,8 +15,8 @@ from siamese.config import AugmentSettings, TrainSettings, check_settings
 from siamese.data.batch_augmentation import ATTEMPTS, BatchAugmentation
 from siamese.data.batches import PKBatches
 from siamese.data.folder import scan_folder
+from siamese.data.labelled_pictures import face_pictures
 from siamese.data.loaders import training_loader
-from siamese.data.pictures import face_pictures
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError
 from siamese.tasks.faces.face_runs import FaceRuns

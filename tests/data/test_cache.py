@@ -38,13 +38,13 @@ from siamese.config import (
 )
 from siamese.data import cache as cache_module
 from siamese.data import cache_files
-from siamese.data import pictures as pictures_module
+from siamese.data import labelled_pictures as pictures_module
 from siamese.data.batches import PKBatches
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.decode import DecodeError, decode
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.labelled_pictures import face_pictures
 from siamese.data.loaders import Batch, evaluation_loader, training_loader
-from siamese.data.pictures import face_pictures
 from siamese.data.split import make_split
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import UserError

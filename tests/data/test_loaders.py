@@ -18,13 +18,13 @@ from siamese.data.batches import PKBatches, SampledBatches
 from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.kept_pictures import KeptPictures
+from siamese.data.labelled_pictures import Pictures, face_pictures, thumbnail
 from siamese.data.loaders import (
     Batch,
     default_workers,
     evaluation_loader,
     training_loader,
 )
-from siamese.data.pictures import Pictures, face_pictures, thumbnail
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import lack
 from tests.runs import full_disk
@@ -257,7 +257,7 @@ def test_pictures_are_decoded_once_as_far_as_there_is_room(
             file.write(f"{path}\n")
         return decode(path, size)
 
-    monkeypatch.setattr("siamese.data.pictures.decode", noted)
+    monkeypatch.setattr("siamese.data.labelled_pictures.decode", noted)
     folder = scan(face_folder)
     room = (kept + 1) * (3 * SIZE * SIZE + 1) - 1
 

@@ -580,7 +580,7 @@ def test_what_is_the_same_in_each_epoch_is_read_once_unless_there_is_no_room(
         read[where, str(path)] += 1
         return decode(path, size)
 
-    monkeypatch.setattr("siamese.data.pictures.decode", counted)
+    monkeypatch.setattr("siamese.data.labelled_pictures.decode", counted)
     again = _elsewhere(settings, tmp_path / "again")
     where = "kept"
     train_faces(settings)

@@ -17,8 +17,8 @@ from torchvision.transforms.v2 import functional
 from siamese.config import PictureSettings
 from siamese.data.batches import RECALIBRATION, TRAINING, derive_seed
 from siamese.data.decode import decode
+from siamese.data.labelled_pictures import Draw, Pictures
 from siamese.data.loaders import Batch, ordered_loader
-from siamese.data.pictures import Draw, Pictures
 from siamese.errors import UserError
 from siamese.tasks.classes.augment import (
     rand_augment_of,

@@ -15,7 +15,7 @@ from siamese.config.common import plain
 from siamese.config.reading import build_settings, flat_settings, read_yaml
 from siamese.config.starting import starting_point
 from siamese.data.folder import require_folder
-from siamese.data.pictures import Transform
+from siamese.data.labelled_pictures import Transform
 from siamese.models.checkpoint import read_checkpoint
 from siamese.models.embedder import backbone_name
 from siamese.tasks.faces.face_runs import FaceRuns

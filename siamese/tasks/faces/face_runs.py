@@ -31,8 +31,8 @@ from siamese.config import (
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.cleaning import cleaned, kept_only
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.labelled_pictures import PictureReader
 from siamese.data.loaders import default_workers
-from siamese.data.pictures import PictureReader
 from siamese.data.split import Split, make_split
 from siamese.data.split_lists import read_again, read_split
 from siamese.data.transforms import Preprocess

@@ -22,17 +22,17 @@ from siamese.data.batches import PKBatches, SampledBatches
 from siamese.data.folder import FaceFolder
 from siamese.data.kept_batches import KeptBatches
 from siamese.data.kept_pictures import KeptPictures
+from siamese.data.labelled_pictures import (
+    PictureReader,
+    Transform,
+    face_pictures,
+    thumbnail,
+)
 from siamese.data.loaders import (
     Batch,
     evaluation_loader,
     through_loaders,
     training_loader,
-)
-from siamese.data.pictures import (
-    PictureReader,
-    Transform,
-    face_pictures,
-    thumbnail,
 )
 from siamese.data.split import Split
 from siamese.data.split_lists import pictures_by_person

@@ -15,7 +15,7 @@ from torch import nn
 from siamese.config import LossSettings, TrainSettings
 from siamese.data.decode import DecodeError
 from siamese.data.folder import FaceFolder
-from siamese.data.pictures import Transform
+from siamese.data.labelled_pictures import Transform
 from siamese.errors import UserError
 from siamese.libraries import functional
 from siamese.tasks.faces.metric_losses import MetricLoss, active_share

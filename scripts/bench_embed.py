@@ -83,7 +83,7 @@ def ways(
             embed_batch(network, resident, device, precision)
         return turns * arguments.batch
 
-    team = BatchEmbedding(network, embedder.batch, device, precision).loaders(
+    team = BatchEmbedding(network, embedder.batch, device, precision, False).loaders(
         arguments.backbone, workers, -(-len(folder.paths) // embedder.batch)
     )
 

@@ -12,8 +12,9 @@ by the run's own clock. After each epoch of it the others do as many steps:
 `PML trainer`     pytorch-metric-learning's MetricLossOnly with as many loader processes (faces).
 The first round warms up and does not count. `judging` is recalibration, validation and checkpoints,
 as a share of an epoch of 10,000 pictures, and how long each takes; in the first round pictures are
-decoded for it that are kept then. The log is not in it. What a step spends its time on tells
-siamese-train --trainer.profile true.
+decoded for it that are kept then. The log is not in it. With --later training pictures are in
+memory from the start, as far as a run keeps them: its later epochs. What a step spends its time on
+tells siamese-train --trainer.profile true.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from siamese.config import (
     TrainSettings,
 )
 from siamese.data.folder import FaceFolder, scan_folder
+from siamese.data.labelled_pictures import Pictures as LabelledPictures
 from siamese.data.loaders import default_workers
 from siamese.data.split import Split, make_split
 from siamese.models.device import choose_device
@@ -318,7 +320,14 @@ def bench_faces(arguments: argparse.Namespace, device: torch.device) -> None:
     task, twin = faces.task(), faces.task()
     scaler = _scaler(device, task.precision == torch.float16)
     others = {"resident batch": resident(twin, optimizer_of(twin), scaler(), arguments.steps)}
-    others["pipeline"] = pipeline(faces.task())
+    loading = faces.task()
+    others["pipeline"] = pipeline(loading)
+    if arguments.later:
+        for one in (task, loading):
+            pictures = one._loader.dataset
+            assert isinstance(pictures, LabelledPictures)
+            for position in range(len(pictures)):
+                pictures.read(position)
     if not arguments.alone:
         others["plain loop"], others["PML trainer"] = faces.plain_loop(), faces.pml()
     recalibration = recalibration_batches(trainer, faces.drawn)
@@ -460,6 +469,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--long", action="store_true", help="choose by measurement as long runs do")
+    parser.add_argument("--later", action="store_true", help="with pictures in memory")
     parser.add_argument("--alone", action="store_true", help="without the plain loop and PML")
     arguments = parser.parse_args()
     place = tempfile.TemporaryDirectory()

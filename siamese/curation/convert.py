@@ -327,7 +327,7 @@ class _Conversion:
         loader = DataLoader(
             _Jobs(self.folder.root, self.out, self.settings, jobs),
             batch_size=_BATCH,
-            **loader_options(wanted, False, persistent=False, collate=list),
+            **loader_options(wanted, False, collate=list),
         )
         with tqdm(total=len(jobs), desc="converting", unit="img", disable=None) as bar:
             for made in (made for batch in loader for made in batch):

@@ -23,12 +23,8 @@ class KeptBatches:
         self._room, self._full = room, False
         self._kept: dict[str, list[Batch]] = {}
 
-    def kept(self, name: str, number: int) -> list[Batch]:
-        """Those of the first batches of a list that are kept."""
-        return self._kept.setdefault(name, [])[:number]
-
     def read(
-        self, name: str, number: int, load: Callable[[int], Iterable[Batch]], first: int = 0
+        self, name: str, number: int, load: Callable[[int], Iterable[Batch]]
     ) -> Iterator[Batch]:
         """The first batches of a list: those that are kept, then those that are loaded.
 
@@ -36,11 +32,10 @@ class KeptBatches:
             name: of the list.
             number: of batches that are wanted.
             load: gives its batches from some batch on, up to that number.
-            first: batch to begin with, at most as many as are kept.
         """
         kept = self._kept.setdefault(name, [])
         known = min(len(kept), number)
-        yield from kept[first:known]
+        yield from kept[:known]
         if known == number:
             return
         for batch in load(known):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from siamese.data.folder import FaceFolder
 from siamese.data.labelled_pictures import (
@@ -67,7 +67,7 @@ def training_loader(
     return DataLoader(
         pictures,
         batch_sampler=batches,
-        **loader_options(workers, pin_memory, persistent=True, collate=collate),
+        **loader_options(workers, pin_memory, persistent=True, patient=True, collate=collate),
     )
 
 
@@ -82,12 +82,14 @@ def evaluation_loader(
     cache: PictureReader | None = None,
     positions: Sequence[int] | None = None,
     then: Callable[[Batch], Any] | None = None,
+    patient: bool = False,
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects over a folder's pictures in their order.
 
     Args:
         positions: of the pictures that are wanted; None: all.
         then: what loaders make of each batch, and give instead; None: nothing.
+        patient: for training; see :func:`loader_options`.
     """
     return ordered_loader(
         face_pictures(folder, preprocess, size, cache),
@@ -96,6 +98,7 @@ def evaluation_loader(
         pin_memory=pin_memory,
         positions=positions,
         then=then,
+        patient=patient,
     )
 
 
@@ -107,6 +110,7 @@ def ordered_loader(
     pin_memory: bool,
     positions: Sequence[int] | None = None,
     then: Callable[[Batch], Any] | None = None,
+    patient: bool = False,
 ) -> DataLoader[Any]:
     """Loader of :class:`Batch` objects over pictures in their order; see above."""
     made = collate if then is None else _Then(then)
@@ -114,44 +118,35 @@ def ordered_loader(
         pictures,
         batch_size=batch_size,
         sampler=positions,
-        **loader_options(workers, pin_memory, persistent=False, collate=made),
+        **loader_options(workers, pin_memory, patient=patient, collate=made),
     )
 
 
-def through_loaders(
-    batches: Sequence[Batch], make: Callable[[Batch], Any], workers: int
-) -> DataLoader[Any]:
-    """What loader processes make of batches that are in memory, in their order."""
-    options = loader_options(workers, False, persistent=False, collate=make)
-    return DataLoader(_Held(batches), batch_size=None, **options)
-
-
 def loader_options(
-    workers: int, pin_memory: bool, *, persistent: bool, collate: Callable[[Any], Any]
+    workers: int,
+    pin_memory: bool,
+    *,
+    collate: Callable[[Any], Any],
+    persistent: bool = False,
+    patient: bool = False,
 ) -> dict[str, Any]:
-    """What every DataLoader here is made with."""
+    """What every DataLoader here is made with.
+
+    Args:
+        persistent: whether its processes outlive an iteration.
+        patient: whether they outlive a first SIGTERM, as the training does that they serve.
+    """
     options: dict[str, Any] = {
         "num_workers": workers,
         "pin_memory": pin_memory,
         "collate_fn": _Shared(collate) if workers > 0 else collate,
-        "worker_init_fn": start_training_worker if persistent else start_worker,
+        "worker_init_fn": start_training_worker if patient else start_worker,
         # A generator of the loader's own: its draws must not move the training's random state.
         "generator": torch.Generator().manual_seed(0),
     }
     if workers > 0:
         options |= {"persistent_workers": persistent, "prefetch_factor": 4}
     return options
-
-
-@dataclass(frozen=True)
-class _Held(Dataset[Batch]):
-    batches: Sequence[Batch]
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, at: int) -> Batch:
-        return self.batches[at]
 
 
 @dataclass(frozen=True)

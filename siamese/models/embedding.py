@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +58,7 @@ class BatchEmbedding:
     batch: int
     device: torch.device
     precision: torch.dtype
-    flip: bool = False
+    flip: bool
 
     def __call__(self, batch: Batch | EmbeddedBatch) -> EmbeddedBatch:
         """The embeddings of a batch, (0, 0) where not one picture of it can be decoded."""
@@ -96,15 +96,6 @@ class BatchEmbedding:
             return 0
         number = min(torch.get_num_threads(), processors(), batches // _BATCHES_EACH)
         return number if number > 1 else 0
-
-
-def joined(batches: Sequence[EmbeddedBatch]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (N, D) of several batches and the pictures' positions (N,)."""
-    some = [batch for batch in batches if len(batch.kept)]
-    if not some:
-        return torch.empty(0, 0), torch.empty(0, dtype=torch.int64)
-    vectors = np.concatenate([batch.vectors for batch in some])
-    return torch.from_numpy(vectors), torch.from_numpy(np.concatenate([b.kept for b in some]))
 
 
 def pictures_together(most: int, side: int, device: torch.device) -> int:

@@ -1,5 +1,6 @@
 """Loaders: the same batches from any number of processes, pictures that fail, plain order."""
 
+import os
 import pickle
 import signal
 from collections import Counter
@@ -243,6 +244,21 @@ def test_a_full_shared_memory_is_an_error(face_folder, part):
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     assert "shared memory" in (lack(caught.value) or "")
+
+
+def test_loaders_of_a_training_outlive_a_first_sigterm(face_folder):
+    def terminated(batch: Batch) -> Batch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return batch
+
+    def loaded(patient: bool) -> list[Batch]:
+        folder, prepare = scan(face_folder), Preprocess(SIZE, "squash")
+        options: dict[str, Any] = {"batch_size": 36, "workers": 1, "patient": patient}
+        return list(evaluation_loader(folder, prepare, SIZE, then=terminated, **options))
+
+    assert [len(batch.images) for batch in loaded(True)] == [36]
+    with pytest.raises(RuntimeError, match="DataLoader worker"):
+        loaded(False)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -144,7 +144,7 @@ def test_where_loaders_do_not_embed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def loaders(workers: int = 1, batches: int = 9, backbone: str = "x", **other: Any) -> int:
         parts: dict[str, Any] = {"model": network, "batch": 32, "device": CPU}
-        embedding = BatchEmbedding(**{**parts, **other}, precision=torch.float32)
+        embedding = BatchEmbedding(**{**parts, **other}, precision=torch.float32, flip=False)
         return embedding.loaders(backbone, workers, batches)
 
     assert loaders() == loaders(batches=2) == loaders(workers=4) == 2

@@ -27,12 +27,9 @@ from siamese.config import (
     TrainSettings,
 )
 from siamese.data.decode import decode
-from siamese.data.loaders import through_loaders
 from siamese.errors import Diverged, UserError
-from siamese.models import embedding
 from siamese.models.checkpoint import read_checkpoint, write_checkpoint
 from siamese.report.verification_report import judge
-from siamese.tasks.faces import face_task
 from siamese.tasks.faces.face_runs import resume_training, train_faces
 from siamese.tasks.faces.face_task import FaceTask
 from siamese.training.loop import StepLoss
@@ -231,33 +228,6 @@ def test_workers_do_not_change_the_run(settings: TrainSettings, tmp_path: Path) 
     other = _elsewhere(settings, tmp_path / "other")
     train_faces(settings)
     train_faces(replace(other, batches=replace(other.batches, workers=2)))
-    same(_last(settings)["model"], _last(other)["model"])
-
-
-def test_loaders_that_embed_do_not_change_the_run(
-    settings: TrainSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = replace(
-        settings,
-        split=replace(settings.split, validation=3),
-        trainer=replace(settings.trainer, embed_batch=16),  # of 18 pictures
-    )
-    other = _elsewhere(settings, tmp_path / "other")
-    train_faces(settings)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(embedding, "processors", lambda: 2)
-    monkeypatch.setattr(embedding, "_BATCHES_EACH", 1)
-    given: list[int] = []
-
-    def noting(batches: Any, make: Any, workers: int) -> Any:
-        given.append(len(batches))
-        assert workers == 2
-        return through_loaders(batches, make, workers)
-
-    monkeypatch.setattr(face_task, "through_loaders", noting)
-    train_faces(replace(other, batches=replace(other.batches, workers=1)))
-    assert given == [2, 2, 2]  # the first epoch's are not kept yet
-    assert _metrics(other) == _metrics(settings)
     same(_last(settings)["model"], _last(other)["model"])
 
 

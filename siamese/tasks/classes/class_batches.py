@@ -219,7 +219,9 @@ def judged_pictures(
     """
     read = _Reader(folder.root, folder.paths, round(size / crop), (size, crop))
     pictures = Pictures(folder.paths, folder.labels.tolist(), read)
-    return ordered_loader(pictures, batch_size=batch_size, workers=workers, pin_memory=pin_memory)
+    return ordered_loader(
+        pictures, batch_size=batch_size, workers=workers, pin_memory=pin_memory, patient=True
+    )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,6 @@ from siamese.data.labelled_pictures import (
 from siamese.data.loaders import (
     Batch,
     evaluation_loader,
-    through_loaders,
     training_loader,
 )
 from siamese.data.split import Split
@@ -43,12 +41,7 @@ from siamese.models.checkpoint import package_versions
 from siamese.models.chunked import Chunked, parts
 from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
-from siamese.models.embedding import (
-    BatchEmbedding,
-    EmbeddedBatch,
-    joined,
-    pictures_together,
-)
+from siamese.models.embedding import embed, pictures_together
 from siamese.models.folding import folded
 from siamese.tasks.faces.input_mixup import InputMixup
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
@@ -291,19 +284,17 @@ class FaceTask:
                 pin_memory=self.device.type == "cuda",
                 cache=self._cache,
                 positions=mine[first * size :],
+                patient=True,
             )
 
-        network = folded(self.model.eval(), len(folder.paths), self.precision)
-        embedding = BatchEmbedding(network, size, self.device, self.precision)
-        number = math.ceil(len(mine) / size)
-        kept = self._kept.kept(part, number)
-        team = embedding.loaders(self.spec.backbone, self.workers, batches=len(kept))
-        known = list(through_loaders(kept, embedding.by_loader, team)) if team else []
-        rest = self._kept.read(part, number, load, first=len(known))
-        done = [embedding(batch) for batch in chain(known, rest)]
-        for batch in done:
-            self._note_failed(batch)
-        embeddings, indices = self.distribution.gather_shares(*joined(done))
+        batches = self._kept.read(part, math.ceil(len(mine) / size), load)
+        embeddings, indices = embed(
+            folded(self.model.eval(), len(folder.paths), self.precision),
+            self._noting(batches),
+            device=self.device,
+            precision=self.precision,
+        )
+        embeddings, indices = self.distribution.gather_shares(embeddings, indices)
         labels = np.asarray(folder.labels)[indices.numpy()]
         counts = count_pairs(embeddings, labels, device=self.device)
         return Validation(embeddings, indices, counts, summarise(counts))
@@ -367,7 +358,7 @@ class FaceTask:
             images = images.contiguous(memory_format=torch.channels_last)
         return images
 
-    def _note_failed(self, batch: Batch | EmbeddedBatch) -> None:
+    def _note_failed(self, batch: Batch) -> None:
         for path, reason in batch.failed:
             self._report_failed(path, reason)
 

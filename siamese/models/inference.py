@@ -119,9 +119,10 @@ class Embedder:
     """A network in eval mode that takes pictures of any kind and size.
 
     Size, fit, mean and standard deviation are those that it was trained with. What it gives for a
-    folder is bit for bit what ``siamese-eval embed`` gives. The last bits of a float32 depend on
-    how many pictures go through the network together: the same pictures one by one or in another
-    order give vectors that are equal to about a millionth.
+    folder is what ``siamese-eval embed`` gives, bit for bit where one thread sums as several do (as
+    on the two cores where this is tested). The last bits of a float32 depend on how many pictures
+    go through the network together: the same pictures one by one or in another order give vectors
+    that are equal to about a millionth.
 
     Attributes:
         network: takes prepared pictures only; it refuses those of another size.

@@ -28,12 +28,7 @@ from siamese.data.batches import PKBatches
 from siamese.data.cache import PictureCache, open_cache
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.labelled_pictures import face_pictures
-from siamese.data.loaders import (
-    Batch,
-    default_workers,
-    evaluation_loader,
-    training_loader,
-)
+from siamese.data.loaders import Batch, default_workers, evaluation_loader, training_loader
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.models.device import autocast, choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
-from siamese.data.loaders import default_workers, evaluation_loader, start_worker
+from siamese.data.loaders import default_workers, evaluation_loader, loader_options
 from siamese.models.device import choose_device, choose_precision
 from siamese.models.embedder import SiameseEmbedder
 from siamese.models.embedding import BatchEmbedding, embed_batch
@@ -94,9 +94,7 @@ def ways(
         turns = DataLoader(
             range(len(folder.paths) // embedder.batch),
             batch_size=None,
-            collate_fn=apart,
-            num_workers=team,
-            worker_init_fn=start_worker,
+            **loader_options(team, False, collate=apart),
         )
         return sum(turns)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 
 
@@ -10,6 +11,11 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def forks() -> bool:
+    """Whether a process that is started shares this one's memory, instead of being sent a copy."""
+    return multiprocessing.get_start_method() == "fork"
 
 
 def processes() -> int:

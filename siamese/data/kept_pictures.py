@@ -29,8 +29,8 @@ class KeptPictures:
         number = min(pictures, room // (size + 1))
         try:
             # Not in /dev/shm, which is small in containers.
-            memory = mmap.mmap(-1, number * (size + 1))
-        except (OSError, ValueError):  # not so much memory, or none wanted
+            memory = mmap.mmap(-1, max(1, number * (size + 1)))
+        except OSError:  # not so much memory
             number, memory = 0, mmap.mmap(-1, 1)
         everything = torch.frombuffer(memory, dtype=torch.uint8)
         self._pixels = everything[: number * size].view(number, 3, side, side)

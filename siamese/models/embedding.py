@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +14,7 @@ from torch import nn
 from siamese.data.loaders import Batch
 from siamese.models.device import autocast
 from siamese.models.embedder import MODULE, SiameseEmbedder
-from siamese.processors import processors
+from siamese.processors import forks, processors
 
 _PIXELS = 2**19  # of pictures that a CPU takes together: what layers hand on stays in its caches
 _ALIKE = 16  # a multiple of so many pictures gets the same bits from one thread and from several
@@ -92,7 +91,7 @@ class BatchEmbedding:
         known = isinstance(self.model, SiameseEmbedder) and not backbone.startswith(MODULE)
         if self.device.type != "cpu" or workers == 0 or not known or self.batch % _ALIKE:
             return 0
-        if multiprocessing.get_start_method() != "fork":  # the weights would be sent to each
+        if not forks():  # the weights would be sent to each
             return 0
         number = min(torch.get_num_threads(), processors(), batches // _BATCHES_EACH)
         return number if number > 1 else 0

@@ -20,12 +20,7 @@ from siamese.data.decode import decode
 from siamese.data.folder import FaceFolder, scan_folder
 from siamese.data.kept_pictures import KeptPictures
 from siamese.data.labelled_pictures import Pictures, face_pictures, thumbnail
-from siamese.data.loaders import (
-    Batch,
-    default_workers,
-    evaluation_loader,
-    training_loader,
-)
+from siamese.data.loaders import Batch, default_workers, evaluation_loader, training_loader
 from siamese.data.transforms import Preprocess, augmentation
 from siamese.errors import lack
 from tests.runs import full_disk

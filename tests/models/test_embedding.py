@@ -1,5 +1,6 @@
 """Embedding: one row per picture, in order, alike in any batch size."""
 
+import multiprocessing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,7 +154,7 @@ def test_where_loaders_do_not_embed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaders(batch=8) == loaders(batch=40) == 0
     assert loaders(device=torch.device("cuda")) == 0
     for name in ("spawn", "forkserver"):
-        monkeypatch.setattr(embedding.multiprocessing, "get_start_method", lambda name=name: name)
+        monkeypatch.setattr(multiprocessing, "get_start_method", lambda name=name: name)
         assert loaders() == 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +20,8 @@ from siamese.data.batches import PKBatches, SampledBatches
 from siamese.data.folder import FaceFolder
 from siamese.data.kept_batches import KeptBatches
 from siamese.data.kept_pictures import KeptPictures
-from siamese.data.labelled_pictures import (
-    PictureReader,
-    Transform,
-    face_pictures,
-    thumbnail,
-)
-from siamese.data.loaders import (
-    Batch,
-    evaluation_loader,
-    training_loader,
-)
+from siamese.data.labelled_pictures import PictureReader, Transform, face_pictures, thumbnail
+from siamese.data.loaders import Batch, evaluation_loader, training_loader
 from siamese.data.split import Split
 from siamese.data.split_lists import pictures_by_person
 from siamese.data.transforms import Preprocess, augmentation
@@ -43,6 +33,7 @@ from siamese.models.device import autocast
 from siamese.models.embedder import EmbedderSpec, SiameseEmbedder
 from siamese.models.embedding import embed, pictures_together
 from siamese.models.folding import folded
+from siamese.processors import forks
 from siamese.tasks.faces.input_mixup import InputMixup
 from siamese.tasks.faces.own_parts import FaceLoss, OwnParts
 from siamese.training.compiling import compiled
@@ -150,7 +141,7 @@ class FaceTask:
         Each would decode, and keep, most of them.
         """
         shared = self.workers > 1
-        if shared and multiprocessing.get_start_method() != "fork":
+        if shared and not forks():
             return None
         number, room = len(self.split.train.paths), _KEPT_DECODED // self.distribution.world
         return KeptPictures(number, self.spec.size, room, shared=shared)
